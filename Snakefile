@@ -1,0 +1,24 @@
+"""Crossfilter Inference: a folder of <uuid>.jpg photos becomes one SQLite database with a map."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/manifest.smk"
+include: "workflow/rules/encoder.smk"
+include: "workflow/rules/embed.smk"
+include: "workflow/rules/store.smk"
+include: "workflow/rules/umap.smk"
+include: "workflow/rules/map.smk"
+
+
+rule all:
+    """Bring the database and its map up to date."""
+    default_target: True
+    input:
+        get_final_output(),

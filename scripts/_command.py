@@ -1,0 +1,49 @@
+"""What every command has in common: the library on the path, a log, and errors in one line."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
+
+from crossfilter_inference.errors import InputError  # noqa: E402
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """Make the parser of a command from its docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def add_log(options: argparse.ArgumentParser) -> None:
+    """Add the option that every rule's command has."""
+    options.add_argument("--log", type=Path, help="file that gets what is shown on the terminal too")
+
+
+def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentParser) -> None:
+    """Run a command: its closing line goes to the log, a user's mistake ends in one line and exit code 1."""
+    arguments = options.parse_args()
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log := getattr(arguments, "log", None):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    for name in ("httpx", "numba", "matplotlib", "PIL"):  # they have much to say at this level
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logger = logging.getLogger(options.prog)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        logger.info(main(arguments))
+    except InputError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        logger.error("interrupted; the next run goes on from here")
+        sys.exit(128 + signal.SIGINT)
+    except Exception:
+        logger.exception("this should not have happened:")
+        sys.exit(70)

@@ -1,0 +1,37 @@
+"""Embed the images of one shard into a shard database.
+
+Example:
+    python scripts/embed_shard.py --shard shards/000001.tsv --plan plan.tsv --encoder encoder.json \\
+        --output embeddings/000001.sqlite --batch_size 10 --threads 4
+"""
+
+import argparse
+
+import _command
+from crossfilter_inference.embed import embed_shard
+
+
+def main(arguments: argparse.Namespace) -> str:
+    counts = embed_shard(
+        arguments.shard,
+        arguments.plan,
+        arguments.encoder,
+        arguments.output,
+        database=arguments.copy_from,
+        batch_size=arguments.batch_size,
+        n_threads=arguments.threads,
+    )
+    return f"embedded {counts.n_computed} photos, copied {counts.n_copied}, failed {counts.n_failed}"
+
+
+if __name__ == "__main__":
+    options = _command.parser(__doc__)
+    options.add_argument("--shard", required=True, help="shard list")
+    options.add_argument("--plan", required=True, help="plan.tsv, which knows where the images are now")
+    options.add_argument("--encoder", required=True, help="encoder.json")
+    options.add_argument("--output", required=True, help="shard database to write")
+    options.add_argument("--copy_from", help="database whose rows of the same content are copied")
+    options.add_argument("--batch_size", type=int, default=10, help="photos per call of the encoder (%(default)s)")
+    options.add_argument("--threads", type=int, default=1, help="threads that decode (%(default)s)")
+    _command.add_log(options)
+    _command.run(main, options)

@@ -1,0 +1,43 @@
+"""Fit UMAP on the sphere to all embeddings of a database.
+
+Example:
+    python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \\
+        --settings '{"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}' \\
+        --model umap_model.pkl --map map.tsv --quality map_quality.json
+"""
+
+import argparse
+import json
+
+import _command
+from crossfilter_inference.files import write_stamp
+from crossfilter_inference.umap_model import make_map
+
+
+def main(arguments: argparse.Namespace) -> str:
+    fitted = make_map(
+        arguments.receipt,
+        arguments.database,
+        arguments.type,
+        arguments.settings,
+        arguments.model,
+        arguments.map,
+        arguments.quality,
+    )
+    if arguments.stamp:
+        write_stamp(arguments.stamp)
+    return f"map: {'fitted' if fitted else 'kept, nothing that it is made from has changed'}"
+
+
+if __name__ == "__main__":
+    options = _command.parser(__doc__)
+    options.add_argument("--type", required=True, help="embedding type")
+    options.add_argument("--receipt", required=True, help="embeddings.json")
+    options.add_argument("--database", required=True, help="database to read from")
+    options.add_argument("--settings", type=json.loads, required=True, help="the section umap:, as JSON")
+    options.add_argument("--model", required=True, help="umap_model.pkl to write")
+    options.add_argument("--map", required=True, help="map.tsv to write")
+    options.add_argument("--quality", required=True, help="map_quality.json to write")
+    options.add_argument("--stamp", help="empty file that names the settings")
+    _command.add_log(options)
+    _command.run(main, options)

@@ -1,0 +1,33 @@
+"""Find out what an encoder is: model, commit, digests, preprocessing, versions.
+
+The only step that may use the network: a checkpoint that is not here yet is fetched into the cache.
+
+Example:
+    python scripts/resolve_encoder.py --name EFFICIENTNET_LITE0 --settings '{"backend": "efficientnet_lite0"}' \\
+        --output encoder.json
+"""
+
+import argparse
+import json
+
+import _command
+from crossfilter_inference import encoders
+from crossfilter_inference.files import write_json, write_stamp
+
+
+def main(arguments: argparse.Namespace) -> str:
+    encoder = encoders.resolve_encoder(arguments.name, arguments.settings)
+    write_json(arguments.output, encoder)
+    if arguments.stamp:
+        write_stamp(arguments.stamp)
+    return f"{encoder['name']}: {encoder['model']}, {encoder['dimension']} dimensions"
+
+
+if __name__ == "__main__":
+    options = _command.parser(__doc__)
+    options.add_argument("--name", required=True, help="embedding type")
+    options.add_argument("--settings", type=json.loads, required=True, help="its entry under encoders:, as JSON")
+    options.add_argument("--output", required=True, help="encoder.json to write")
+    options.add_argument("--stamp", help="empty file that names the settings")
+    _command.add_log(options)
+    _command.run(main, options)

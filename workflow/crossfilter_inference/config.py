@@ -1,0 +1,113 @@
+"""Check the configuration against its schema, and say in one line what is wrong with it."""
+
+import copy
+import difflib
+import json
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from .errors import InputError
+
+
+def check_config(config: dict, schema_path: str | Path) -> dict:
+    """Check a configuration and fill in the defaults.
+
+    Parameters
+    ----------
+    config : dict
+        As read from YAML. Numbers and truth values given on the command line may still be text.
+    schema_path : str or Path
+        The JSON schema, as YAML.
+
+    Returns
+    -------
+    dict
+        A copy with every default filled in; `input_dir` is a list.
+
+    Raises
+    ------
+    InputError
+        That names the key, its value, what is allowed, and the nearest valid key where one was misspelt.
+    """
+    schema = yaml.safe_load(Path(schema_path).read_text("utf-8"))
+    config = _with_defaults(copy.deepcopy(config), schema, schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: (len(error.path), list(map(str, error.path))))
+    if errors:
+        raise InputError(_describe(errors[0]))
+    if config["embedding_type"] not in config["encoders"]:
+        raise InputError(
+            f"embedding_type: {config['embedding_type']!r} is not configured; choose one of "
+            f"{', '.join(sorted(config['encoders']))}{_nearest(config['embedding_type'], config['encoders'])}, "
+            "or add it under encoders:"
+        )
+    if isinstance(config["input_dir"], str):
+        config["input_dir"] = [config["input_dir"]]
+    return config
+
+
+def _with_defaults(value: object, schema: dict, root: dict) -> object:
+    if "$ref" in schema:
+        *_, name = schema["$ref"].split("/")
+        schema = {**root["$defs"][name], **schema}
+    if not isinstance(value, dict):
+        return value
+    for key, subschema in schema.get("properties", {}).items():
+        if value.get(key) is None and "default" in subschema:
+            value[key] = copy.deepcopy(subschema["default"])
+    others = schema.get("additionalProperties") or {}
+    return {
+        key: _with_defaults(item, schema.get("properties", {}).get(key, others), root) for key, item in value.items()
+    }
+
+
+def _describe(error: jsonschema.ValidationError) -> str:
+    key, value, rule = ".".join(map(str, error.path)), error.instance, error.validator_value
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    match error.validator:
+        case "additionalProperties":
+            known = error.schema["properties"]
+            unknown = next(name for name in value if name not in known)
+            name = f"{key}.{unknown}" if key else unknown
+            return (
+                f"{name}: unknown key (value {json.dumps(value[unknown], default=str)})"
+                f"{_nearest(unknown, known)}; the keys are {', '.join(known)}"
+            )
+        case "required":
+            missing = next(name for name in rule if name not in value)
+            description = error.schema["properties"][missing]["description"]
+            return f"{f'{key}.' if key else ''}{missing}: missing; give it a value ({description})"
+        case "type":
+            kinds = [rule] if isinstance(rule, str) else rule
+            return f"{key or 'config'}: {shown} is not {' or '.join(map(_kind, kinds))}{_note(error)}"
+        case "enum":
+            return f"{key}: {shown} is not allowed; choose {' or '.join(rule)}{_nearest(value, rule)}"
+        case "minimum" | "maximum":
+            bounds = f"from {error.schema['minimum']} to {error.schema['maximum']}"
+            return f"{key}: {shown} is out of bounds; it must be {bounds}{_note(error)}"
+        case "pattern" if "propertyNames" in error.schema_path:
+            return f"encoders.{value}: not a name for an encoder; use capital letters, digits and _, a letter first"
+        case _:
+            return f"{key}: {shown} is not allowed ({error.validator}: {rule}){_note(error)}"
+
+
+def _nearest(word: object, known: object) -> str:
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _note(error: jsonschema.ValidationError) -> str:
+    return f": {error.schema['description']}" if "description" in error.schema else ""
+
+
+def _kind(kind: str) -> str:
+    return {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "array": "a list",
+        "object": "a section of keys",
+        "string": "a text",
+    }[kind]

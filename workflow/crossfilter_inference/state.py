@@ -1,0 +1,140 @@
+"""What lies beside a database: its state folder, its lock, and whether it is still the one we left.
+
+Everything that belongs to `results/photos.sqlite` lies in `results/photos/`; a database whose name does not
+end in `.sqlite` has its state in the folder of its whole name plus `.state`, so that no two databases share one.
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+
+from .database import read_provenance, reading, recover
+from .errors import InputError
+from .plan import Plan, shard_lists, write_plan
+
+# A handle must outlive the function that opened it: when it is collected, its lock is gone.
+_held: list[IO] = []
+
+
+def state_folder(database: str) -> str:
+    """Return the folder that holds the state of a database."""
+    stem = database.removesuffix(".sqlite")
+    return stem if stem != database and Path(stem).name else f"{database}.state"
+
+
+def check_database_path(database: str) -> None:
+    """Look whether a run could write its database, without writing anything.
+
+    Raises
+    ------
+    InputError
+        If the path is a folder, not a database, or cannot be written.
+    """
+    path = Path(database)
+
+    def refuse(why: str) -> None:
+        raise InputError(
+            f"output_embeddings_db: cannot write to {database!r} ({why}); name a file in a folder of yours"
+        )
+
+    if path.is_dir():
+        refuse("it is a folder")
+    if path.exists():
+        if not path.is_file():
+            refuse("it is not a regular file")
+        if not os.access(path, os.R_OK | os.W_OK):
+            refuse("permission denied")
+        with path.open("rb") as file:
+            if file.read(16) not in (b"", b"SQLite format 3\0"):
+                refuse("the file that is there is no SQLite database")
+    for folder in (path.parent, Path(state_folder(database))):
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        if not folder.is_dir():
+            refuse(f"{str(folder)!r} is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            refuse(f"no permission to write in {str(folder)!r}")
+
+
+def generation(database: str, receipt: str, embedding_type: str, key: str) -> int:
+    """Count how often the contents of the database had to be made.
+
+    Parameters
+    ----------
+    database, receipt : str
+        Paths; both may be missing.
+    embedding_type : str
+    key : str
+        Where the database keeps the digest that the receipt has too.
+
+    Returns
+    -------
+    int
+        The receipt's own generation if the database is the one that the receipt was written for, else the
+        next one: deleted, restored from a backup, or replaced. A database that is locked, or that a killed
+        writer left, is judged at the next run.
+    """
+    try:
+        known = json.loads(Path(receipt).read_text())
+        number, digest = int(known["generation"]), known["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+    if not os.path.exists(database):
+        return number + 1
+    try:
+        with reading(database, wait=0) as connection:
+            found = read_provenance(connection, embedding_type).get(key)
+    except sa.exc.OperationalError as error:
+        if any(word in str(error.orig) for word in ("locked", "readonly")):
+            return number
+        return number + 1
+    except sa.exc.DatabaseError:
+        return number + 1
+    return number + (found != digest)
+
+
+def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -> None:
+    """Make ready for the first job: take the lock, roll back a killed writer, write the plan.
+
+    The lock is held until this process ends, however it ends.
+
+    Parameters
+    ----------
+    database : str
+    folder : str
+        State folder of the embedding type.
+    known_shards : list of str
+        The shards that the plan was made from.
+    plan : Plan
+
+    Raises
+    ------
+    InputError
+        If another run is at work on this database, or was while the plan was made.
+    """
+    root = Path(state_folder(database))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = open(root / ".lock", "a")  # noqa: SIM115: held on purpose
+    except OSError as error:
+        raise InputError(
+            f"output_embeddings_db: cannot write in {str(root)!r} ({error.strerror}); name another database"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(
+            f"output_embeddings_db: another run is at work on {database!r}; wait for it to end, or stop it"
+        ) from None
+    _held.append(lock)
+    if [path.stem for path in shard_lists(f"{folder}/shards")] != known_shards:
+        raise InputError(
+            f"output_embeddings_db: another run on {database!r} ended while this one was planned; start it again"
+        )
+    if os.path.exists(database):
+        recover(database)
+    write_plan(f"{folder}/plan.tsv", plan)

@@ -1,0 +1,114 @@
+"""
+Check the configuration and plan the run.
+
+The plan is made here, when Snakemake's main process reads the Snakefile, so that a dry run shows exactly the jobs
+that will run. `onstart` takes the lock and writes the plan down for the jobs; it does not run with `-n`.
+
+A stamp is an empty file that names, by its name, the settings that another file was made with. It is an output of
+the rule that makes that file and an input of `all`, so that a changed setting is noticed even where Snakemake's own
+records are lost.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, f"{workflow.basedir}/workflow")
+# The rules say `python`: the one that runs Snakemake, unless a conda environment brings its own.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+from snakemake.logging import logger
+
+from crossfilter_inference import encoders, state, umap_model
+from crossfilter_inference.config import check_config
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.files import digest
+from crossfilter_inference.plan import Plan, make_plan, read_shard_lists
+from crossfilter_inference.scan import scan_folders
+
+
+def plan_run(shards):
+    """Scan the photos and give each its shard; jobs on other nodes neither scan nor plan."""
+    if not workflow.is_main_process:
+        return Plan([], [], [])
+    state.check_database_path(DATABASE)
+    scan = scan_folders(config["input_dir"], config["image_extensions"])
+    logger.info(scan.summary())
+    scan.check(config["input_dir"])
+    return make_plan(
+        shards,
+        scan.images,
+        scan.rejected,
+        config["shard_size"],
+        recompute=config["recompute_existing_embeddings"],
+    )
+
+
+def get_generation(receipt, key):
+    """Number of the contents of the database: it rises when they are not those of the receipt."""
+    return state.generation(DATABASE, f"{STATE}/{receipt}", TYPE, key) if workflow.is_main_process else 0
+
+
+def get_final_output():
+    """Everything that a run leaves behind."""
+    final_output = [
+        DATABASE,
+        "<results>/manifest.tsv",
+        "<results>/embeddings.json",
+        MANIFEST_STAMP,
+        ENCODER_STAMP,
+        STORE_STAMP,
+        collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
+    ]
+    if config["reproject_umap_embeddings"]:
+        final_output += ["<results>/map_stored.json", "<results>/map.png", UMAP_STAMP, MAP_STAMP]
+    return final_output
+
+
+try:
+    config = check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
+    TYPE = config["embedding_type"]
+    DATABASE = config["output_embeddings_db"]
+    ENCODER = config["encoders"][TYPE]
+    STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
+    OLD_SHARDS = read_shard_lists(f"{STATE}/shards")
+    PLAN = plan_run(OLD_SHARDS)
+    SHARDS = sorted({*OLD_SHARDS, *PLAN.new_shards})
+    STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
+    MAP_GENERATION = get_generation("map_stored.json", "map_digest")
+    ENCODER_FILES = encoders.local_files(ENCODER)
+except InputError as error:
+    sys.exit(f"{error}")
+
+
+pathvars:
+    results=STATE,
+    logs=f"{STATE}/logs",
+    benchmarks=f"{STATE}/benchmarks",
+
+
+MANIFEST_STAMP = f"<results>/settings/manifest-{PLAN.digest()}"
+ENCODER_STAMP = f"<results>/settings/encoder-{encoders.settings_digest(ENCODER)}"
+STORE_STAMP = f"<results>/settings/store-{digest([config['missing_images'], STORE_GENERATION])}"
+UMAP_STAMP = f"<results>/settings/umap-{umap_model.settings_digest(config['umap'])}"
+MAP_STAMP = f"<results>/settings/map-{MAP_GENERATION}"
+
+
+wildcard_constraints:
+    shard=r"\d{6}",
+
+
+localrules:
+    all,
+    resolve_encoder,
+    write_manifest,
+    store_embeddings,
+    store_map,
+
+
+onstart:
+    try:
+        state.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
+    except InputError as error:
+        sys.exit(f"{error}")

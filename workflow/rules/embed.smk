@@ -1,0 +1,32 @@
+"""
+Embed the photos, one job per shard.
+
+NEEDS: <results>/shards/{shard}.tsv, <results>/encoder.json, and <results>/plan.tsv for where the photos are now
+MAKES: <results>/embeddings/{shard}.sqlite
+"""
+
+
+rule embed_shard:
+    """Embed the photos of one shard."""
+    input:
+        shard="<results>/shards/{shard}.tsv",
+        encoder="<results>/encoder.json",
+    output:
+        database="<results>/embeddings/{shard}.sqlite",
+    log:
+        "<logs>/embed_shard/{shard}.log",
+    benchmark:
+        "<benchmarks>/embed_shard/{shard}.tsv"
+    conda:
+        "../../envs/embed.yaml"
+    # One encoder with all cores is as fast as several that share them, and needs its memory once.
+    threads: workflow.cores
+    resources:
+        state=STATE,
+        batch_size=config["batch_size"],
+        copy_from="" if config["recompute_existing_embeddings"] else DATABASE,
+    shell:
+        "HF_HUB_OFFLINE=1 python {workflow.basedir:q}/scripts/embed_shard.py"
+        " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
+        " --output {output.database:q} --copy_from {resources.copy_from:q}"
+        " --batch_size {resources.batch_size} --threads {threads} --log {log:q}"

@@ -1,0 +1,28 @@
+"""
+Find out what the encoder is. The only step that may use the network.
+
+NEEDS: the encoder's entry in the configuration, the files of a local checkpoint
+MAKES: <results>/encoder.json
+"""
+
+
+rule resolve_encoder:
+    """Resolve the encoder to a commit, digests and preprocessing, and fetch its weights."""
+    input:
+        files=ENCODER_FILES,
+    output:
+        encoder="<results>/encoder.json",
+        stamp=ENCODER_STAMP,
+    log:
+        "<logs>/resolve_encoder/resolve_encoder.log",
+    benchmark:
+        "<benchmarks>/resolve_encoder/resolve_encoder.tsv"
+    conda:
+        "../../envs/embed.yaml"
+    params:
+        name=TYPE,
+        settings=json.dumps(ENCODER, sort_keys=True),
+    shell:
+        "python {workflow.basedir:q}/scripts/resolve_encoder.py"
+        " --name {params.name} --settings {params.settings:q}"
+        " --output {output.encoder:q} --stamp {output.stamp:q} --log {log:q}"

@@ -1,0 +1,27 @@
+"""
+Write down which photos there are and which shard owns each.
+
+NEEDS: <results>/plan.tsv, written by `onstart`
+MAKES: <results>/manifest.tsv, <results>/rejected.tsv, and the list of every new shard
+"""
+
+
+rule write_manifest:
+    """Promote the plan of this run to the manifest and the lists of new shards."""
+    output:
+        manifest=update("<results>/manifest.tsv"),
+        rejected=update("<results>/rejected.tsv"),
+        shards=collect("<results>/shards/{shard}.tsv", shard=PLAN.new_shards),
+        stamp=MANIFEST_STAMP,
+    log:
+        "<logs>/write_manifest/write_manifest.log",
+    benchmark:
+        "<benchmarks>/write_manifest/write_manifest.tsv"
+    conda:
+        "../../envs/store.yaml"
+    resources:
+        state=STATE,
+    shell:
+        "python {workflow.basedir:q}/scripts/write_manifest.py"
+        " --plan {resources.state:q}/plan.tsv --shards {resources.state:q}/shards"
+        " --manifest {output.manifest:q} --rejected {output.rejected:q} --stamp {output.stamp:q} --log {log:q}"

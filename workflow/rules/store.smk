@@ -1,0 +1,39 @@
+"""
+Merge the shards into the database. The only writers of the database are the rules store_embeddings and store_map.
+
+NEEDS: <results>/manifest.tsv and every shard database
+MAKES: the database, and the receipt <results>/embeddings.json
+
+The database is an output only while it is missing: it is written by several rules and several embedding types, and
+its transaction, not Snakemake, takes back what a failed job did.
+"""
+
+
+rule store_embeddings:
+    """Merge the shard databases into the database, in one transaction."""
+    input:
+        manifest="<results>/manifest.tsv",
+        shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
+    output:
+        receipt="<results>/embeddings.json",
+        stamp=STORE_STAMP,
+        database=[] if os.path.exists(DATABASE) else update(DATABASE),
+    log:
+        "<logs>/store_embeddings/store_embeddings.log",
+    benchmark:
+        "<benchmarks>/store_embeddings/store_embeddings.tsv"
+    conda:
+        "../../envs/store.yaml"
+    params:
+        type=TYPE,
+        missing_images=config["missing_images"],
+        generation=STORE_GENERATION,
+    resources:
+        state=STATE,
+        database=DATABASE,
+    shell:
+        "python {workflow.basedir:q}/scripts/store_embeddings.py"
+        " --type {params.type} --manifest {input.manifest:q}"
+        " --shards {resources.state:q}/shards --embeddings {resources.state:q}/embeddings"
+        " --database {resources.database:q} --missing_images {params.missing_images}"
+        " --generation {params.generation} --receipt {output.receipt:q} --stamp {output.stamp:q} --log {log:q}"

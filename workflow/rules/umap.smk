@@ -1,0 +1,62 @@
+"""
+Fit the map and put it into the database.
+
+NEEDS: the receipt <results>/embeddings.json, which stands for all rows of the database
+MAKES: <results>/umap_model.pkl, <results>/map.tsv, <results>/map_quality.json, and two tables of the database
+"""
+
+
+rule fit_umap:
+    """Fit UMAP on the sphere to all embeddings of the database."""
+    input:
+        receipt="<results>/embeddings.json",
+    output:
+        model=update("<results>/umap_model.pkl"),
+        map=update("<results>/map.tsv"),
+        quality=update("<results>/map_quality.json"),
+        stamp=UMAP_STAMP,
+    log:
+        "<logs>/fit_umap/fit_umap.log",
+    benchmark:
+        "<benchmarks>/fit_umap/fit_umap.tsv"
+    conda:
+        "../../envs/umap.yaml"
+    threads: workflow.cores
+    params:
+        type=TYPE,
+        settings=json.dumps(config["umap"], sort_keys=True),
+    resources:
+        database=DATABASE,
+    shell:
+        "python {workflow.basedir:q}/scripts/fit_umap.py"
+        " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
+        " --settings {params.settings:q} --model {output.model:q} --map {output.map:q}"
+        " --quality {output.quality:q} --stamp {output.stamp:q} --log {log:q}"
+
+
+rule store_map:
+    """Put the UMAP model and every photo's place into the database."""
+    input:
+        receipt="<results>/embeddings.json",
+        model="<results>/umap_model.pkl",
+        map="<results>/map.tsv",
+        quality="<results>/map_quality.json",
+    output:
+        receipt="<results>/map_stored.json",
+        stamp=MAP_STAMP,
+    log:
+        "<logs>/store_map/store_map.log",
+    benchmark:
+        "<benchmarks>/store_map/store_map.tsv"
+    conda:
+        "../../envs/store.yaml"
+    params:
+        type=TYPE,
+        generation=MAP_GENERATION,
+    resources:
+        database=DATABASE,
+    shell:
+        "python {workflow.basedir:q}/scripts/store_map.py"
+        " --type {params.type} --database {resources.database:q}"
+        " --model {input.model:q} --map {input.map:q} --quality {input.quality:q}"
+        " --generation {params.generation} --receipt {output.receipt:q} --stamp {output.stamp:q} --log {log:q}"
