@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
-from crossfilter_inference.errors import InputError  # noqa: E402
+from crossfilter_inference.errors import InputError
 
 
 def parser(doc: str) -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
-"""Draw the map: the whole sphere, equal-area, with the photos' thumbnails.
+r"""Draw the map: the whole sphere, equal-area, with the photos' thumbnails.
 
 Example:
-    python scripts/draw_map.py --type EFFICIENTNET_LITE0 --map map.tsv --embeddings embeddings \\
+    python scripts/draw_map.py --type EFFICIENTNET_LITE0 --map map.tsv --embeddings embeddings \
         --output map.png
 """
 

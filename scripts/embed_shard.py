@@ -1,7 +1,7 @@
-"""Embed the images of one shard into a shard database.
+r"""Embed the images of one shard into a shard database.
 
 Example:
-    python scripts/embed_shard.py --shard shards/000001.tsv --plan plan.tsv --encoder encoder.json \\
+    python scripts/embed_shard.py --shard shards/000001.tsv --plan plan.tsv --encoder encoder.json \
         --output embeddings/000001.sqlite --batch_size 10 --threads 4
 """
 

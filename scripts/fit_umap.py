@@ -1,8 +1,8 @@
-"""Fit UMAP on the sphere to all embeddings of a database.
+r"""Fit UMAP on the sphere to all embeddings of a database.
 
 Example:
-    python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \\
-        --settings '{"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}' \\
+    python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \
+        --settings '{"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}' \
         --model umap_model.pkl --map map.tsv --quality map_quality.json
 """
 

@@ -1,9 +1,9 @@
-"""Find out what an encoder is: model, commit, digests, preprocessing, versions.
+r"""Find out what an encoder is: model, commit, digests, preprocessing, versions.
 
 The only step that may use the network: a checkpoint that is not here yet is fetched into the cache.
 
 Example:
-    python scripts/resolve_encoder.py --name EFFICIENTNET_LITE0 --settings '{"backend": "efficientnet_lite0"}' \\
+    python scripts/resolve_encoder.py --name EFFICIENTNET_LITE0 --settings '{"backend": "efficientnet_lite0"}' \
         --output encoder.json
 """
 

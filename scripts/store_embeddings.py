@@ -1,7 +1,7 @@
-"""Merge the shard databases into the database, in one transaction.
+r"""Merge the shard databases into the database, in one transaction.
 
 Example:
-    python scripts/store_embeddings.py --type EFFICIENTNET_LITE0 --manifest manifest.tsv --database photos.sqlite \\
+    python scripts/store_embeddings.py --type EFFICIENTNET_LITE0 --manifest manifest.tsv --database photos.sqlite \
         --shards shards --embeddings embeddings --receipt embeddings.json
 """
 

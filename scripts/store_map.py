@@ -1,7 +1,7 @@
-"""Put the UMAP model and every photo's latitude and longitude into the database.
+r"""Put the UMAP model and every photo's latitude and longitude into the database.
 
 Example:
-    python scripts/store_map.py --type EFFICIENTNET_LITE0 --database photos.sqlite --model umap_model.pkl \\
+    python scripts/store_map.py --type EFFICIENTNET_LITE0 --database photos.sqlite --model umap_model.pkl \
         --map map.tsv --quality map_quality.json --receipt map_stored.json
 """
 

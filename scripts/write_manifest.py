@@ -1,7 +1,7 @@
-"""Promote the plan of this run: new shard lists, rejected files, manifest.
+r"""Promote the plan of this run: new shard lists, rejected files, manifest.
 
 Example:
-    python scripts/write_manifest.py --plan plan.tsv --manifest manifest.tsv --rejected rejected.tsv \\
+    python scripts/write_manifest.py --plan plan.tsv --manifest manifest.tsv --rejected rejected.tsv \
         --shards shards
 """
 

@@ -17,7 +17,7 @@ def check_config(config: dict, schema_path: str | Path) -> dict:
     Parameters
     ----------
     config : dict
-        As read from YAML. Numbers and truth values given on the command line may still be text.
+        As read from YAML. Truth values given on the command line may still be text.
     schema_path : str or Path
         The JSON schema, as YAML.
 
@@ -52,6 +52,8 @@ def _with_defaults(value: object, schema: dict, root: dict) -> object:
     if "$ref" in schema:
         *_, name = schema["$ref"].split("/")
         schema = {**root["$defs"][name], **schema}
+    if schema.get("type") == "boolean" and isinstance(value, str):  # as from --config key=true
+        return {"true": True, "false": False}.get(value.lower(), value)
     if not isinstance(value, dict):
         return value
     for key, subschema in schema.get("properties", {}).items():
@@ -87,15 +89,19 @@ def _describe(error: jsonschema.ValidationError) -> str:
         case "minimum" | "maximum":
             bounds = f"from {error.schema['minimum']} to {error.schema['maximum']}"
             return f"{key}: {shown} is out of bounds; it must be {bounds}{_note(error)}"
-        case "pattern" if "propertyNames" in error.schema_path:
-            return f"encoders.{value}: not a name for an encoder; use capital letters, digits and _, a letter first"
+        case "pattern":
+            key = f"{key}.{value}" if "propertyNames" in error.schema_path else key
+            return f"{key}: {shown} is not allowed; it must be {error.schema['$comment']}"
+        case "minLength" | "minItems":
+            return f"{key}: {shown} is empty{_note(error)}"
         case _:
             return f"{key}: {shown} is not allowed ({error.validator}: {rule}){_note(error)}"
 
 
 def _nearest(word: object, known: object) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    spellings = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(word).lower(), spellings, n=1)
+    return f"; did you mean {spellings[near[0]]}?" if near else ""
 
 
 def _note(error: jsonschema.ValidationError) -> str:

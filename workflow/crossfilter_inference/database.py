@@ -32,9 +32,7 @@ def pack_embedding(embedding: np.ndarray) -> bytes:
     embedding : array of shape (n_dims,), float32
     """
     vector = np.ascontiguousarray(embedding, "<f4")
-    return msgpack.packb(
-        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": vector.shape, b"data": vector.tobytes()}
-    )
+    return msgpack.packb({b"nd": True, b"type": "<f4", b"kind": b"", b"shape": vector.shape, b"data": vector.tobytes()})
 
 
 def unpack_embedding(blob: bytes) -> np.ndarray:
@@ -80,9 +78,7 @@ class Tables:
             Column("MESSAGE", TEXT),
             Column("SHARD", TEXT),
         )
-        self.provenance = table(
-            "PROVENANCE", Column("KEY", TEXT, primary_key=True), Column("VALUE", TEXT)
-        )
+        self.provenance = table("PROVENANCE", Column("KEY", TEXT, primary_key=True), Column("VALUE", TEXT))
         self.shards = table("SHARDS", Column("SHARD", TEXT, primary_key=True), Column("DIGEST", TEXT))
         self.thumbnails = table("THUMBNAILS", uuid(), Column("JPEG", BLOB, nullable=False))
         self.umap_model = table("UMAP_MODEL", Column("MODEL", BLOB, nullable=False))
@@ -178,9 +174,7 @@ def write_provenance(connection: Connection, embedding_type: str, prefix: str, v
     """Replace the recorded values whose keys start with `prefix`."""
     table = Tables(embedding_type).provenance
     connection.execute(sa.delete(table).where(table.c.KEY.startswith(prefix, autoescape=True)))
-    connection.execute(
-        sa.insert(table), [{"KEY": f"{prefix}{key}", "VALUE": value} for key, value in values.items()]
-    )
+    connection.execute(sa.insert(table), [{"KEY": f"{prefix}{key}", "VALUE": value} for key, value in values.items()])
 
 
 def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:

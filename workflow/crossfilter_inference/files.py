@@ -1,9 +1,9 @@
-"""Small files: written whole or not at all, tables as TSV, digests of settings.
+r"""Small files: written whole or not at all, tables as TSV, digests of settings.
 
 A TSV here has a header line, tab between fields, and quotes round a field that holds a tab,
 a quote or a newline, as Python's csv module and pandas read it. A path that is not UTF-8
 keeps its bytes (surrogateescape). One line to read one:
-`pandas.read_csv(path, sep="\\t", dtype=str, keep_default_na=False)`.
+`pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)`.
 """
 
 import csv

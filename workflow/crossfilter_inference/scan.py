@@ -38,7 +38,8 @@ class RejectedFile(NamedTuple):
 @dataclass
 class Scan:
     """What the folders hold: `images` in order of UUID, `rejected` in order of path, and the number of
-    files of every other extension (lower case)."""
+    files of every other extension (lower case).
+    """
 
     images: list[ImageFile] = field(default_factory=list)
     rejected: list[RejectedFile] = field(default_factory=list)
@@ -114,21 +115,15 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
                 scan.rejected.append(image)
                 continue
             key = canonical_uuid(stem)
-            first, *second = sorted(
-                {image, found.get(key, image)}, key=lambda candidate: os.fsencode(candidate.path)
-            )
+            first, *second = sorted({image, found.get(key, image)}, key=lambda candidate: os.fsencode(candidate.path))
             found[key] = first
-            scan.rejected += [
-                RejectedFile(other.path, f"the same UUID as {first.path}") for other in second
-            ]
+            scan.rejected += [RejectedFile(other.path, f"the same UUID as {first.path}") for other in second]
     scan.images = sorted(found.values())
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
 
 
-def _walk(
-    folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]
-) -> Iterator[os.DirEntry]:
+def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]) -> Iterator[os.DirEntry]:
     """Yield every entry that is not a folder, in byte order, each real folder once."""
     try:
         status = os.stat(folder)

@@ -119,7 +119,7 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
     root = Path(state_folder(database))
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = open(root / ".lock", "a")  # noqa: SIM115: held on purpose
+        lock = open(root / ".lock", "a")  # noqa: SIM115
     except OSError as error:
         raise InputError(
             f"output_embeddings_db: cannot write in {str(root)!r} ({error.strerror}); name another database"

@@ -1,9 +1,9 @@
-"""The map: UMAP of all embeddings on a sphere, as a pickled `umap.UMAP`.
+r"""The map: UMAP of all embeddings on a sphere, as a pickled `umap.UMAP`.
 
 The model's `embedding_` holds the canonical angles, theta in [0, pi] and phi in [-pi, pi] radians, in the order of
 its `uuids_`. `map.tsv` holds the same places as latitude and longitude in degrees:
 
-    pandas.read_csv("map.tsv", sep="\\t", index_col="UUID")
+    pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
 
 References
 ----------
@@ -78,8 +78,8 @@ def make_map(
     bad = ~np.isfinite(embeddings).all(axis=1)
     if bad.any():
         raise InputError(
-            f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite numbers (first: {uuids[bad.argmax()]}); "
-            "delete their rows, or recompute_existing_embeddings: true"
+            f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite numbers, the first of them "
+            f"{uuids[bad.argmax()]}'s; run once with --config recompute_existing_embeddings=true"
         )
     fitted = fit(embeddings, settings)
     fitted.uuids_ = uuids

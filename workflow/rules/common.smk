@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 # The rules say `python`: the one that runs Snakemake, unless a conda environment brings its own.
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv('PATH')}")
 
 from snakemake.logging import logger
 
@@ -69,8 +69,9 @@ def get_final_output():
 try:
     config = check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
     TYPE = config["embedding_type"]
-    DATABASE = config["output_embeddings_db"]
+    DATABASE = os.path.expanduser(config["output_embeddings_db"])
     ENCODER = config["encoders"][TYPE]
+    SCRIPTS = f"{workflow.basedir}/scripts"
     STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
     OLD_SHARDS = read_shard_lists(f"{STATE}/shards")
     PLAN = plan_run(OLD_SHARDS)

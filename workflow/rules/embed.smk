@@ -22,11 +22,12 @@ rule embed_shard:
     # One encoder with all cores is as fast as several that share them, and needs its memory once.
     threads: workflow.cores
     resources:
+        scripts=SCRIPTS,
         state=STATE,
         batch_size=config["batch_size"],
         copy_from="" if config["recompute_existing_embeddings"] else DATABASE,
     shell:
-        "HF_HUB_OFFLINE=1 python {workflow.basedir:q}/scripts/embed_shard.py"
+        "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
         " --output {output.database:q} --copy_from {resources.copy_from:q}"
         " --batch_size {resources.batch_size} --threads {threads} --log {log:q}"

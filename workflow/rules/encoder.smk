@@ -19,10 +19,12 @@ rule resolve_encoder:
         "<benchmarks>/resolve_encoder/resolve_encoder.tsv"
     conda:
         "../../envs/embed.yaml"
+    resources:
+        scripts=SCRIPTS,
     params:
         name=TYPE,
         settings=json.dumps(ENCODER, sort_keys=True),
     shell:
-        "python {workflow.basedir:q}/scripts/resolve_encoder.py"
+        "python {resources.scripts:q}/resolve_encoder.py"
         " --name {params.name} --settings {params.settings:q}"
         " --output {output.encoder:q} --stamp {output.stamp:q} --log {log:q}"

@@ -20,8 +20,9 @@ rule write_manifest:
     conda:
         "../../envs/store.yaml"
     resources:
+        scripts=SCRIPTS,
         state=STATE,
     shell:
-        "python {workflow.basedir:q}/scripts/write_manifest.py"
+        "python {resources.scripts:q}/write_manifest.py"
         " --plan {resources.state:q}/plan.tsv --shards {resources.state:q}/shards"
         " --manifest {output.manifest:q} --rejected {output.rejected:q} --stamp {output.stamp:q} --log {log:q}"

@@ -22,8 +22,9 @@ rule draw_map:
     params:
         type=TYPE,
     resources:
+        scripts=SCRIPTS,
         state=STATE,
     shell:
-        "python {workflow.basedir:q}/scripts/draw_map.py"
+        "python {resources.scripts:q}/draw_map.py"
         " --type {params.type} --map {input.map:q} --embeddings {resources.state:q}/embeddings"
         " --output {output.png:q} --log {log:q}"

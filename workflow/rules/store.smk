@@ -29,10 +29,11 @@ rule store_embeddings:
         missing_images=config["missing_images"],
         generation=STORE_GENERATION,
     resources:
+        scripts=SCRIPTS,
         state=STATE,
         database=DATABASE,
     shell:
-        "python {workflow.basedir:q}/scripts/store_embeddings.py"
+        "python {resources.scripts:q}/store_embeddings.py"
         " --type {params.type} --manifest {input.manifest:q}"
         " --shards {resources.state:q}/shards --embeddings {resources.state:q}/embeddings"
         " --database {resources.database:q} --missing_images {params.missing_images}"

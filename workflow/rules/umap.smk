@@ -26,9 +26,10 @@ rule fit_umap:
         type=TYPE,
         settings=json.dumps(config["umap"], sort_keys=True),
     resources:
+        scripts=SCRIPTS,
         database=DATABASE,
     shell:
-        "python {workflow.basedir:q}/scripts/fit_umap.py"
+        "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
         " --settings {params.settings:q} --model {output.model:q} --map {output.map:q}"
         " --quality {output.quality:q} --stamp {output.stamp:q} --log {log:q}"
@@ -54,9 +55,10 @@ rule store_map:
         type=TYPE,
         generation=MAP_GENERATION,
     resources:
+        scripts=SCRIPTS,
         database=DATABASE,
     shell:
-        "python {workflow.basedir:q}/scripts/store_map.py"
+        "python {resources.scripts:q}/store_map.py"
         " --type {params.type} --database {resources.database:q}"
         " --model {input.model:q} --map {input.map:q} --quality {input.quality:q}"
         " --generation {params.generation} --receipt {output.receipt:q} --stamp {output.stamp:q} --log {log:q}"

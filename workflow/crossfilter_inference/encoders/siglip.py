@@ -91,9 +91,7 @@ class _PatchTower(_ImageTower):
         patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(n_images, rows * columns, -1)
         shapes = torch.tensor([[rows, columns]] * n_images, device=images.device)
         mask = torch.ones(patches.shape[:2], dtype=torch.int32, device=images.device)
-        return self.model(
-            pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes
-        ).pooler_output
+        return self.model(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes).pooler_output
 
 
 def _image_size(processor: object) -> int:
@@ -129,6 +127,4 @@ def _cached(model: str, commit: str | None) -> Path:
         return Path(model)
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(model, revision=commit, allow_patterns=CHECKPOINT_PATTERNS, local_files_only=True)
-    )
+    return Path(snapshot_download(model, revision=commit, allow_patterns=CHECKPOINT_PATTERNS, local_files_only=True))

@@ -1,0 +1,43 @@
+# make run: the demo, from nothing. make help: the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+# Two tests at once where there is room; each runs whole workflows.
+TESTS ?= tests
+TEST_OPTIONS ?= -n 2 --dist loadfile
+
+.PHONY: help run test lint format lock clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+run: .venv/installed  ## set up, then run the workflow as config.yaml says: the demo
+	$(BIN)/snakemake --cores all
+
+test: .venv/installed  ## set up, then run the tests
+	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
+
+lint: .venv/installed  ## check style and workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check .
+	$(BIN)/snakemake --lint
+
+format: .venv/installed  ## bring code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt .
+
+lock: .venv/installed  ## write the installed versions to requirements.lock
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.new
+	mv requirements.new requirements.lock
+
+clean:  ## remove results and Snakemake's records, keep the environment
+	rm -rf results .snakemake
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	touch $@

@@ -1,0 +1,203 @@
+"""A shard database: written behind the encoder, and appearing by rename when all is in it.
+
+It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
+encoder was (`encoder_*`) and digests its contents (`shard_digest`).
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from .database import Tables, pack_embedding, read_provenance, reading, write_provenance, writing
+from .encoders import provenance_digest
+from .files import printable
+from .images import ImageError, LoadedImage
+from .plan import PlannedImage
+
+logger = logging.getLogger(__name__)
+
+_BATCHES_BEHIND = 4  # encoded, waiting for the writer
+
+
+@dataclass
+class Embedded:
+    """What became of a shard's images."""
+
+    n_computed: int = 0
+    n_copied: int = 0
+    n_failed: int = 0
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image on its way to the encoder: its pixels and the digest of its file, or why there are none."""
+
+    image: PlannedImage
+    digest: str = ""
+    loaded: LoadedImage | None = None
+    error: ImageError | None = None
+
+
+class KnownRows:
+    """The rows that the database holds already, by the digest of the image file."""
+
+    def __init__(self, database: str | None, provenance: dict):
+        self._tables = Tables(provenance["name"])
+        self._uuids: dict[str, str] = {}
+        self._open = ExitStack()
+        if not (database and Path(database).exists()):
+            return
+        self._connection = self._open.enter_context(reading(database))
+        recorded = read_provenance(self._connection, provenance["name"]).get("encoder_digest")
+        if recorded == provenance_digest(provenance):
+            images = self._tables.images
+            self._uuids = dict(self._connection.execute(sa.select(images.c.DIGEST, images.c.UUID)).tuples().all())
+
+    def find(self, digest: str) -> bytes | None:
+        """Return the packed embedding of the same content, if there is one."""
+        embeddings = self._tables.embeddings
+        uuid = self._uuids.get(digest)
+        return uuid and self._connection.scalar(sa.select(embeddings.c.EMBEDDING).where(uuid == embeddings.c.UUID))
+
+    def __enter__(self) -> "KnownRows":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+
+class ShardWriter:
+    """Write a shard database behind the encoder, one transaction per batch; it appears when all is in it."""
+
+    def __init__(self, output: str, provenance: dict, batch_size: int):
+        self.counts = Embedded()
+        self._output, self._provenance, self._batch_size = Path(output), provenance, batch_size
+        self._tables = Tables(provenance["name"])
+        self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
+        self._n_waiting = 0
+        self._pool = ThreadPoolExecutor(1, "write")
+        self._written: deque[Future[None]] = deque()
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        # A job that outlived its Snakemake may still write to a part of its own: it is not ours to share.
+        for stale in self._output.parent.glob(f".{self._output.name}.*"):
+            stale.unlink(missing_ok=True)
+        handle, part = tempfile.mkstemp(f".{os.getpid()}", f".{self._output.name}.", self._output.parent)
+        os.close(handle)
+        self._part = Path(part)
+        tables = self._tables
+        with writing(self._part) as connection:
+            tables.create(
+                connection,
+                *(tables.embeddings, tables.images, tables.failures, tables.thumbnails, tables.provenance),
+            )
+
+    def add(self, item: DecodedImage, blob: bytes, *, copied: bool = False) -> None:
+        """Take one embedded image."""
+        image, loaded = item.image, item.loaded
+        self._add(self._tables.embeddings, {"UUID": image.uuid, "EMBEDDING": blob})
+        self._add(self._tables.thumbnails, {"UUID": image.uuid, "JPEG": loaded.thumbnail})
+        self._add(
+            self._tables.images,
+            {
+                "UUID": image.uuid,
+                "PATH": printable(image.path),
+                "SIZE": image.size,
+                "MTIME_NS": image.mtime_ns,
+                "DIGEST": item.digest,
+                "WIDTH": loaded.width,
+                "HEIGHT": loaded.height,
+                "TAKEN": loaded.taken,
+                "SHARD": image.shard,
+            },
+        )
+        self.counts.n_copied += copied
+        self.counts.n_computed += not copied
+        self._end_image()
+
+    def add_all(self, batch: list[DecodedImage], embeddings: np.ndarray) -> None:
+        """Take a batch of embedded images."""
+        for item, embedding in zip(batch, embeddings, strict=True):
+            self.add(item, pack_embedding(embedding))
+
+    def add_failure(self, item: DecodedImage) -> None:
+        """Take an image that could not be embedded."""
+        path = printable(item.image.path)
+        logger.warning("%s: %s (%s)", path, item.error.reason, item.error)
+        self._add(
+            self._tables.failures,
+            {
+                "UUID": item.image.uuid,
+                "PATH": path,
+                "REASON": item.error.reason,
+                "MESSAGE": str(item.error),
+                "SHARD": item.image.shard,
+            },
+        )
+        self.counts.n_failed += 1
+        self._end_image()
+
+    def _add(self, table: sa.Table, row: dict[str, Any]) -> None:
+        self._rows.setdefault(table, []).append(row)
+
+    def _end_image(self) -> None:
+        self._n_waiting += 1
+        if self._n_waiting >= self._batch_size:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, self._rows, self._n_waiting = self._rows, {}, 0
+        self._written.append(self._pool.submit(self._write, rows))
+        while len(self._written) > _BATCHES_BEHIND:
+            self._written.popleft().result()
+
+    def _write(self, rows: dict[sa.Table, list[dict[str, Any]]]) -> None:
+        with writing(self._part) as connection:
+            for table, values in rows.items():
+                connection.execute(sa.insert(table), values)
+
+    def _finish(self) -> None:
+        self._flush()
+        while self._written:
+            self._written.popleft().result()
+        with writing(self._part) as connection:
+            values = {
+                key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+                for key, value in self._provenance.items()
+            }
+            encoder = {**values, "digest": provenance_digest(self._provenance)}
+            write_provenance(connection, self._provenance["name"], "encoder_", encoder)
+            digest = {"digest": self._content_digest(connection)}
+            write_provenance(connection, self._provenance["name"], "shard_", digest)
+        os.chmod(self._part, 0o644)
+        os.replace(self._part, self._output)
+
+    def _content_digest(self, connection: sa.Connection) -> str:
+        """Digest what a merge takes from here, but for paths, which the manifest knows better."""
+        digest = hashlib.sha256()
+        for table in (self._tables.embeddings, self._tables.images, self._tables.failures):
+            columns = [column for column in table.c if column.name != "PATH"]
+            for row in connection.execute(sa.select(*columns).order_by(table.c.UUID)):
+                digest.update(repr(tuple(row)).encode())
+        return digest.hexdigest()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._part.unlink(missing_ok=True)
