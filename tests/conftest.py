@@ -1,0 +1,163 @@
+"""A real collection of real photos in a temporary folder, and a real Snakemake to run on it."""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEMO = PROJECT / "demo" / "photos"
+COLOUR_ENCODER = PROJECT / "tests" / "colour_encoder.py"
+
+
+class Collection:
+    """A working folder with a configuration, photos in `photos/`, and the results of runs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.database = folder / "results" / "photos.sqlite"
+
+    @property
+    def type(self) -> str:
+        return self.config()["embedding_type"]
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "results" / "photos" / self.type
+
+    def config(self) -> dict:
+        return yaml.safe_load((self.folder / "config.yaml").read_text())
+
+    def configure(self, **changes: object) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**self.config(), **changes}))
+
+    def command(self, *options: str, cores: int = 2) -> list[str]:
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile")),
+            *("--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")),
+            *("--cores", str(cores), *options),
+        ]
+
+    def snakemake(self, *options: str, cores: int = 2, **popen: object) -> subprocess.CompletedProcess:
+        """Run Snakemake; its output is in `stdout`."""
+        return subprocess.run(
+            self.command(*options, cores=cores),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=280,
+            cwd=self.folder,
+            check=False,
+            **popen,
+        )
+
+    def run(self, *options: str, **popen: object) -> dict[str, int]:
+        """Run Snakemake, which must succeed; return how many jobs of each rule it ran."""
+        done = self.snakemake(*options, **popen)
+        assert done.returncode == 0, done.stdout[-8000:]
+        return jobs(done.stdout)
+
+    def dry_run(self, *options: str, **arguments: object) -> dict[str, int]:
+        return self.run("-n", *options, **arguments)
+
+    def add_photos(self, n: int, into: str = "photos") -> list[str]:
+        """Add demo photos that are not there yet; return their UUIDs."""
+        there = {path.stem for path in self.folder.rglob("*.jpg")}
+        new = [path for path in sorted(DEMO.glob("*.jpg")) if path.stem not in there][:n]
+        (self.folder / into).mkdir(exist_ok=True)
+        for path in new:
+            shutil.copy2(path, self.folder / into)
+        return [path.stem for path in new]
+
+    def sql(self, query: str, database: Path | None = None) -> list[tuple]:
+        """Ask the database; {T} stands for the embedding type."""
+        connection = sqlite3.connect(database or self.database)
+        try:
+            return connection.execute(query.replace("{T}", self.type)).fetchall()
+        finally:
+            connection.close()
+
+    def embeddings(self) -> dict[str, bytes]:
+        return dict(self.sql("SELECT UUID, EMBEDDING FROM {T}_EMBEDDINGS"))
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Read Snakemake's table of jobs, without `all`; empty if there was nothing to do."""
+    table = re.search(r"^Job stats:\n(.*?)^total ", output, re.MULTILINE | re.DOTALL)
+    if table is None:
+        assert "Nothing to be done" in output, output[-4000:]
+        return {}
+    rows = [line.split() for line in table[1].splitlines()[2:]]
+    return {rule: int(count) for rule, count in rows if rule != "all"}
+
+
+@pytest.fixture
+def make_collection(tmp_path: Path):
+    """Make a collection of demo photos with the fast encoder and without a map, unless told otherwise."""
+
+    def make(n_photos: int, name: str = "collection", **config: object) -> Collection:
+        return new_collection(tmp_path / name, n_photos, **config)
+
+    return make
+
+
+def new_collection(folder: Path, n_photos: int, **config: object) -> Collection:
+    folder.mkdir(parents=True)
+    settings = {
+        "input_dir": "photos",
+        "output_embeddings_db": "results/photos.sqlite",
+        "embedding_type": "COLOUR",
+        "encoders": {"COLOUR": {"backend": str(COLOUR_ENCODER), "model": "a"}},
+        "reproject_umap_embeddings": False,
+        **config,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    collection = Collection(folder)
+    collection.add_photos(n_photos)
+    return collection
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """The demo, run once: look, but do not change."""
+    folder = tmp_path_factory.mktemp("demo")
+    photos = folder / "demo-photos"
+    shutil.copytree(DEMO, photos)
+    collection = new_collection(
+        folder / "collection",
+        0,
+        input_dir=[str(photos), "more"],
+        embedding_type="EFFICIENTNET_LITE0",
+        reproject_umap_embeddings=True,
+    )
+    (collection.folder / "more").mkdir()
+    collection.run()
+    return collection
+
+
+@pytest.fixture
+def demo(demo_run: Collection, tmp_path: Path) -> Collection:
+    """A copy of the demo after its first run, to change at will; new photos go into `more/`."""
+    folder = tmp_path / "collection"
+    shutil.copytree(demo_run.folder, folder, symlinks=True)
+    return Collection(folder)
+
+
+@pytest.fixture
+def as_user():
+    """Options of a process that root's privilege to read everything does not help."""
+
+    def drop_privilege() -> None:
+        import ctypes
+
+        drop_capability = 24  # PR_CAPBSET_DROP
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            ctypes.CDLL(None).prctl(drop_capability, capability, 0, 0, 0)
+
+    return {"preexec_fn": drop_privilege} if os.getuid() == 0 else {}

@@ -1,0 +1,151 @@
+"""The demo: what `make run` leaves behind, and what a later run does."""
+
+import csv
+import pickle
+from collections import Counter
+
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+from conftest import DEMO, PROJECT
+from crossfilter_inference.database import pack_embedding, read_embeddings, reading
+from PIL import Image
+
+
+def test_first_run_leaves_62_rows_a_map_and_a_model(demo_run):
+    count = "SELECT count(*) FROM {T}_"
+    assert demo_run.sql(f"{count}EMBEDDINGS") == [(62,)]
+    assert demo_run.sql(f"{count}UMAP_HAVERSINE") == [(62,)]
+    assert demo_run.sql(f"{count}UMAP_MODEL") == [(1,)]
+    assert demo_run.sql(f"{count}IMAGES") == [(62,)]
+    assert demo_run.sql(f"{count}FAILURES") == [(0,)]
+    with Image.open(demo_run.state / "map.png") as picture:
+        assert picture.size == (2400, 1300)
+        assert len(picture.convert("RGB").getcolors(2**24)) > 10_000  # photos, not an empty sphere
+
+
+def test_every_row_names_its_image(demo_run):
+    rows = demo_run.sql("SELECT UUID, PATH, SIZE, WIDTH, HEIGHT, SHARD FROM {T}_IMAGES")
+    with (DEMO / "photos.csv").open(newline="") as file:
+        known = {row["id"]: row for row in csv.DictReader(file)}
+    assert {row[0] for row in rows} == set(known)
+    for uuid, path, size, width, height, shard in rows:
+        assert path.endswith(f"/{uuid}.jpg")
+        expected = [int(known[uuid][key]) for key in ("bytes", "width", "height")]
+        assert [size, width, height] == expected
+        assert shard == "000001"
+
+
+def test_nearest_neighbours_give_the_label(demo_run):
+    with reading(demo_run.database) as connection:
+        uuids, embeddings = read_embeddings(connection, "EFFICIENTNET_LITE0")
+    with (DEMO / "photos.csv").open(newline="") as file:
+        labels = {row["id"]: row["label"] for row in csv.DictReader(file)}
+    similarity = embeddings @ embeddings.T
+    np.fill_diagonal(similarity, -1)
+    right = 0
+    for uuid, row in zip(uuids, similarity, strict=True):
+        nearest = [labels[uuids[index]] for index in np.argsort(-row)[:5]]
+        right += Counter(nearest).most_common(1)[0][0] == labels[uuid]
+    assert right / len(uuids) >= 0.8
+
+
+def test_rows_are_what_msgpack_numpy_writes_and_any_msgpack_reads(demo_run):
+    for blob in demo_run.embeddings().values():
+        vector = msgpack.unpackb(blob, object_hook=msgpack_numpy.decode)
+        assert vector.shape == (1280,)
+        assert vector.dtype == np.float32
+        assert np.isclose(np.linalg.norm(vector), 1)
+        assert msgpack.packb(vector, default=msgpack_numpy.encode) == blob == pack_embedding(vector)
+        plain = msgpack.unpackb(blob)
+        assert np.array_equal(np.frombuffer(plain[b"data"], "<f4"), vector)
+
+
+def test_model_holds_the_places_in_the_order_of_its_uuids(demo_run):
+    [(blob,)] = demo_run.sql("SELECT MODEL FROM {T}_UMAP_MODEL")
+    model = pickle.loads(blob)
+    rows = demo_run.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
+    assert model.uuids_ == [row[0] for row in rows] == sorted(demo_run.embeddings())
+    theta, phi = model.embedding_.T
+    latitude, longitude = np.array([row[1:] for row in rows]).T
+    assert np.allclose(latitude, 90 - np.degrees(theta))
+    assert np.allclose(np.sin(np.radians(longitude)) * np.sin(theta), np.sin(theta) * np.cos(phi))
+    assert np.abs(latitude).max() <= 90
+    assert np.abs(longitude).max() <= 180
+
+
+def test_nothing_is_to_be_done_after_the_first_run(demo):
+    assert demo.dry_run() == {}
+
+
+def test_nothing_is_to_be_done_after_another_type_was_run_into_the_same_database(demo):
+    rows = demo.embeddings()
+    demo.configure(embedding_type="COLOUR")
+    assert demo.run() == {
+        "resolve_encoder": 1,
+        "write_manifest": 1,
+        "embed_shard": 1,
+        "store_embeddings": 1,
+        "fit_umap": 1,
+        "store_map": 1,
+        "draw_map": 1,
+    }
+    assert len(demo.embeddings()) == 62
+    assert demo.dry_run() == {}
+    demo.configure(embedding_type="EFFICIENTNET_LITE0")
+    assert demo.dry_run() == {}
+    assert demo.embeddings() == rows
+
+
+def test_three_new_photos_are_one_small_shard(demo):
+    before = demo.embeddings()
+    sources = sorted(DEMO.glob("*.jpg"))[:3]
+    uuids = [f"00000000-0000-4000-8000-00000000000{digit}" for digit in range(3)]
+    for uuid, source in zip(uuids, sources, strict=True):
+        with Image.open(source) as image:
+            image.rotate(90).save(demo.folder / "more" / f"{uuid}.jpg")
+    expected = {
+        "write_manifest": 1,
+        "embed_shard": 1,
+        "store_embeddings": 1,
+        "fit_umap": 1,
+        "store_map": 1,
+        "draw_map": 1,
+    }
+    assert demo.dry_run() == expected
+    done = demo.snakemake()
+    assert "embedded 3 photos, copied 0, failed 0" in done.stdout
+    after = demo.embeddings()
+    assert set(after) == {*before, *uuids}
+    assert {uuid: after[uuid] for uuid in before} == before
+    assert demo.sql("SELECT count(*) FROM {T}_UMAP_HAVERSINE") == [(65,)]
+    assert demo.dry_run() == {}
+
+
+def test_a_changed_map_setting_fits_and_embeds_nothing(demo):
+    demo.configure(umap={"n_neighbors": 7})
+    assert demo.dry_run() == {"fit_umap": 1, "store_map": 1, "draw_map": 1}
+
+
+@pytest.mark.parametrize("change", ["batch_size", "cores", "touched source"])
+def test_what_cannot_change_the_numbers_runs_nothing(demo, change):
+    cores = 1 if change == "cores" else 2
+    if change == "batch_size":
+        demo.configure(batch_size=3)
+    if change == "touched source":
+        for path in [*PROJECT.glob("scripts/*.py"), *PROJECT.glob("workflow/**/*.py"), PROJECT / "Snakefile"]:
+            path.touch()
+    assert demo.dry_run(cores=cores) == {}
+
+
+def test_a_deleted_database_is_rebuilt_without_embedding(demo):
+    before = demo.embeddings()
+    places = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
+    demo.database.unlink()
+    ran = demo.run()
+    assert "embed_shard" not in ran
+    assert ran["store_embeddings"] == 1
+    assert demo.embeddings() == before
+    assert demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID") == places
+    assert demo.dry_run() == {}
