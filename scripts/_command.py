@@ -32,6 +32,7 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    logging.captureWarnings(True)
     for name in ("httpx", "numba", "matplotlib", "PIL"):  # they have much to say at this level
         logging.getLogger(name).setLevel(logging.WARNING)
     logger = logging.getLogger(options.prog)

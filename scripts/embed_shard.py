@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> str:
         arguments.plan,
         arguments.encoder,
         arguments.output,
-        database=arguments.copy_from,
+        database=None if arguments.recompute == "yes" else arguments.database,
         batch_size=arguments.batch_size,
         n_threads=arguments.threads,
     )
@@ -30,7 +30,8 @@ if __name__ == "__main__":
     options.add_argument("--plan", required=True, help="plan.tsv, which knows where the images are now")
     options.add_argument("--encoder", required=True, help="encoder.json")
     options.add_argument("--output", required=True, help="shard database to write")
-    options.add_argument("--copy_from", help="database whose rows of the same content are copied")
+    options.add_argument("--database", help="database whose rows of the same content are copied")
+    options.add_argument("--recompute", choices=["yes", "no"], default="no", help="yes: copy nothing (%(default)s)")
     options.add_argument("--batch_size", type=int, default=10, help="photos per call of the encoder (%(default)s)")
     options.add_argument("--threads", type=int, default=1, help="threads that decode (%(default)s)")
     _command.add_log(options)

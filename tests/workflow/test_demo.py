@@ -9,8 +9,9 @@ import msgpack_numpy
 import numpy as np
 import pytest
 from conftest import DEMO, PROJECT
-from crossfilter_inference.database import pack_embedding, read_embeddings, reading
 from PIL import Image
+
+from crossfilter_inference.database import pack_embedding, read_embeddings, reading
 
 
 def test_first_run_leaves_62_rows_a_map_and_a_model(demo_run):

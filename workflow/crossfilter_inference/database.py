@@ -111,16 +111,19 @@ def writing(path: str | Path) -> Iterator[Connection]:
     InputError
         If SQLite cannot write: locked for a minute, no space left, read-only.
     """
-    try:
-        with _connect(lambda: sqlite3.connect(path, timeout=_BUSY_SECONDS), "BEGIN IMMEDIATE") as connection:
-            yield connection
-    except sa.exc.DatabaseError as error:
-        raise InputError(f"cannot write to {str(path)!r} ({error.orig}); it is as it was before") from None
+    with _writable(path, "BEGIN IMMEDIATE") as connection:
+        yield connection
 
 
 def recover(path: str | Path) -> None:
-    """Roll back what a killed writer left; readers, who may not write, cannot."""
-    with writing(path) as connection:
+    """Roll back what a killed writer left; readers, who may not write, cannot.
+
+    Raises
+    ------
+    InputError
+        If SQLite cannot.
+    """
+    with _writable(path, "BEGIN") as connection:  # not a writer's: it would have to wait for every reader
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
 
 
@@ -180,6 +183,15 @@ def write_provenance(connection: Connection, embedding_type: str, prefix: str, v
 def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
     """Take the values whose keys start with `prefix`, by the rest of the key."""
     return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}
+
+
+@contextmanager
+def _writable(path: str | Path, begin: str) -> Iterator[Connection]:
+    try:
+        with _connect(lambda: sqlite3.connect(path, timeout=_BUSY_SECONDS), begin) as connection:
+            yield connection
+    except sa.exc.DatabaseError as error:
+        raise InputError(f"cannot write to {str(path)!r} ({error.orig}); it is as it was before") from None
 
 
 @contextmanager

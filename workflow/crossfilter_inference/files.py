@@ -16,21 +16,37 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file that appears by rename: after a crash there is the old file or the new one."""
+def new_part(path: str | os.PathLike) -> Path:
+    """Make an empty file of a name of its own beside `path`, to be written and then published."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.fchmod(handle, 0o666 & ~_umask())
+    os.close(handle)
+    return Path(part)
+
+
+def publish(part: Path, path: str | os.PathLike) -> None:
+    """Let a part appear under its name: after a crash there is the old file or the new one, whole."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def remove_parts(folder: str | os.PathLike) -> None:
+    """Remove the parts that killed jobs left; a job that is still at work on one cannot publish it any more."""
+    for part in Path(folder).rglob(".*.part*"):
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file that appears by rename."""
+    part = new_part(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+        part.write_bytes(data)
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -121,14 +121,15 @@ def load_image(data: bytes, preprocessing: Preprocessing) -> LoadedImage:
     except UnidentifiedImageError:
         raise ImageError("not an image", f"none of {', '.join(FORMATS)}") from None
     except Exception as error:  # a decoder may raise anything on hostile bytes; all of it means one thing
-        raise ImageError("damaged", _words(error)) from error
+        raise _undecodable(error) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too large", f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} in all")
     try:
         image.load()
         exif = _exif(image)
-        if method := _UPRIGHT.get(exif.get(ExifTags.Base.Orientation)):
-            image = image.transpose(method)
+        orientation = exif.get(ExifTags.Base.Orientation)
+        if orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])
         image = _rgb(image)
         return LoadedImage(
             pixels=_centre_square(image, preprocessing),
@@ -138,8 +139,7 @@ def load_image(data: bytes, preprocessing: Preprocessing) -> LoadedImage:
             taken=_taken(exif),
         )
     except Exception as error:
-        message = _words(error)
-        raise ImageError("truncated" if "truncated" in message.lower() else "damaged", message) from error
+        raise _undecodable(error) from error
 
 
 # EXIF 2.3, tag 274: what undoes each orientation.
@@ -198,5 +198,6 @@ def _taken(exif: dict[int, object]) -> str | None:
     return None
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__
+def _undecodable(error: Exception) -> ImageError:
+    message = " ".join(str(error).split()) or type(error).__name__
+    return ImageError("truncated" if "truncated" in message.lower() else "damaged", message)

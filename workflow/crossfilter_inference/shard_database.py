@@ -7,8 +7,6 @@ encoder was (`encoder_*`) and digests its contents (`shard_digest`).
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +19,7 @@ import sqlalchemy as sa
 
 from .database import Tables, pack_embedding, read_provenance, reading, write_provenance, writing
 from .encoders import provenance_digest
-from .files import printable
+from .files import new_part, printable, publish
 from .images import ImageError, LoadedImage
 from .plan import PlannedImage
 
@@ -88,13 +86,7 @@ class ShardWriter:
         self._n_waiting = 0
         self._pool = ThreadPoolExecutor(1, "write")
         self._written: deque[Future[None]] = deque()
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        # A job that outlived its Snakemake may still write to a part of its own: it is not ours to share.
-        for stale in self._output.parent.glob(f".{self._output.name}.*"):
-            stale.unlink(missing_ok=True)
-        handle, part = tempfile.mkstemp(f".{os.getpid()}", f".{self._output.name}.", self._output.parent)
-        os.close(handle)
-        self._part = Path(part)
+        self._part = new_part(output)
         tables = self._tables
         with writing(self._part) as connection:
             tables.create(
@@ -179,8 +171,7 @@ class ShardWriter:
             write_provenance(connection, self._provenance["name"], "encoder_", encoder)
             digest = {"digest": self._content_digest(connection)}
             write_provenance(connection, self._provenance["name"], "shard_", digest)
-        os.chmod(self._part, 0o644)
-        os.replace(self._part, self._output)
+        publish(self._part, self._output)
 
     def _content_digest(self, connection: sa.Connection) -> str:
         """Digest what a merge takes from here, but for paths, which the manifest knows better."""

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from .database import read_provenance, reading, recover
 from .errors import InputError
+from .files import remove_parts
 from .plan import Plan, shard_lists, write_plan
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
@@ -98,7 +99,7 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
 
 
 def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -> None:
-    """Make ready for the first job: take the lock, roll back a killed writer, write the plan.
+    """Make ready for the first job: take the lock, clean up after a killed run, write the plan.
 
     The lock is held until this process ends, however it ends.
 
@@ -137,4 +138,5 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
         )
     if os.path.exists(database):
         recover(database)
+    remove_parts(folder)
     write_plan(f"{folder}/plan.tsv", plan)

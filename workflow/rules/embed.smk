@@ -25,9 +25,10 @@ rule embed_shard:
         scripts=SCRIPTS,
         state=STATE,
         batch_size=config["batch_size"],
-        copy_from="" if config["recompute_existing_embeddings"] else DATABASE,
+        database=DATABASE,
+        recompute="yes" if config["recompute_existing_embeddings"] else "no",
     shell:
         "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
-        " --output {output.database:q} --copy_from {resources.copy_from:q}"
+        " --output {output.database:q} --database {resources.database:q} --recompute {resources.recompute}"
         " --batch_size {resources.batch_size} --threads {threads} --log {log:q}"

@@ -1,0 +1,158 @@
+import io
+
+import numpy as np
+import pytest
+from conftest import DEMO
+from PIL import ExifTags, Image
+
+from crossfilter_inference.images import ImageError, Preprocessing, load_image, read_image_file
+
+PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+PHOTO = DEMO / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
+
+
+def saved(image, kind="JPEG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def halves(width, height):
+    """Red on the left, blue on the right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = pixels[:, width // 2 :, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def test_the_square_is_the_middle_of_the_image():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 200
+    loaded = load_image(saved(Image.fromarray(wide), "PNG"), PREPROCESSING)
+    assert (loaded.pixels == 200).all()
+    assert (loaded.width, loaded.height) == (30, 10)
+    assert loaded.pixels.shape == (32, 32, 3)
+
+
+def test_a_smaller_crop_takes_the_middle_of_the_square():
+    square = np.zeros((40, 40, 3), np.uint8)
+    square[10:30, 10:30] = 200
+    half = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.5)
+    assert (load_image(saved(Image.fromarray(square), "PNG"), half).pixels == 200).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = halves(60, 40)
+    back = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(back[orientation]) if orientation in back else upright
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    loaded = load_image(saved(stored, "PNG", exif=exif), PREPROCESSING)
+    assert np.array_equal(loaded.pixels, load_image(saved(upright, "PNG"), PREPROCESSING).pixels)
+    assert (loaded.width, loaded.height) == (60, 40)
+
+
+def test_the_thumbnail_has_96_pixels_on_its_long_side():
+    loaded = load_image(PHOTO.read_bytes(), PREPROCESSING)
+    with Image.open(io.BytesIO(loaded.thumbnail)) as thumbnail:
+        assert thumbnail.format == "JPEG"
+        assert thumbnail.size == (96, 64)
+
+
+@pytest.mark.parametrize("tag", [ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTime])
+def test_time_is_read_from_exif(tag):
+    exif = Image.Exif()
+    place = exif.get_ifd(ExifTags.IFD.Exif) if tag == ExifTags.Base.DateTimeOriginal else exif
+    place[tag] = "2021:05:06 07:08:09"
+    assert load_image(saved(halves(8, 8), exif=exif), PREPROCESSING).taken == "2021-05-06T07:08:09"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_missing_or_broken_exif_costs_only_the_time(exif):
+    loaded = load_image(saved(halves(8, 8), exif=exif), PREPROCESSING)
+    assert loaded.taken is None
+    assert (loaded.width, loaded.height) == (8, 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "LA", "RGBA", "1"])
+def test_every_mode_becomes_rgb(mode):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    pixels = load_image(saved(halves(64, 64).convert(mode), kind), PREPROCESSING).pixels
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_16_bit_grey_keeps_its_shades():
+    ramp = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    pixels = load_image(saved(Image.fromarray(ramp), "PNG"), PREPROCESSING).pixels
+    assert np.abs(pixels[0, :, 0].astype(int) - (ramp[0] >> 8)).max() <= 1
+
+
+def test_what_is_transparent_is_white():
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert (load_image(saved(image, "PNG"), PREPROCESSING).pixels == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"a text", "not an image"),
+        (PHOTO.read_bytes()[:5000], "truncated"),
+        (PHOTO.read_bytes()[:30], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    ],
+)
+def test_a_bad_file_has_a_reason(data, reason):
+    with pytest.raises(ImageError) as raised:
+        load_image(data, PREPROCESSING)
+    assert raised.value.reason == reason
+
+
+def test_an_image_with_too_many_pixels_is_not_decoded(monkeypatch):
+    monkeypatch.setattr("crossfilter_inference.images.MAX_PIXELS", 99)
+    with pytest.raises(ImageError, match="10 x 10 pixels, at most 99 in all") as raised:
+        load_image(saved(halves(10, 10)), PREPROCESSING)
+    assert raised.value.reason == "too large"
+
+
+def test_a_file_is_read_once_with_its_digest(tmp_path):
+    import hashlib
+
+    data, digest = read_image_file(str(PHOTO))
+    assert data == PHOTO.read_bytes()
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("reason", ["missing", "empty", "unreadable"])
+def test_an_unreadable_file_has_a_reason(tmp_path, reason):
+    import os
+
+    path = tmp_path / "x.jpg"
+    if reason == "empty":
+        path.touch()
+    if reason == "unreadable":
+        os.mkfifo(path)
+    with pytest.raises(ImageError) as raised:
+        read_image_file(str(path))
+    assert raised.value.reason == reason
+
+
+def test_hostile_bytes_never_raise_anything_else():
+    rng = np.random.default_rng(0)
+    data = np.frombuffer(PHOTO.read_bytes(), np.uint8)
+    for _ in range(200):
+        broken = data.copy()
+        broken[rng.integers(0, len(data), 20)] = rng.integers(0, 256, 20)
+        try:
+            load_image(broken.tobytes(), PREPROCESSING)
+        except ImageError:
+            continue

@@ -1,0 +1,202 @@
+"""What a rerun does after a change: only what is missing, whatever is lost."""
+
+import os
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def collection(make_collection):
+    collection = make_collection(12, shard_size=5)
+    assert collection.run() == {"resolve_encoder": 1, "write_manifest": 1, "embed_shard": 3, "store_embeddings": 1}
+    return collection
+
+
+THREE_MORE = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
+ALL_AGAIN = {"resolve_encoder": 1, "embed_shard": 3, "store_embeddings": 1}
+OTHER_MODEL = {"COLOUR": {"model": "another"}}
+
+
+def change_model(collection):
+    encoders = collection.config()["encoders"]
+    encoders["COLOUR"]["model"] = "another"
+    collection.configure(encoders=encoders)
+
+
+def test_another_model_embeds_every_shard(collection):
+    before = collection.embeddings()
+    change_model(collection)
+    assert collection.dry_run() == ALL_AGAIN
+    assert collection.run() == ALL_AGAIN
+    after = collection.embeddings()
+    assert after.keys() == before.keys()
+    assert all(after[uuid] != before[uuid] for uuid in before)
+    assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'encoder_model'") == [("another",)]
+    assert collection.dry_run() == {}
+
+
+def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collection):
+    before = collection.embeddings()
+    next((collection.folder / "photos").iterdir()).unlink()
+    collection.run()
+    assert collection.embeddings() == before
+    change_model(collection)
+    done = collection.snakemake()
+    assert done.returncode != 0
+    assert "COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
+    assert collection.embeddings() == before
+    collection.configure(missing_images="delete")
+    collection.run()
+    assert len(collection.embeddings()) == 11
+    assert collection.dry_run() == {}
+
+
+def test_a_deleted_shard_database_is_made_again_alone(collection):
+    before = collection.embeddings()
+    (collection.state / "embeddings" / "000002.sqlite").unlink()
+    assert collection.run() == {"embed_shard": 1, "store_embeddings": 1}
+    assert collection.embeddings() == before
+    assert collection.dry_run() == {}
+
+
+def test_without_snakemakes_records_nothing_is_done_again(collection):
+    shutil.rmtree(collection.folder / ".snakemake")
+    assert collection.dry_run() == {}
+
+
+def test_without_snakemakes_records_new_photos_are_not_overlooked(collection):
+    shutil.rmtree(collection.folder / ".snakemake")
+    collection.add_photos(3)
+    assert collection.dry_run() == THREE_MORE
+    assert collection.run() == THREE_MORE
+    assert len(collection.embeddings()) == 15
+    assert collection.dry_run() == {}
+
+
+def test_without_snakemakes_records_another_model_embeds_every_shard(collection):
+    shutil.rmtree(collection.folder / ".snakemake")
+    change_model(collection)
+    assert collection.dry_run() == ALL_AGAIN
+
+
+def test_without_snakemakes_records_a_changed_map_setting_fits(demo):
+    shutil.rmtree(demo.folder / ".snakemake")
+    assert demo.dry_run() == {}
+    demo.configure(umap={"n_neighbors": 7})
+    assert demo.dry_run() == {"fit_umap": 1, "store_map": 1, "draw_map": 1}
+
+
+def test_a_moved_photo_is_not_embedded_again(collection):
+    before = collection.embeddings()
+    photos = collection.folder / "photos"
+    (photos / "album").mkdir()
+    moved = next(photos.glob("*.jpg"))
+    moved.rename(photos / "album" / moved.name)
+    assert collection.run() == {"write_manifest": 1, "store_embeddings": 1}
+    assert collection.embeddings() == before
+    path = str(photos / "album" / moved.name)
+    assert collection.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{moved.stem}'") == [(path,)]
+    assert collection.dry_run() == {}
+
+
+def test_a_lost_manifest_costs_nothing(collection):
+    manifest = (collection.state / "manifest.tsv").read_text()
+    (collection.state / "manifest.tsv").unlink()
+    assert collection.run() == {"write_manifest": 1, "store_embeddings": 1}
+    assert (collection.state / "manifest.tsv").read_text() == manifest
+
+
+def test_a_changed_photo_goes_into_a_new_shard_and_its_row_is_replaced(collection):
+    before = collection.embeddings()
+    one, other = sorted((collection.folder / "photos").glob("*.jpg"))[:2]
+    shutil.copy(other, one)
+    assert collection.run() == THREE_MORE
+    after = collection.embeddings()
+    assert after == {**before, one.stem: before[other.stem]}
+    assert collection.sql(f"SELECT SHARD FROM {{T}}_IMAGES WHERE UUID = '{one.stem}'") == [("000004",)]
+    assert collection.dry_run() == {}
+
+
+def test_a_photo_changed_back_gets_its_old_row_back(collection):
+    before = collection.embeddings()
+    one, other = sorted((collection.folder / "photos").glob("*.jpg"))[:2]
+    saved = collection.folder / "saved"
+    shutil.copy2(one, saved)
+    shutil.copy(other, one)
+    collection.run()
+    shutil.copy2(saved, one)
+    assert collection.run() == {"write_manifest": 1, "store_embeddings": 1}
+    assert collection.embeddings() == before
+    assert collection.dry_run() == {}
+
+
+def test_a_touched_photo_is_copied_not_computed(collection):
+    before = collection.embeddings()
+    one = next((collection.folder / "photos").glob("*.jpg"))
+    os.utime(one)
+    done = collection.snakemake()
+    assert "embedded 0 photos, copied 1, failed 0" in done.stdout
+    assert collection.embeddings() == before
+    assert collection.dry_run() == {}
+
+
+def test_recompute_embeds_every_photo_at_every_run(collection):
+    before = collection.embeddings()
+    collection.configure(recompute_existing_embeddings=True)
+    again = {"write_manifest": 1, "embed_shard": 3, "store_embeddings": 1}
+    assert collection.run() == again
+    assert collection.dry_run() == again
+    assert collection.embeddings() == before
+    collection.configure(recompute_existing_embeddings=False)
+    assert collection.dry_run() == {}
+
+
+def test_gone_photos_keep_their_rows_unless_told_otherwise(collection):
+    before = collection.embeddings()
+    gone = sorted((collection.folder / "photos").glob("*.jpg"))[:4]
+    for path in gone:
+        path.unlink()
+    collection.run()
+    assert collection.embeddings() == before
+    collection.configure(missing_images="delete")
+    assert collection.run() == {"store_embeddings": 1}
+    assert collection.embeddings().keys() == before.keys() - {path.stem for path in gone}
+    assert collection.dry_run() == {}
+
+
+def test_another_spelling_of_a_uuid_replaces_the_row(collection):
+    one = next((collection.folder / "photos").glob("*.jpg"))
+    one.rename(one.with_name(f"{one.stem.upper().replace('-', '')}.JPEG"))
+    collection.run()
+    uuids = collection.embeddings().keys()
+    assert one.stem.upper().replace("-", "") in uuids
+    assert one.stem not in uuids
+    assert len(uuids) == 12
+
+
+def test_a_database_put_back_from_a_backup_is_brought_up_to_date(collection):
+    backup = collection.folder / "backup"
+    shutil.copy2(collection.database, backup)
+    collection.add_photos(3)
+    collection.run()
+    expected = collection.embeddings()
+    shutil.copy2(backup, collection.database)
+    assert collection.run() == {"store_embeddings": 1}
+    assert collection.embeddings() == expected
+    assert collection.dry_run() == {}
+
+
+def test_a_database_without_its_map_gets_it_back(demo):
+    places = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
+    demo.sql("PRAGMA user_version")
+    import sqlite3
+
+    connection = sqlite3.connect(demo.database)
+    with connection:
+        connection.execute("DELETE FROM EFFICIENTNET_LITE0_UMAP_HAVERSINE")
+        connection.execute("DELETE FROM EFFICIENTNET_LITE0_PROVENANCE WHERE KEY = 'map_digest'")
+    connection.close()
+    assert demo.run() == {"store_map": 1}
+    assert demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID") == places
+    assert demo.dry_run() == {}
