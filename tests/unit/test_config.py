@@ -1,0 +1,107 @@
+import pytest
+import yaml
+from conftest import PROJECT
+
+from crossfilter_inference.config import check_config
+from crossfilter_inference.errors import InputError
+
+SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"
+LEAST = {"input_dir": "photos", "output_embeddings_db": "photos.sqlite"}
+
+
+def check(**config):
+    return check_config({**LEAST, **config}, SCHEMA)
+
+
+def test_defaults_are_the_originals():
+    config = check()
+    assert config["embedding_type"] == "SIGLIP2"
+    assert config["batch_size"] == 10
+    assert config["recompute_existing_embeddings"] is False
+    assert config["reproject_umap_embeddings"] is True
+    assert config["umap"] == {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
+    assert config["encoders"]["SIGLIP2"]["model"] == "google/siglip2-base-patch16-224"
+
+
+def test_the_shipped_configuration_names_every_option_with_a_comment_and_its_default():
+    text = (PROJECT / "config.yaml").read_text()
+    shipped = yaml.safe_load(text)
+    schema = yaml.safe_load(SCHEMA.read_text())
+    assert shipped.keys() == schema["properties"].keys()
+    assert shipped["umap"].keys() == schema["properties"]["umap"]["properties"].keys()
+    defaults = check()
+    for key, value in shipped.items():
+        if key not in ("input_dir", "output_embeddings_db", "embedding_type", "encoders"):
+            assert value == defaults[key], key
+    lines = text.splitlines()
+    for key in [*shipped, *shipped["umap"]]:
+        [index] = [n for n, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
+        assert lines[index - 1].strip().startswith("#") or key == "umap", key
+
+
+def test_encoders_of_the_user_stand_beside_the_known_ones():
+    config = check(encoders={"MINE": {"backend": "siglip", "model": "folder"}})
+    assert config["encoders"].keys() == {"MINE", "SIGLIP2", "EFFICIENTNET_LITE0"}
+    assert config["encoders"]["MINE"] == {"backend": "siglip", "model": "folder", "revision": "main"}
+
+
+def test_an_empty_section_means_its_defaults():
+    assert check(umap=None, encoders=None) == check()
+
+
+def test_truth_values_may_be_text_as_on_the_command_line():
+    assert check(recompute_existing_embeddings="true")["recompute_existing_embeddings"] is True
+
+
+def test_one_folder_and_several_are_a_list():
+    assert check()["input_dir"] == ["photos"]
+    assert check(input_dir=["a", "b"])["input_dir"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bach_size": 3}, "bach_size: unknown key (value 3); did you mean batch_size?; the keys are embedding_type, "),
+        ({"umap": {"mindist": 0.5}}, "umap.mindist: unknown key (value 0.5); did you mean min_dist?; the keys are n_"),
+        ({"zzz": None}, "zzz: unknown key (value null); the keys are "),
+        ({"batch_size": 0}, "batch_size: 0 is out of bounds; it must be from 1 to 4096"),
+        ({"batch_size": "ten"}, 'batch_size: "ten" is not a whole number'),
+        ({"batch_size": 1.5}, "batch_size: 1.5 is not a whole number"),
+        ({"umap": {"n_neighbors": 1}}, "umap.n_neighbors: 1 is out of bounds; it must be from 2 to 1000"),
+        ({"umap": {"min_dist": -0.1}}, "umap.min_dist: -0.1 is out of bounds; it must be from 0 to 1"),
+        ({"umap": 3}, "umap: 3 is not a section of keys"),
+        ({"missing_images": "kep"}, 'missing_images: "kep" is not allowed; choose keep or delete; did you mean keep?'),
+        ({"input_dir": 3}, "input_dir: 3 is not a text or a list"),
+        ({"input_dir": []}, "input_dir: [] is empty"),
+        ({"input_dir": ""}, 'input_dir: "" is empty'),
+        ({"image_extensions": ["jpg"]}, 'image_extensions.0: "jpg" is not allowed; it must be a dot and what follows'),
+        ({"recompute_existing_embeddings": "perhaps"}, '"perhaps" is not true or false'),
+        ({"output_embeddings_db": "a{b}"}, 'output_embeddings_db: "a{b}" is not allowed; it must be a path without'),
+        (
+            {"embedding_type": "siglip"},
+            "embedding_type: 'siglip' is not configured; choose one of EFFICIENTNET_LITE0, ",
+        ),
+        ({"embedding_type": "siglip"}, "did you mean SIGLIP2?, or add it under encoders:"),
+        ({"encoders": {"mine": {"backend": "siglip"}}}, 'encoders.mine: "mine" is not allowed; it must be capital let'),
+        ({"encoders": {"MINE": {"model": "x"}}}, "encoders.MINE.backend: missing; give it a value (siglip, eff"),
+        (
+            {"encoders": {"MINE": {"backend": "clip"}}},
+            'encoders.MINE.backend: "clip" is not allowed; it must be siglip,',
+        ),
+        (
+            {"encoders": {"MINE": {"backend": "siglip", "modle": "x"}}},
+            'encoders.MINE.modle: unknown key (value "x"); di',
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_value_and_what_is_allowed(config, message):
+    with pytest.raises(InputError) as raised:
+        check(**config)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", LEAST)
+def test_a_missing_key_is_named(key):
+    with pytest.raises(InputError, match=f"{key}: missing; give it a value"):
+        check_config({k: v for k, v in LEAST.items() if k != key}, SCHEMA)

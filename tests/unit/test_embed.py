@@ -1,0 +1,120 @@
+"""The loop: what goes wrong in one place ends in the right place."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import COLOUR_ENCODER, DEMO
+from sqlalchemy import text
+
+from crossfilter_inference import embed
+from crossfilter_inference.database import Tables, reading
+from crossfilter_inference.encoders import resolve_encoder
+from crossfilter_inference.plan import make_plan, write_manifest, write_plan
+from crossfilter_inference.scan import scan_folders
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """A planned shard of the 62 demo photos, to be embedded with options."""
+    scan = scan_folders([str(DEMO)], [".jpg"])
+    write_plan(tmp_path / "plan.tsv", make_plan({}, scan.images, [], 100))
+    write_manifest(tmp_path / "plan.tsv", tmp_path / "manifest.tsv", tmp_path / "rejected.tsv", tmp_path / "shards")
+    encoder = resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "a"})
+    (tmp_path / "encoder.json").write_text(json.dumps(encoder))
+    (tmp_path / "embeddings").mkdir()
+
+    def run(**options):
+        paths = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
+        defaults = {"database": None, "batch_size": 8, "n_threads": 2}
+        return embed.embed_shard(*(str(tmp_path / path) for path in paths), **{**defaults, **options})
+
+    run.folder = tmp_path / "embeddings"
+    return run
+
+
+def rows(shard, table):
+    with reading(shard.folder / "000001.sqlite") as connection:
+        return connection.execute(getattr(Tables("T"), table).select().order_by(text("1"))).fetchall()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 62, 100])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_every_image_is_embedded_once_at_every_batch_size(shard, batch_size, n_threads):
+    counts = shard(batch_size=batch_size, n_threads=n_threads)
+    assert (counts.n_computed, counts.n_copied, counts.n_failed) == (62, 0, 0)
+    uuids = sorted(path.stem for path in DEMO.glob("*.jpg"))
+    for table in ("embeddings", "images", "thumbnails"):
+        assert [row.UUID for row in rows(shard, table)] == uuids
+
+
+def test_rows_do_not_depend_on_batch_size_or_threads(shard):
+    shard(batch_size=10)
+    first = rows(shard, "embeddings")
+    shard(batch_size=17, n_threads=1)
+    assert rows(shard, "embeddings") == first
+
+
+def test_every_batch_has_the_same_shape(shard, monkeypatch):
+    shapes = []
+    load = embed.load_encoder
+
+    def watched(provenance):
+        encoder = load(provenance)
+        encode = encoder.encode_images
+        encoder.encode_images = lambda images: shapes.append(images.shape) or encode(images)
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", watched)
+    shard(batch_size=8)
+    assert shapes == [(8, 32, 32, 3)] * 8
+
+
+@pytest.mark.parametrize("where", ["encoder", "writer"])
+def test_a_failing_part_ends_the_job_and_leaves_no_shard(shard, monkeypatch, where):
+    def fail(*_):
+        raise MemoryError("no more")
+
+    if where == "encoder":
+        monkeypatch.setattr(embed, "load_encoder", fail)
+    else:
+        monkeypatch.setattr(embed.ShardWriter, "_write", fail)
+    with pytest.raises(MemoryError, match="no more"):
+        shard()
+    assert list(shard.folder.iterdir()) == []
+
+
+def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
+    decoded, ahead = [], []
+    decode, load = embed._decode, embed.load_encoder
+    monkeypatch.setattr(embed, "_decode", lambda *arguments: decoded.append(1) or decode(*arguments))
+
+    def watched(provenance):
+        encoder = load(provenance)
+        encode, n_encoded = encoder.encode_images, [0]
+
+        def encode_images(images):
+            ahead.append(len(decoded) - n_encoded[0])
+            n_encoded[0] += len(images)
+            return encode(images)
+
+        encoder.encode_images = encode_images
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", watched)
+    shard(batch_size=4)
+    assert max(ahead) <= (embed._BATCHES_AHEAD + 1) * 4
+
+
+def test_the_shard_says_what_made_it(shard):
+    shard()
+    provenance = {row.KEY: row.VALUE for row in rows(shard, "provenance")}
+    assert provenance["encoder_model"] == "a"
+    assert {"encoder_digest", "encoder_backend_sha256", "shard_digest"} <= provenance.keys()
+
+
+def test_thumbnails_and_sizes_are_kept(shard):
+    shard()
+    for row in rows(shard, "images"):
+        assert (row.WIDTH, row.HEIGHT) > (100, 100)
+    assert all(np.frombuffer(row.JPEG[:2], np.uint8).tolist() == [0xFF, 0xD8] for row in rows(shard, "thumbnails"))

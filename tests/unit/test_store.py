@@ -1,0 +1,196 @@
+"""Merging: the database is a function of the shard databases and the manifest."""
+
+import numpy as np
+import pytest
+from conftest import COLOUR_ENCODER, DEMO
+
+from crossfilter_inference.database import read_embeddings, reading
+from crossfilter_inference.embed import embed_shard
+from crossfilter_inference.encoders import resolve_encoder
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.files import read_json, write_json
+from crossfilter_inference.plan import make_plan, read_shard_lists, write_manifest, write_plan
+from crossfilter_inference.scan import ImageFile
+from crossfilter_inference.store import store_embeddings
+
+
+class Store:
+    """A collection without Snakemake: scan by hand, plan, embed, merge."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.images = {}
+        self.resolve("model")
+
+    def resolve(self, model):
+        settings = {"backend": str(COLOUR_ENCODER), "model": model}
+        write_json(self.folder / "encoder.json", resolve_encoder("T", settings))
+
+    def photo(self, number, source=0, mtime_ns=1):
+        uuid = f"00000000-0000-4000-8000-{number:012d}"
+        path = sorted(DEMO.glob("*.jpg"))[source]
+        self.images[number] = ImageFile(uuid, str(path), path.stat().st_size, mtime_ns)
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    def plan(self, shard_size=3):
+        planned = make_plan(read_shard_lists(self.path("shards")), list(self.images.values()), [], shard_size)
+        write_plan(self.path("plan.tsv"), planned)
+        write_manifest(*map(self.path, ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards")))
+        return planned
+
+    def embed(self, shard, database=None):
+        return embed_shard(
+            self.path(f"shards/{shard}.tsv"),
+            self.path("plan.tsv"),
+            self.path("encoder.json"),
+            self.path(f"embeddings/{shard}.sqlite"),
+            database=database,
+            batch_size=2,
+            n_threads=2,
+        )
+
+    def merge(self, database="x.sqlite", **options):
+        return store_embeddings(
+            "T",
+            self.path("manifest.tsv"),
+            self.path(database),
+            self.path("shards"),
+            self.path("embeddings"),
+            self.path("receipt.json"),
+            **{"generation": 1, "delete_missing": False, **options},
+        )
+
+    def run(self, **options):
+        for shard in self.plan().new_shards:
+            self.embed(shard)
+        return self.merge(**options)
+
+    def rows(self, database="x.sqlite"):
+        with reading(self.path(database)) as connection:
+            uuids, embeddings = read_embeddings(connection, "T")
+        return {uuid: row.tobytes() for uuid, row in zip(uuids, embeddings, strict=True)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    for number in range(7):
+        store.photo(number, source=number)
+    return store
+
+
+def test_every_image_has_its_row(store):
+    stored = store.run()
+    assert (stored.n_merged, stored.n_embeddings, stored.n_failures) == (7, 7, 0)
+    assert store.rows().keys() == {image.uuid for image in store.images.values()}
+
+
+def test_a_second_merge_takes_only_what_is_new(store):
+    store.run()
+    receipt = read_json(store.path("receipt.json"))
+    assert store.run().n_merged == 0
+    assert read_json(store.path("receipt.json")) == receipt
+    store.photo(7)
+    assert store.run().n_merged == 1
+
+
+def test_the_receipt_digests_the_contents_whatever_the_history(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.photo(8, source=8)
+    store.run()
+    step_by_step = read_json(store.path("receipt.json"))
+    store.merge(database="fresh.sqlite")
+    assert read_json(store.path("receipt.json")) == step_by_step
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_ownership_that_went_back_to_an_old_shard_is_followed(store):
+    store.run()
+    first = store.rows()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    assert store.rows() != first
+    store.photo(1, source=1)
+    assert store.run().n_merged == 3  # the shard of the old row
+    assert store.rows() == first
+
+
+def test_a_photo_that_broke_moves_to_the_failures_and_back(store, tmp_path):
+    store.run()
+    first = store.rows()
+    good = store.images[1]
+    (tmp_path / "bad.jpg").write_text("broken")
+    store.images[1] = good._replace(path=str(tmp_path / "bad.jpg"), size=6)
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (6, 1)
+    store.images[1] = good
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (7, 0)
+    assert store.rows() == first
+
+
+def test_of_a_gone_photo_the_newest_row_stays_whatever_the_order_of_merging(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    newest = store.rows()
+    del store.images[1]
+    store.run()
+    assert store.rows() == newest
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == newest
+
+
+def test_gone_photos_can_be_deleted(store):
+    store.run()
+    gone = store.images.pop(1)
+    assert store.run().n_embeddings == 7
+    assert store.run(delete_missing=True).n_embeddings == 6
+    assert gone.uuid not in store.rows()
+
+
+def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
+    store.run()
+    before = store.rows()
+    store.resolve("another")
+    store.embed("000002")
+    with pytest.raises(InputError, match="the shard databases come from different encoders; delete"):
+        store.merge()
+    assert store.rows() == before
+
+
+def test_a_damaged_shard_database_is_named(store):
+    store.run()
+    (store.folder / "embeddings" / "000002.sqlite").write_text("no database " * 100)
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge()
+
+
+def test_the_same_content_is_copied_under_the_same_encoder_only(store):
+    store.run()
+    store.photo(20, source=3)
+    [shard] = store.plan().new_shards
+    counts = store.embed(shard, database=store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied) == (0, 1)
+    store.merge()
+    rows = store.rows()
+    assert rows[store.images[20].uuid] == rows[store.images[3].uuid]
+    store.resolve("another")
+    counts = store.embed(shard, database=store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied) == (1, 0)
+
+
+def test_a_row_does_not_depend_on_shard_batch_or_position(store):
+    store.run()
+    rows = store.rows()
+    for number in (10, 11, 12):
+        store.photo(number, source=4)
+    for shard in store.plan(shard_size=1).new_shards:
+        store.embed(shard)
+    store.merge()
+    again = store.rows()
+    assert {again[store.images[number].uuid] for number in (10, 11, 12)} == {rows[store.images[4].uuid]}
+    assert np.isclose(np.linalg.norm(np.frombuffer(rows[store.images[4].uuid], "<f4")), 1)
