@@ -4,7 +4,9 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 
+import pytest
 from conftest import PROJECT
 
 from crossfilter_inference import progress
@@ -19,8 +21,10 @@ with Progress(20, "shard 000001") as bar:
 """
 
 
+@pytest.mark.timeout(30)
 def test_a_bar_with_rate_and_time_left_on_a_terminal():
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow")}
     subprocess.run([sys.executable, "-c", PROGRAM], stderr=theirs, env=environment, check=True, timeout=60)
     shown = os.read(ours, 100_000).decode()
