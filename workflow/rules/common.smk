@@ -113,3 +113,9 @@ onstart:
         state.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
     except InputError as error:
         sys.exit(f"{error}")
+
+
+onsuccess:
+    logger.info(f"database: {DATABASE}")
+    if config["reproject_umap_embeddings"]:
+        logger.info(f"map: {STATE}/map.png")

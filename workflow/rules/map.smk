@@ -19,11 +19,11 @@ rule draw_map:
         "<benchmarks>/draw_map/draw_map.tsv"
     conda:
         "../../envs/map.yaml"
-    params:
-        type=TYPE,
     resources:
         scripts=SCRIPTS,
         state=STATE,
+    params:
+        type=TYPE,
     shell:
         "python {resources.scripts:q}/draw_map.py"
         " --type {params.type} --map {input.map:q} --embeddings {resources.state:q}/embeddings"

@@ -24,14 +24,14 @@ rule store_embeddings:
         "<benchmarks>/store_embeddings/store_embeddings.tsv"
     conda:
         "../../envs/store.yaml"
-    params:
-        type=TYPE,
-        missing_images=config["missing_images"],
-        generation=STORE_GENERATION,
     resources:
         scripts=SCRIPTS,
         state=STATE,
         database=DATABASE,
+    params:
+        type=TYPE,
+        missing_images=config["missing_images"],
+        generation=STORE_GENERATION,
     shell:
         "python {resources.scripts:q}/store_embeddings.py"
         " --type {params.type} --manifest {input.manifest:q}"

@@ -22,12 +22,12 @@ rule fit_umap:
     conda:
         "../../envs/umap.yaml"
     threads: workflow.cores
-    params:
-        type=TYPE,
-        settings=json.dumps(config["umap"], sort_keys=True),
     resources:
         scripts=SCRIPTS,
         database=DATABASE,
+    params:
+        type=TYPE,
+        settings=json.dumps(config["umap"], sort_keys=True),
     shell:
         "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
@@ -51,12 +51,12 @@ rule store_map:
         "<benchmarks>/store_map/store_map.tsv"
     conda:
         "../../envs/store.yaml"
-    params:
-        type=TYPE,
-        generation=MAP_GENERATION,
     resources:
         scripts=SCRIPTS,
         database=DATABASE,
+    params:
+        type=TYPE,
+        generation=MAP_GENERATION,
     shell:
         "python {resources.scripts:q}/store_map.py"
         " --type {params.type} --database {resources.database:q}"

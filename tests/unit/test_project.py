@@ -1,0 +1,115 @@
+"""The project's files agree with each other."""
+
+import json
+import re
+import tomllib
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+LOCK = dict(
+    line.split("==") for line in (PROJECT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
+)
+LOCK = {name.lower().replace("_", "-"): version for name, version in LOCK.items()}
+CONDA_NAMES = {"pytorch": "torch", "msgpack-python": "msgpack", "matplotlib-base": "matplotlib"}
+
+
+def test_torch_is_pinned_and_torchvision_absent():
+    assert LOCK["torch"] == "2.13.0"
+    assert "torchvision" not in LOCK
+
+
+def test_the_lock_holds_every_dependency():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    for dependency in project["project"]["dependencies"] + project["dependency-groups"]["dev"]:
+        assert re.match(r"[a-z0-9-]+", dependency)[0] in LOCK, dependency
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("envs/*.yaml")), ids=lambda path: path.stem)
+def test_conda_environments_have_the_versions_of_the_lock(path):
+    environment = yaml.safe_load(path.read_text())
+    for entry in environment["dependencies"]:
+        for package in entry["pip"] if isinstance(entry, dict) else [entry]:
+            name, _, version = package.partition("=")
+            name = CONDA_NAMES.get(name.strip(), name.strip())
+            if name in ("python >", "pip"):
+                continue
+            assert version.lstrip("=") == LOCK[name], (
+                f"{path.name}: set {name} to {LOCK[name]}, as in requirements.lock"
+            )
+
+
+def test_every_rule_has_the_script_of_its_name_and_an_environment():
+    rules = {}
+    for path in PROJECT.glob("workflow/rules/*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            rules[rule.split(":")[0]] = rule
+    assert len(rules) == 7
+    for name, rule in rules.items():
+        assert (PROJECT / "scripts" / f"{name}.py").is_file()
+        assert f"/{name}.py" in rule
+        [environment] = re.findall(r'"../../(envs/\w+\.yaml)"', rule)
+        assert (PROJECT / environment).is_file()
+
+
+def test_versions_agree():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert project["version"] == citation["version"]
+    assert f"## {project['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_has_a_row_for_every_configuration_key():
+    readme = (PROJECT / "README.md").read_text()
+    schema = yaml.safe_load((PROJECT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    encoder = schema["$defs"]["encoder"]["properties"]
+
+    def rows(properties, prefix=""):
+        for key, value in properties.items():
+            if key == "umap":
+                yield from rows(value["properties"], "umap.")
+            elif key == "encoders":
+                yield f"| `encoders` | `SIGLIP2`, `EFFICIENTNET_LITE0` | {value['description']} |"
+                yield from rows(encoder, "encoders.NAME.")
+            else:
+                default = value.get("default", "")
+                text = default if isinstance(default, str) else json.dumps(default)
+                yield f"| `{prefix}{key}` | {f'`{text}` ' if text else ''}| {value['description']} |"
+
+    for row in rows(schema["properties"]):
+        assert row in readme, f"README.md lacks the row {row}"
+
+
+def test_the_readme_shows_every_table_with_its_columns():
+    from crossfilter_inference.database import Tables
+
+    readme = (PROJECT / "README.md").read_text()
+    tables = Tables("<TYPE>")
+    for table in tables.metadata.tables.values():
+        if table.name != "<TYPE>_THUMBNAILS":
+            columns = ", ".join(f"`{column.name}`" for column in table.c)
+            assert f"| `{table.name}` | {columns} |" in readme
+
+
+@pytest.mark.parametrize("name", ["workflow/crossfilter_inference", "workflow/rules", "scripts"])
+def test_no_file_has_outgrown_one_idea(name):
+    for path in (PROJECT / name).rglob("*"):
+        if path.suffix in (".py", ".smk"):
+            limit = 150 if path.suffix == ".smk" else 300
+            assert len(path.read_text().splitlines()) <= limit, path
+
+
+def test_a_module_imports_only_from_those_below_it():
+    package = PROJECT / "workflow" / "crossfilter_inference"
+    listed = re.search(r"those above its own: (.*?)\.\n", (package / "__init__.py").read_text(), re.DOTALL)[1]
+    order = re.split(r",\s+", listed)
+    modules = {path.stem for path in package.iterdir() if path.name[0] != "_"}
+    assert set(order) == modules
+    for path in package.rglob("*.py"):
+        module = path.relative_to(package).parts[0].removesuffix(".py")
+        if module == "__init__":
+            continue
+        dots = "." * len(path.relative_to(package).parts)
+        for imported in re.findall(rf"^\s*from {re.escape(dots)}(\w+) import", path.read_text(), re.MULTILINE):
+            assert order.index(imported) < order.index(module), f"{path.name} imports {imported}"
