@@ -40,7 +40,7 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
     try:
         logger.info(main(arguments))
     except InputError as error:
-        logger.error("%s", error)
+        logger.error("error: %s", error)
         sys.exit(1)
     except KeyboardInterrupt:
         logger.error("interrupted; the next run goes on from here")

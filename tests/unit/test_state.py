@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import sqlite3
 
 import pytest
@@ -98,3 +99,14 @@ def test_parts_of_killed_jobs_are_removed(tmp_path):
         (folder / "embeddings" / name).touch()
     assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), []) == "started"
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
+
+
+def test_the_errors_of_this_run_are_collected(tmp_path):
+    logs = tmp_path / "logs" / "fit_umap"
+    logs.mkdir(parents=True)
+    (logs / "old.log").write_text("error: long ago\n")
+    os.utime(logs / "old.log", (1, 1))
+    (logs / "new.log").write_text("working\nerror: n_neighbors: too many\n")
+    (logs / "good.log").write_text("error: overcome\nmap: fitted\n")
+    (logs / "empty.log").touch()
+    assert state.last_errors(str(tmp_path), since=100) == ["error: n_neighbors: too many"]

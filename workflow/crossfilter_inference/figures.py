@@ -20,7 +20,8 @@ WIDTH, HEIGHT = 2400, 1300  # pixels
 _DPI = 150
 _MAX_THUMBNAILS = 400  # more of them would be too small to tell apart
 _REACH = 2.5  # sides of a thumbnail that it may stand away from its place
-_PAPER, _SPHERE, _GRID, _INK, _POINT = "#ffffff", "#f4f6f8", "#dde3e8", "#39424b", "#e4572e"
+_PAPER, _SPHERE, _GRID = "#ffffff", "#f4f6f8", "#dde3e8"
+_INK, _FRAME, _POINT = "#39424b", "#aab4bd", "#e4572e"
 
 
 def draw_map(map_table: str, embeddings_folder: str, embedding_type: str, output: str) -> tuple[int, int]:
@@ -117,7 +118,7 @@ def _read_thumbnails(embeddings_folder: str, embedding_type: str, uuids: set[str
 def _draw(places: np.ndarray, thumbnails: dict[int, bytes], title: str) -> tuple[bytes, int]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=_PAPER)
     canvas = FigureCanvasAgg(figure)
@@ -149,6 +150,7 @@ def _draw(places: np.ndarray, thumbnails: dict[int, bytes], title: str) -> tuple
     axes.scatter(*pixels.T, s=14, color=_POINT, linewidths=0, transform=None, zorder=3)
     for row, middle in placed.items():
         image = images[indices[row]].resize(sizes[row].round().astype(int).tolist(), Image.Resampling.LANCZOS)
+        image = ImageOps.expand(image.crop((1, 1, image.width - 1, image.height - 1)), 1, _FRAME)
         left, bottom = (middle - np.array(image.size) / 2).round()
         figure.figimage(np.asarray(image), left, bottom, zorder=4)
     png = io.BytesIO()

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,15 @@ class Progress:
 
     def __init__(self, n_total: int, title: str):
         self._n_total, self._title, self._n_done = n_total, title, 0
+        self._open = ExitStack()
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
+            from tqdm.contrib.logging import logging_redirect_tqdm
 
+            self._open.enter_context(logging_redirect_tqdm())  # lines of the log go above the bar
             self._bar = tqdm(total=n_total, desc=title, unit="image", dynamic_ncols=True, leave=False)
+            self._open.enter_context(self._bar)
         self._start = self._last_line = time.monotonic()
 
     def update(self, n_images: int) -> None:
@@ -52,5 +57,4 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._open.close()

@@ -140,3 +140,18 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
         recover(database)
     remove_parts(folder)
     write_plan(f"{folder}/plan.tsv", plan)
+
+
+def last_errors(folder: str, since: float) -> list[str]:
+    """Collect the lines with which jobs ended that a mistake of the user's stopped.
+
+    Parameters
+    ----------
+    folder : str
+        State folder of the embedding type.
+    since : float
+        Only of logs written after this time, in seconds since the epoch.
+    """
+    logs = [path for path in Path(folder, "logs").rglob("*.log") if path.stat().st_mtime >= since]
+    lines = [line for path in sorted(logs) for line in path.read_text(errors="replace").splitlines()[-1:]]
+    return sorted({line for line in lines if line.startswith("error: ")})

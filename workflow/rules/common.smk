@@ -12,7 +12,7 @@ records are lost.
 import json
 import os
 import sys
-from pathlib import Path
+import time
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 # The rules say `python`: the one that runs Snakemake, unless a conda environment brings its own.
@@ -71,6 +71,7 @@ try:
     TYPE = config["embedding_type"]
     DATABASE = os.path.expanduser(config["output_embeddings_db"])
     ENCODER = config["encoders"][TYPE]
+    STARTED = time.time()
     SCRIPTS = f"{workflow.basedir}/scripts"
     STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
     OLD_SHARDS = read_shard_lists(f"{STATE}/shards")
@@ -119,3 +120,8 @@ onsuccess:
     logger.info(f"database: {DATABASE}")
     if config["reproject_umap_embeddings"]:
         logger.info(f"map: {STATE}/map.png")
+
+
+onerror:
+    for line in state.last_errors(STATE, STARTED):
+        logger.error(line)
