@@ -97,7 +97,7 @@ def test_without_network_and_checkpoint_one_line_shows_the_ways_out(make_collect
     done = collection.snakemake(env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")})
     assert done.returncode == 1
     [line] = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
-    assert line in done.stdout.strip().splitlines()[-4:]  # what counts comes at the end
+    assert line in done.stdout.strip().splitlines()[-6:]  # what counts comes at the end
     assert line.startswith("error: encoders.SIGLIP2: model:")
     assert "'google/siglip2-base-patch16-224' is not in the local cache and the hub cannot be reached" in line
     for way_out in ("resolve_encoder` once where there is a network", "set model to a folder", "EFFICIENTNET_LITE0"):
