@@ -36,7 +36,7 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
     for name in ("httpx", "numba", "matplotlib", "PIL"):  # they have much to say at this level
         logging.getLogger(name).setLevel(logging.WARNING)
     logger = logging.getLogger(options.prog)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         logger.info(main(arguments))
     except InputError as error:
@@ -48,3 +48,8 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
     except Exception:
         logger.exception("this should not have happened:")
         sys.exit(70)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the tidying up
+    sys.exit(128 + number)

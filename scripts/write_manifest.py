@@ -18,8 +18,8 @@ def main(arguments: argparse.Namespace) -> str:
         write_stamp(arguments.stamp)
     new = sum(image.shard in plan.new_shards for image in plan.images)
     return (
-        f"manifest: {len(plan.images)} photos, {new} of them in {len(plan.new_shards)} new shards; "
-        f"{len(plan.rejected)} files rejected"
+        f"manifest: {len(plan.images)} photos, {new} of them new (shards: {len(plan.new_shards)}); "
+        f"files rejected: {len(plan.rejected)}"
     )
 
 

@@ -161,14 +161,18 @@ def test_killed_in_draw_map(make_collection, expected):
     complete(collection, expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_quickly_and_leaves_nothing_broken(make_collection, expected, tmp_path, number):
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [(os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM), (os.kill, signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM to all", "SIGTERM to Snakemake"],
+)
+def test_a_signal_ends_the_run_quickly_and_leaves_nothing_broken(make_collection, expected, tmp_path, send, number):
     collection = make_collection(12, batch_size=2)
     (tmp_path / "encode").touch()
     with started(collection, COLOUR_ENCODER_PAUSE=str(tmp_path)) as process:
         wait_until((tmp_path / "encode-reached").exists, process, "the encoder")
         began = time.monotonic()
-        os.killpg(process.pid, number)
+        send(process.pid, number)
         process.wait(timeout=20)
         assert time.monotonic() - began < 10
         assert process.returncode != 0

@@ -59,8 +59,8 @@ def embed_shard(
     # An image that has changed since its list was written belongs to a newer shard.
     images = [image for image in read_plan(plan, name)[0] if image.identity in listed]
     preprocessing = Preprocessing.from_json(provenance["preprocessing"])
+    known = KnownRows(database, provenance)
     with (
-        KnownRows(database, provenance) as known,
         ShardWriter(output, provenance, batch_size) as writer,
         Progress(len(images), f"shard {name}") as progress,
         _decoding(images, preprocessing, n_threads, _BATCHES_AHEAD * batch_size) as decoded,

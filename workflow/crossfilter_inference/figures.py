@@ -21,7 +21,7 @@ _DPI = 150
 _MAX_THUMBNAILS = 400  # more of them would be too small to tell apart
 _REACH = 2.5  # sides of a thumbnail that it may stand away from its place
 _PAPER, _SPHERE, _GRID = "#ffffff", "#f4f6f8", "#dde3e8"
-_INK, _FRAME, _POINT = "#39424b", "#aab4bd", "#e4572e"
+_INK, _FRAME, _POINT, _LINE = "#39424b", "#aab4bd", "#5b7f9e", "#e4572e"
 
 
 def draw_map(map_table: str, embeddings_folder: str, embedding_type: str, output: str) -> tuple[int, int]:
@@ -142,12 +142,15 @@ def _draw(places: np.ndarray, thumbnails: dict[int, bytes], title: str) -> tuple
         return bool(((offset / (ellipse.width, ellipse.height)) ** 2).sum(axis=1).max() < 1)
 
     placed = place_thumbnails(pixels[indices], sizes, inside, _REACH * 96 * scale)
+    without = np.ones(len(pixels), bool)
     for row, middle in placed.items():
         anchor = pixels[indices[row]]
+        without[indices[row]] = False
         if np.abs(anchor - middle).max() > 1:
-            lines = np.vstack([anchor, middle])
-            axes.plot(*lines.T, color=_POINT, linewidth=0.9, transform=None, zorder=2)
-    axes.scatter(*pixels.T, s=14, color=_POINT, linewidths=0, transform=None, zorder=3)
+            axes.plot(*np.vstack([anchor, middle]).T, color=_LINE, linewidth=0.9, transform=None, zorder=3)
+            axes.scatter(*anchor, s=12, color=_LINE, linewidths=0, transform=None, zorder=3)
+    size = np.clip(200 / np.sqrt(len(pixels)), 1, 14)
+    axes.scatter(*pixels[without].T, s=size, color=_POINT, alpha=0.7, linewidths=0, transform=None, zorder=2)
     for row, middle in placed.items():
         image = images[indices[row]].resize(sizes[row].round().astype(int).tolist(), Image.Resampling.LANCZOS)
         image = ImageOps.expand(image.crop((1, 1, image.width - 1, image.height - 1)), 1, _FRAME)

@@ -9,7 +9,6 @@ import json
 import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,31 +47,33 @@ class DecodedImage:
 
 
 class KnownRows:
-    """The rows that the database holds already, by the digest of the image file."""
+    """The rows that the database holds already, by the digest of the image file.
+
+    The database is open only while it is asked, so that a long job keeps nobody from writing to it.
+    """
 
     def __init__(self, database: str | None, provenance: dict):
-        self._tables = Tables(provenance["name"])
+        self._database, self._tables = database, Tables(provenance["name"])
         self._uuids: dict[str, str] = {}
-        self._open = ExitStack()
         if not (database and Path(database).exists()):
             return
-        self._connection = self._open.enter_context(reading(database))
-        recorded = read_provenance(self._connection, provenance["name"]).get("encoder_digest")
-        if recorded == provenance_digest(provenance):
-            images = self._tables.images
-            self._uuids = dict(self._connection.execute(sa.select(images.c.DIGEST, images.c.UUID)).tuples().all())
+        with reading(database) as connection:
+            recorded = read_provenance(connection, provenance["name"]).get("encoder_digest")
+            if recorded == provenance_digest(provenance):
+                images = self._tables.images
+                rows = connection.execute(sa.select(images.c.DIGEST, images.c.UUID))
+                self._uuids = dict(rows.tuples().all())
 
     def find(self, digest: str) -> bytes | None:
         """Return the packed embedding of the same content, if there is one."""
-        embeddings = self._tables.embeddings
-        uuid = self._uuids.get(digest)
-        return uuid and self._connection.scalar(sa.select(embeddings.c.EMBEDDING).where(uuid == embeddings.c.UUID))
-
-    def __enter__(self) -> "KnownRows":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
+        if digest not in self._uuids:
+            return None
+        images, embeddings = self._tables.images, self._tables.embeddings
+        same = (images.c.UUID == self._uuids[digest]) & (images.c.DIGEST == digest)
+        with reading(self._database) as connection:
+            return connection.scalar(
+                sa.select(embeddings.c.EMBEDDING).join(images, images.c.UUID == embeddings.c.UUID).where(same)
+            )
 
 
 class ShardWriter:

@@ -7,7 +7,10 @@ end in `.sqlite` has its state in the folder of its whole name plus `.state`, so
 import fcntl
 import json
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 import sqlalchemy as sa
@@ -140,6 +143,21 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
         recover(database)
     remove_parts(folder)
     write_plan(f"{folder}/plan.tsv", plan)
+
+
+def pass_on_sigterm() -> None:
+    """Let SIGTERM end the jobs of this process too; Snakemake alone would wait until they are done."""
+    import psutil
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for job in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                job.terminate()
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def last_errors(folder: str, since: float) -> list[str]:

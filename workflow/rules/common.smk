@@ -114,6 +114,7 @@ onstart:
         state.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
     except InputError as error:
         sys.exit(f"{error}")
+    state.pass_on_sigterm()
 
 
 onsuccess:
