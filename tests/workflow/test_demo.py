@@ -2,13 +2,15 @@
 
 import csv
 import pickle
+import shutil
+import subprocess
 from collections import Counter
 
 import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from conftest import DEMO, PROJECT
+from conftest import DEMO, PROJECT, jobs
 from PIL import Image
 
 from crossfilter_inference.database import pack_embedding, read_embeddings, reading
@@ -138,6 +140,18 @@ def test_what_cannot_change_the_numbers_runs_nothing(demo, change):
         for path in [*PROJECT.glob("scripts/*.py"), *PROJECT.glob("workflow/**/*.py"), PROJECT / "Snakefile"]:
             path.touch()
     assert demo.dry_run(cores=cores) == {}
+
+
+def test_a_new_version_of_the_rules_runs_nothing(demo, tmp_path):
+    version = tmp_path / "version"
+    shutil.copytree(PROJECT, version, ignore=shutil.ignore_patterns(".venv", ".git", "results", ".snakemake"))
+    for path in [*version.glob("workflow/rules/*.smk")]:
+        path.write_text(path.read_text().replace("--log {log:q}", "  --log {log:q}"))
+    for path in version.glob("envs/*.yaml"):
+        path.write_text(path.read_text() + "  - unrelated\n")
+    command = [part.replace(str(PROJECT / "Snakefile"), str(version / "Snakefile")) for part in demo.command("-n")]
+    done = subprocess.run(command, cwd=demo.folder, capture_output=True, text=True, check=True, timeout=60)
+    assert jobs(done.stdout + done.stderr) == {}
 
 
 def test_a_deleted_database_is_rebuilt_without_embedding(demo):
