@@ -6,7 +6,7 @@ BIN := .venv/bin
 TESTS ?= tests
 TEST_OPTIONS ?= -n 2 --dist loadfile
 
-.PHONY: help run test lint format lock clean
+.PHONY: help run test lint format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,9 +31,6 @@ format: .venv/installed  ## bring code into shape
 lock: .venv/installed  ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.new
 	mv requirements.new requirements.lock
-
-clean:  ## remove results and Snakemake's records, keep the environment
-	rm -rf results .snakemake
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

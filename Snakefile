@@ -9,16 +9,19 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+
+
+rule all:
+    """Bring the database and its map up to date."""
+    input:
+        get_final_output(),
+    message:
+        "all is up to date"
+
+
 include: "workflow/rules/manifest.smk"
 include: "workflow/rules/encoder.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/store.smk"
 include: "workflow/rules/umap.smk"
 include: "workflow/rules/map.smk"
-
-
-rule all:
-    """Bring the database and its map up to date."""
-    default_target: True
-    input:
-        get_final_output(),

@@ -43,7 +43,7 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
         logger.error("error: %s", error)
         sys.exit(1)
     except KeyboardInterrupt:
-        logger.error("interrupted; the next run goes on from here")
+        logger.error("interrupted; what was finished is kept, the next run starts this job again")
         sys.exit(128 + signal.SIGINT)
     except Exception:
         logger.exception("this should not have happened:")

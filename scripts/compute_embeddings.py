@@ -9,6 +9,7 @@ Example:
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -30,13 +31,23 @@ def snakemake_command(arguments: argparse.Namespace) -> list[str]:
         "reproject_umap_embeddings": arguments.reproject_umap_embeddings,
     }
     return [
-        *(sys.executable, "-m", "snakemake"),
+        *(_python(), "-m", "snakemake"),
         *("--snakefile", str(PROJECT / "Snakefile")),
         *("--directory", str(PROJECT)),
         *("--cores", arguments.cores),
         *arguments.snakemake_options,
         *("--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())),
     ]
+
+
+def _python() -> str:
+    """Choose the Python that has Snakemake: this one, or the one that `make` has set up."""
+    if importlib.util.find_spec("snakemake"):
+        return sys.executable
+    python = PROJECT / ".venv" / "bin" / "python"
+    if not python.exists():
+        sys.exit(f"{sys.executable} has no Snakemake; run `make run` in {str(PROJECT)!r} once, which sets it up")
+    return str(python)
 
 
 def parse(command_line: list[str]) -> argparse.Namespace:

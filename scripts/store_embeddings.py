@@ -26,8 +26,8 @@ def main(arguments: argparse.Namespace) -> str:
     if arguments.stamp:
         write_stamp(arguments.stamp)
     return (
-        f"{arguments.database}: merged {stored.n_merged} rows; it holds {stored.n_embeddings} embeddings "
-        f"and {stored.n_failures} failures of {arguments.type}"
+        f"{arguments.database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "
+        f"{stored.n_embeddings} embeddings of {arguments.type}; failures: {stored.n_failures}"
     )
 
 

@@ -16,11 +16,7 @@ def main(arguments: argparse.Namespace) -> str:
     plan = write_manifest(arguments.plan, arguments.manifest, arguments.rejected, arguments.shards)
     if arguments.stamp:
         write_stamp(arguments.stamp)
-    new = sum(image.shard in plan.new_shards for image in plan.images)
-    return (
-        f"manifest: {len(plan.images)} photos, {new} of them new (shards: {len(plan.new_shards)}); "
-        f"files rejected: {len(plan.rejected)}"
-    )
+    return f"{plan.summary()}; rejected files: {len(plan.rejected)}"
 
 
 if __name__ == "__main__":

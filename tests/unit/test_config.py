@@ -49,8 +49,18 @@ def test_an_empty_section_means_its_defaults():
     assert check(umap=None, encoders=None) == check()
 
 
-def test_truth_values_may_be_text_as_on_the_command_line():
-    assert check(recompute_existing_embeddings="true")["recompute_existing_embeddings"] is True
+def test_values_may_be_text_as_on_the_command_line():
+    config = check(recompute_existing_embeddings="true", umap={"n_neighbors": "7", "min_dist": "0.5"})
+    assert config["recompute_existing_embeddings"] is True
+    assert config["umap"] == {"n_neighbors": 7, "min_dist": 0.5, "random_state": 42}
+
+
+def test_home_is_expanded_in_paths():
+    config = check(
+        input_dir="~/a", output_embeddings_db="~/b", encoders={"MINE": {"backend": "~/c.py", "model": "~/d"}}
+    )
+    paths = [config["output_embeddings_db"], *config["input_dir"], *config["encoders"]["MINE"].values()]
+    assert not any("~" in path for path in paths)
 
 
 def test_one_folder_and_several_are_a_list():
@@ -79,9 +89,12 @@ def test_one_folder_and_several_are_a_list():
         ({"output_embeddings_db": "a{b}"}, 'output_embeddings_db: "a{b}" is not allowed; it must be a path without'),
         (
             {"embedding_type": "siglip"},
-            "embedding_type: 'siglip' is not configured; choose one of EFFICIENTNET_LITE0, ",
+            "embedding_type: 'siglip' is not configured; did you mean SIGLIP2?; choose one of ",
         ),
-        ({"embedding_type": "siglip"}, "did you mean SIGLIP2?, or add it under encoders:"),
+        ({"embedding_type": "siglip"}, "EFFICIENTNET_LITE0, SIGLIP2, or add it under encoders:"),
+        ({"batch_size": 0, "shard_size": 0}, "batch_size: 0 is out of bounds; it must be from 1 to 4096: Photos per "),
+        ({"batch_size": 0, "shard_size": 0}, " (1 of 2 mistakes)"),
+        ({"umap": {"n_neighbors": "1"}}, "umap.n_neighbors: 1 is out of bounds; it must be from 2 to 1000"),
         ({"encoders": {"mine": {"backend": "siglip"}}}, 'encoders.mine: "mine" is not allowed; it must be capital let'),
         ({"encoders": {"MINE": {"model": "x"}}}, "encoders.MINE.backend: missing; give it a value (siglip, eff"),
         (

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from crossfilter_inference import embed
 from crossfilter_inference.database import Tables, reading
 from crossfilter_inference.encoders import resolve_encoder
+from crossfilter_inference.errors import InputError
 from crossfilter_inference.plan import make_plan, write_manifest, write_plan
 from crossfilter_inference.scan import scan_folders
 
@@ -68,6 +69,29 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
     monkeypatch.setattr(embed, "load_encoder", watched)
     shard(batch_size=8)
     assert shapes == [(8, 32, 32, 3)] * 8
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda rows: rows * 2, r"T: the encoder gives an embedding of length 2 for .*\.jpg, expected 1"),
+        (lambda rows: rows * np.nan, r"T: the encoder gives an embedding of length nan for .*\.jpg, expected 1"),
+        (lambda rows: rows[:, :5], r"T: the encoder gives embeddings of shape \(8, 5\), expected \(8, 48\)"),
+    ],
+)
+def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch, spoil, message):
+    load = embed.load_encoder
+
+    def spoilt(provenance):
+        encoder = load(provenance)
+        encode = encoder.encode_images
+        encoder.encode_images = lambda images: spoil(encode(images))
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", spoilt)
+    with pytest.raises(InputError, match=message):
+        shard()
+    assert list(shard.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", ["encoder", "writer"])

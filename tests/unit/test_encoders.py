@@ -71,15 +71,35 @@ def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     settings = {"backend": str(own), "model": "a"}
-    assert str(own) in encoders.local_files(settings)
+    assert str(own) in encoders.local_files("A", settings)
     before = encoders.provenance_digest(encoders.resolve_encoder("A", settings))
     own.write_text(own.read_text() + "# changed\n")
     assert encoders.provenance_digest(encoders.resolve_encoder("A", settings)) != before
 
 
 def test_a_missing_file_of_ones_own_is_named():
-    with pytest.raises(InputError, match=r"encoders\.A: backend: no file 'nowhere\.py'"):
-        encoders.resolve_encoder("A", {"backend": "nowhere.py", "model": "a"})
+    with pytest.raises(InputError, match=r"encoders\.A\.backend: no file 'nowhere\.py'"):
+        encoders.local_files("A", {"backend": "nowhere.py", "model": "a"})
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("", "has no function resolve"),
+        ("def resolve(settings): ...", "has no function load"),
+        ("def resolve(", r"cannot be loaded \(SyntaxError"),
+        ("import no_such_module", r"cannot be loaded \(ModuleNotFoundError: No module named 'no_such_module'\)"),
+        (
+            "def resolve(settings): return {'model': 'a'}\nload = resolve",
+            "gives no weights_sha256 and no preprocessing",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_is_one_line(tmp_path, code, message):
+    (tmp_path / "own.py").write_text(code)
+    with pytest.raises(InputError, match=rf"^encoders\.A: .*{message}") as raised:
+        encoders.resolve_encoder("A", {"backend": str(tmp_path / "own.py"), "model": "a"})
+    assert "\n" not in str(raised.value)
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

@@ -20,12 +20,13 @@ def snapshot(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"input_dir": "no/such/folder"}, "input_dir: cannot read the folder 'no/such/folder' (No such file or direct"),
-        ({"input_dir": "empty"}, "input_dir: no <uuid>.jpg photos in 'empty' (0 files rejected; 1 with other ext"),
+        ({"input_dir": "no/such/folder"}, "/collection/no/such/folder' (No such file or directory)"),
+        ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, left alone: 1 (1 .txt))"),
+        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
         ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?; the keys are "),
         ({"umap": {"n_neighbours": 5}}, "umap.n_neighbours: unknown key (value 5); did you mean n_neighbors?"),
         ({"shard_size": 0}, "shard_size: 0 is out of bounds; it must be from 1 to 1000000: Photos per embedding job"),
-        ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; choose one of COLOUR, EFFICIENTNET_"),
+        ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; did you mean COLOUR?; choose one of"),
         ({"output_embeddings_db": "photos"}, "output_embeddings_db: cannot write to 'photos' (it is a folder)"),
         ({"output_embeddings_db": "config.yaml/x.sqlite"}, "cannot write to 'config.yaml/x.sqlite' ('config.yaml' is "),
         ({"output_embeddings_db": "config.yaml"}, "(the file that is there is no SQLite database)"),
@@ -97,7 +98,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
 
     done = collection.snakemake(**as_user)
     assert done.returncode == 0, done.stdout
-    assert "1 files with other extensions left alone (1 .png)" in done.stdout
+    assert "other files, left alone: 1 (1 .png)" in done.stdout
     assert collection.embeddings().keys() == expected
 
     failures = dict(collection.sql("SELECT UUID, REASON FROM {T}_FAILURES"))
@@ -115,7 +116,10 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     }
     found = sum(1 for file in photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     assert found == len(expected) + len(failures) + len(rejected)
-    assert f"found {found} photos, {len(rejected)} of them rejected" in done.stdout
+    assert f"photos: {len(expected) + len(failures)}, new among them: " in done.stdout
+    assert "rejected files: 7 (2 the same UUID, 2 unreadable, " in done.stdout
+    assert "failed: 3 photos, see the table COLOUR_FAILURES" in done.stdout
+    assert "rejected: 7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}
 
 

@@ -58,6 +58,17 @@ def test_options_and_defaults_are_the_originals():
     assert command[-2:] == ["recompute_existing_embeddings=true", "reproject_umap_embeddings=false"]
 
 
+def test_a_python_without_snakemake_finds_the_projects_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(compute_embeddings.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(compute_embeddings, "PROJECT", tmp_path)
+    arguments = compute_embeddings.parse(["--input_dir", "photos", "--output_embeddings_db", "x.db"])
+    with pytest.raises(SystemExit, match="has no Snakemake; run `make run` in"):
+        compute_embeddings.snakemake_command(arguments)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    assert compute_embeddings.snakemake_command(arguments)[0] == str(tmp_path / ".venv" / "bin" / "python")
+
+
 def test_a_missing_folder_is_one_line(tmp_path):
     options = ["--input_dir", str(tmp_path / "photos"), "--output_embeddings_db", str(tmp_path / "x.sqlite")]
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=60)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from conftest import DEMO, PROJECT
 from test_siglip import save_checkpoint
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 # The set-up itself is what CI does first, in a clean clone, with the same lines of the Makefile.
-SET_UP = ("python3 -m venv", "source ", "pip install")
+SET_UP = ("python3 -m venv", "source ", ".venv/bin/pip install")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,17 @@ def test_every_command_and_snippet_of_the_readme_works(clone):
     assert (clone / "results" / "photos.sqlite").exists()
     assert (clone / "results" / "mine.sqlite").exists()
     assert (home / "photos.sqlite").exists()
+
+
+def test_the_encoder_of_the_documentation_works(make_collection):
+    text = (PROJECT / "docs" / "encoders.md").read_text()
+    [config] = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    collection = make_collection(5, **yaml.safe_load(config))
+    (collection.folder / "colours.py").write_text(code)
+    collection.run()
+    assert len(collection.embeddings()) == 5
+    assert collection.type == "COLOURS"
 
 
 def test_the_picture_of_the_readme_is_there():

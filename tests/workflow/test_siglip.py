@@ -100,7 +100,7 @@ def test_without_network_and_checkpoint_one_line_shows_the_ways_out(make_collect
     assert line in done.stdout.strip().splitlines()[-6:]  # what counts comes at the end
     assert line.startswith("error: encoders.SIGLIP2: model:")
     assert "'google/siglip2-base-patch16-224' is not in the local cache and the hub cannot be reached" in line
-    for way_out in ("resolve_encoder` once where there is a network", "set model to a folder", "EFFICIENTNET_LITE0"):
+    for way_out in ("the same command once where there is a network", "set model to a folder", "EFFICIENTNET_LITE0"):
         assert way_out in line
     assert "Traceback" not in done.stdout
     assert not collection.database.exists()

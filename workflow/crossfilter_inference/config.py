@@ -3,6 +3,7 @@
 import copy
 import difflib
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -17,14 +18,14 @@ def check_config(config: dict, schema_path: str | Path) -> dict:
     Parameters
     ----------
     config : dict
-        As read from YAML. Truth values given on the command line may still be text.
+        As read from YAML. Numbers and truth values given on the command line may still be text.
     schema_path : str or Path
         The JSON schema, as YAML.
 
     Returns
     -------
     dict
-        A copy with every default filled in; `input_dir` is a list.
+        A copy with every default filled in; `input_dir` is a list; `~` is expanded in paths.
 
     Raises
     ------
@@ -36,15 +37,16 @@ def check_config(config: dict, schema_path: str | Path) -> dict:
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda error: (len(error.path), list(map(str, error.path))))
     if errors:
-        raise InputError(_describe(errors[0]))
+        raise InputError(_describe(errors[0]) + (f" (1 of {len(errors)} mistakes)" if len(errors) > 1 else ""))
     if config["embedding_type"] not in config["encoders"]:
         raise InputError(
-            f"embedding_type: {config['embedding_type']!r} is not configured; choose one of "
-            f"{', '.join(sorted(config['encoders']))}{_nearest(config['embedding_type'], config['encoders'])}, "
-            "or add it under encoders:"
+            f"embedding_type: {config['embedding_type']!r} is not configured"
+            f"{_nearest(config['embedding_type'], config['encoders'])}; choose one of "
+            f"{', '.join(sorted(config['encoders']))}, or add it under encoders:"
         )
     if isinstance(config["input_dir"], str):
         config["input_dir"] = [config["input_dir"]]
+    _expand_home(config)
     return config
 
 
@@ -52,8 +54,8 @@ def _with_defaults(value: object, schema: dict, root: dict) -> object:
     if "$ref" in schema:
         *_, name = schema["$ref"].split("/")
         schema = {**root["$defs"][name], **schema}
-    if schema.get("type") == "boolean" and isinstance(value, str):  # as from --config key=true
-        return {"true": True, "false": False}.get(value.lower(), value)
+    if isinstance(value, str):
+        return _from_text(value, schema.get("type"))
     if not isinstance(value, dict):
         return value
     for key, subschema in schema.get("properties", {}).items():
@@ -63,6 +65,21 @@ def _with_defaults(value: object, schema: dict, root: dict) -> object:
     return {
         key: _with_defaults(item, schema.get("properties", {}).get(key, others), root) for key, item in value.items()
     }
+
+
+def _from_text(text: str, kind: object) -> object:
+    """Read a value that the command line gave as text, as in `--config 'umap={n_neighbors: 7}'`."""
+    if kind in ("boolean", "integer", "number"):
+        value = yaml.safe_load(text)
+        return value if isinstance(value, bool | int | float) else text
+    return text
+
+
+def _expand_home(config: dict) -> None:
+    config["input_dir"] = [os.path.expanduser(folder) for folder in config["input_dir"]]
+    config["output_embeddings_db"] = os.path.expanduser(config["output_embeddings_db"])
+    for encoder in config["encoders"].values():
+        encoder.update(model=os.path.expanduser(encoder["model"]), backend=os.path.expanduser(encoder["backend"]))
 
 
 def _describe(error: jsonschema.ValidationError) -> str:

@@ -191,7 +191,9 @@ def _writable(path: str | Path, begin: str) -> Iterator[Connection]:
         with _connect(lambda: sqlite3.connect(path, timeout=_BUSY_SECONDS), begin) as connection:
             yield connection
     except sa.exc.DatabaseError as error:
-        raise InputError(f"cannot write to {str(path)!r} ({error.orig}); it is as it was before") from None
+        broken = any(word in str(error.orig) for word in ("malformed", "not a database"))
+        way_out = "delete it, and it is made again from what lies beside it" if broken else "it is as it was before"
+        raise InputError(f"cannot write to the database {str(path)!r} ({error.orig}); {way_out}") from None
 
 
 @contextmanager

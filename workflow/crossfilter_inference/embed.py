@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from .encoders import Encoder, load_encoder
-from .files import read_json
+from .errors import InputError
+from .files import printable, read_json
 from .images import ImageError, Preprocessing, load_image, read_image_file
 from .plan import PlannedImage, read_plan, read_shard_list
 from .progress import Progress
 from .shard_database import DecodedImage, Embedded, KnownRows, ShardWriter
 
+_TOLERANCE = 1e-2  # of an embedding's length; bfloat16 has 8 bits
 _BATCHES_AHEAD = 3  # decoded, waiting for the encoder
 
 
@@ -52,6 +54,11 @@ def embed_shard(
     Returns
     -------
     Embedded
+
+    Raises
+    ------
+    InputError
+        If the encoder gives embeddings of another shape, or not of unit length.
     """
     provenance = read_json(encoder_json)
     name = Path(output).stem
@@ -129,4 +136,19 @@ class _Encoding:
         pixels = np.zeros((self._batch_size, size, size, 3), np.uint8)
         for row, item in zip(pixels, batch, strict=False):
             row[:] = item.loaded.pixels
-        return self._encoder.encode_images(pixels)[: len(batch)]
+        embeddings = self._encoder.encode_images(pixels)[: len(batch)]
+        self._check(batch, embeddings)
+        return embeddings
+
+    def _check(self, batch: list[DecodedImage], embeddings: np.ndarray) -> None:
+        name, shape = self._provenance["name"], (len(batch), self._provenance["dimension"])
+        if embeddings.shape != shape:
+            raise InputError(f"{name}: the encoder gives embeddings of shape {embeddings.shape}, expected {shape}")
+        length = np.linalg.norm(embeddings, axis=1)
+        bad = ~(np.abs(length - 1) < _TOLERANCE)  # so written, it is true of NaN too
+        if bad.any():
+            item = batch[bad.argmax()]
+            raise InputError(
+                f"{name}: the encoder gives an embedding of length {length[bad.argmax()]:.4g} for "
+                f"{printable(item.image.path)}, expected 1; nothing of this shard is stored"
+            )

@@ -51,6 +51,12 @@ class Plan:
     rejected: list[RejectedFile]
     new_shards: list[str]
 
+    def summary(self) -> str:
+        """Say in one line what there is and what is new."""
+        new = set(self.new_shards)
+        n_new = sum(image.shard in new for image in self.images)
+        return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
+
     def digest(self) -> str:
         """Digest what reaches the manifest: 16 hexadecimal digits."""
         return digest([self.images, self.rejected])

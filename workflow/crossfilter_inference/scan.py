@@ -46,13 +46,10 @@ class Scan:
     n_others: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """Say in one line what was found."""
-        text = f"found {len(self.images) + len(self.rejected)} photos, {len(self.rejected)} of them rejected"
-        if self.n_others:
-            kinds = ", ".join(f"{n} {extension or 'without'}" for extension, n in self.n_others.most_common(5))
-            more = ", ..." if len(self.n_others) > 5 else ""
-            text += f"; {self.n_others.total()} files with other extensions left alone ({kinds}{more})"
-        return text
+        """Say in one line what was found beside the images."""
+        reasons = Counter(re.split(r" \(| as ", file.reason)[0] for file in self.rejected)
+        others = Counter({extension or "without extension": n for extension, n in self.n_others.items()})
+        return f"rejected files: {_counted(reasons)}; other files, left alone: {_counted(others)}"
 
     def check(self, folders: list[str]) -> None:
         """Refuse folders without a single image.
@@ -63,12 +60,17 @@ class Scan:
         """
         if self.images:
             return
-        where = ", ".join(map(repr, folders))
-        example = f"; first: {printable(self.rejected[0].path)}: {self.rejected[0].reason}" if self.rejected else ""
-        raise InputError(
-            f"input_dir: no <uuid>.jpg photos in {where} ({len(self.rejected)} files rejected{example}; "
-            f"{self.n_others.total()} with other extensions)"
-        )
+        where = ", ".join(repr(os.path.abspath(folder)) for folder in folders)
+        example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
+        raise InputError(f"input_dir: no <uuid>.jpg photos in {where} ({self.summary()}{example})")
+
+
+def _counted(kinds: Counter[str]) -> str:
+    """Write a total with its largest parts: `3 (2 empty, 1 not a UUID)`."""
+    if not kinds:
+        return "0"
+    parts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
+    return f"{kinds.total()} ({parts}{', ...' if len(kinds) > 5 else ''})"
 
 
 def canonical_uuid(uuid: str) -> str:
@@ -100,11 +102,11 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
     found: dict[str, ImageFile] = {}
     seen_folders: set[tuple[int, int]] = set()
     for folder in folders:
-        path = os.path.abspath(os.path.expanduser(folder))
+        path = os.path.abspath(folder)
         try:
             os.scandir(path).close()
         except OSError as error:
-            raise InputError(f"input_dir: cannot read the folder {folder!r} ({error.strerror})") from None
+            raise InputError(f"input_dir: cannot read the folder {path!r} ({error.strerror})") from None
         for entry in _walk(path, seen_folders, scan.rejected):
             stem, extension = os.path.splitext(entry.name)
             if extension.lower() not in known:

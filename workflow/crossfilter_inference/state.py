@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from .database import read_provenance, reading, recover
 from .errors import InputError
-from .files import remove_parts
-from .plan import Plan, shard_lists, write_plan
+from .files import read_json, remove_parts
+from .plan import Plan, read_plan, shard_lists, write_plan
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
@@ -143,6 +143,27 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
         recover(database)
     remove_parts(folder)
     write_plan(f"{folder}/plan.tsv", plan)
+
+
+def closing_lines(database: str, folder: str, *, with_map: bool) -> list[str]:
+    """Say at the end of a run what there is and where to look.
+
+    Parameters
+    ----------
+    database : str
+    folder : str
+        State folder of the embedding type.
+    with_map : bool
+        Whether the run made a map.
+    """
+    receipt = read_json(f"{folder}/embeddings.json")
+    _, rejected = read_plan(f"{folder}/plan.tsv")
+    lines = [f"database: {database} ({receipt['n_embeddings']} embeddings)"]
+    if receipt["n_failures"]:
+        lines.append(f"failed: {receipt['n_failures']} photos, see the table {Path(folder).name}_FAILURES")
+    if rejected:
+        lines.append(f"rejected: {len(rejected)} files, see {folder}/rejected.tsv")
+    return [*lines, f"map: {folder}/map.png"] if with_map else lines
 
 
 def pass_on_sigterm() -> None:

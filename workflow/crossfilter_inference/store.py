@@ -39,6 +39,7 @@ class Stored:
     """What a merge did and what the database holds now."""
 
     n_merged: int = 0
+    n_deleted: int = 0
     n_embeddings: int = 0
     n_failures: int = 0
 
@@ -93,7 +94,7 @@ def store_embeddings(
         stored = Stored()
         for shard in _shards_to_merge(connection, tables, digests):
             stored.n_merged += _merge_shard(connection, tables, shards[shard], keep=not delete_missing)
-        _forget(connection, tables, delete_missing=delete_missing)
+        stored.n_deleted = _forget(connection, tables, delete_missing=delete_missing)
         _follow_moves(connection, tables)
         connection.execute(sa.delete(tables.shards))
         connection.execute(
@@ -105,7 +106,8 @@ def store_embeddings(
         stored.n_failures = connection.scalar(sa.select(sa.func.count()).select_from(tables.failures))
         write_provenance(connection, embedding_type, "encoder_", encoder)
         write_provenance(connection, embedding_type, "embeddings_", {"digest": digest})
-    write_json(receipt, {"generation": generation, "n_rows": stored.n_embeddings, "digest": digest})
+    counts = {"n_embeddings": stored.n_embeddings, "n_failures": stored.n_failures}
+    write_json(receipt, {"generation": generation, "digest": digest, **counts})
     return stored
 
 
@@ -235,14 +237,22 @@ def _replace(connection: Connection, table: Table, rows: list[dict], uuids: set[
         connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in rows])
 
 
-def _forget(connection: Connection, tables: Tables, *, delete_missing: bool) -> None:
-    """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
+def _forget(connection: Connection, tables: Tables, *, delete_missing: bool) -> int:
+    """Drop rows of images that have gone, or that are there under another spelling of their UUID.
+
+    Returns
+    -------
+    int
+        Number of embeddings dropped.
+    """
+    n_dropped = {}
     for table in (tables.embeddings, tables.images, tables.failures):
         gone = table.c.UUID.not_in(sa.select(_manifest.c.UUID))
         if not delete_missing and table is not tables.failures:
             spelling = sa.func.lower(sa.func.replace(table.c.UUID, "-", ""))
             gone &= spelling.in_(sa.select(sa.func.lower(sa.func.replace(_manifest.c.UUID, "-", ""))))
-        connection.execute(sa.delete(table).where(gone))
+        n_dropped[table] = connection.execute(sa.delete(table).where(gone)).rowcount
+    return n_dropped[tables.embeddings]
 
 
 def _follow_moves(connection: Connection, tables: Tables) -> None:

@@ -79,7 +79,7 @@ def make_map(
     if bad.any():
         raise InputError(
             f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite numbers, the first of them "
-            f"{uuids[bad.argmax()]}'s; run once with --config recompute_existing_embeddings=true"
+            f"{uuids[bad.argmax()]}'s; delete their rows from the table"
         )
     fitted = fit(embeddings, settings)
     fitted.uuids_ = uuids
@@ -108,11 +108,14 @@ def fit(embeddings: np.ndarray, settings: dict) -> "umap.UMAP":
     import umap
 
     n_images = len(embeddings)
+    n_neighbors = max(2, min(settings["n_neighbors"], n_images - 1))
+    if n_neighbors < settings["n_neighbors"]:
+        logger.info("%d images: each has %d neighbours at most", n_images, n_images - 1)
     model = umap.UMAP(
         n_components=2,
         metric="cosine",
         output_metric="haversine",
-        n_neighbors=max(2, min(settings["n_neighbors"], n_images - 1)),
+        n_neighbors=n_neighbors,
         min_dist=settings["min_dist"],
         random_state=settings["random_state"],
         n_jobs=1,

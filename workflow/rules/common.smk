@@ -34,15 +34,16 @@ def plan_run(shards):
         return Plan([], [], [])
     state.check_database_path(DATABASE)
     scan = scan_folders(config["input_dir"], config["image_extensions"])
-    logger.info(scan.summary())
     scan.check(config["input_dir"])
-    return make_plan(
+    plan = make_plan(
         shards,
         scan.images,
         scan.rejected,
         config["shard_size"],
         recompute=config["recompute_existing_embeddings"],
     )
+    logger.info(f"{plan.summary()}; {scan.summary()}")
+    return plan
 
 
 def get_generation(receipt, key):
@@ -69,7 +70,7 @@ def get_final_output():
 try:
     config = check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
     TYPE = config["embedding_type"]
-    DATABASE = os.path.expanduser(config["output_embeddings_db"])
+    DATABASE = config["output_embeddings_db"]
     ENCODER = config["encoders"][TYPE]
     STARTED = time.time()
     SCRIPTS = f"{workflow.basedir}/scripts"
@@ -79,7 +80,7 @@ try:
     SHARDS = sorted({*OLD_SHARDS, *PLAN.new_shards})
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
-    ENCODER_FILES = encoders.local_files(ENCODER)
+    ENCODER_FILES = encoders.local_files(TYPE, ENCODER)
 except InputError as error:
     sys.exit(f"{error}")
 
@@ -118,9 +119,8 @@ onstart:
 
 
 onsuccess:
-    logger.info(f"database: {DATABASE}")
-    if config["reproject_umap_embeddings"]:
-        logger.info(f"map: {STATE}/map.png")
+    for line in state.closing_lines(DATABASE, STATE, with_map=config["reproject_umap_embeddings"]):
+        logger.info(line)
 
 
 onerror:

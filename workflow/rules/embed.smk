@@ -27,6 +27,8 @@ rule embed_shard:
         batch_size=config["batch_size"],
         database=DATABASE,
         recompute="yes" if config["recompute_existing_embeddings"] else "no",
+    message:
+        "embed shard {wildcards.shard}"
     shell:
         "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"

@@ -24,6 +24,8 @@ rule resolve_encoder:
     params:
         name=TYPE,
         settings=json.dumps(ENCODER, sort_keys=True),
+    message:
+        "resolve the encoder {params.name}"
     shell:
         "python {resources.scripts:q}/resolve_encoder.py"
         " --name {params.name} --settings {params.settings:q}"

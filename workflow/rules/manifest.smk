@@ -22,6 +22,8 @@ rule write_manifest:
     resources:
         scripts=SCRIPTS,
         state=STATE,
+    message:
+        "write the manifest"
     shell:
         "python {resources.scripts:q}/write_manifest.py"
         " --plan {resources.state:q}/plan.tsv --shards {resources.state:q}/shards"

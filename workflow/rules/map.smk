@@ -24,6 +24,8 @@ rule draw_map:
         state=STATE,
     params:
         type=TYPE,
+    message:
+        "draw the map"
     shell:
         "python {resources.scripts:q}/draw_map.py"
         " --type {params.type} --map {input.map:q} --embeddings {resources.state:q}/embeddings"

@@ -32,6 +32,8 @@ rule store_embeddings:
         type=TYPE,
         missing_images=config["missing_images"],
         generation=STORE_GENERATION,
+    message:
+        "merge the shards into {resources.database}"
     shell:
         "python {resources.scripts:q}/store_embeddings.py"
         " --type {params.type} --manifest {input.manifest:q}"

@@ -28,6 +28,8 @@ rule fit_umap:
     params:
         type=TYPE,
         settings=json.dumps(config["umap"], sort_keys=True),
+    message:
+        "fit the map"
     shell:
         "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
@@ -57,6 +59,8 @@ rule store_map:
     params:
         type=TYPE,
         generation=MAP_GENERATION,
+    message:
+        "store the map in {resources.database}"
     shell:
         "python {resources.scripts:q}/store_map.py"
         " --type {params.type} --database {resources.database:q}"

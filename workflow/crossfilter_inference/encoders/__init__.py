@@ -2,11 +2,11 @@
 
 A backend is a module with two functions:
 
-    resolve(settings) -> dict       what the encoder is, with everything that changes its numbers; the only
-                                    one that may use the network
-    load(resolved) -> Encoder       the encoder itself, offline
+    resolve(settings) -> dict       what the encoder is, with everything that changes its numbers (RESOLVED_KEYS at
+                                    least); the only one that may use the network
+    load(provenance) -> Encoder     the encoder itself, offline, from what resolve said
 
-`backend: path/to/file.py` in the configuration brings a backend of one's own.
+`backend: path/to/file.py` in the configuration brings a backend of one's own; `docs/encoders.md` shows one.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ EMBED_VERSION = 1
 
 # What a checkpoint is made of; *.model is a tokenizer's.
 CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
-BACKENDS = ("efficientnet_lite0", "siglip")
+# What every backend's resolve() must tell.
+RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dtype", "dimension", "versions")
 
 
 class Encoder(Protocol):
@@ -69,9 +70,17 @@ def provenance_digest(provenance: dict) -> str:
     return digest({key: value for key, value in provenance.items() if key not in names})
 
 
-def local_files(settings: dict) -> list[str]:
-    """List the local files that an encoder is made from, without importing its backend."""
+def local_files(name: str, settings: dict) -> list[str]:
+    """List the local files that an encoder is made from, without importing its backend.
+
+    Raises
+    ------
+    InputError
+        If its backend is a Python file that is not there.
+    """
     files = [settings["backend"]] if settings["backend"].endswith(".py") else []
+    if files and not os.path.isfile(files[0]):
+        raise InputError(f"encoders.{name}.backend: no file {files[0]!r}; give the path of a Python file")
     return files + checkpoint_files(settings.get("model", ""))
 
 
@@ -104,6 +113,12 @@ def resolve_encoder(name: str, settings: dict) -> dict:
         resolved = _backend(settings["backend"]).resolve(settings)
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
+    missing = [key for key in RESOLVED_KEYS if key not in resolved]
+    if missing:
+        raise InputError(
+            f"encoders.{name}: {settings['backend']}: resolve() gives no {' and no '.join(missing)}; "
+            f"it must return a dictionary with {', '.join(RESOLVED_KEYS)}"
+        )
     if settings["backend"].endswith(".py"):
         resolved["backend_sha256"] = file_sha256(settings["backend"])
     return {"name": name, **settings, **resolved, "embed_version": EMBED_VERSION}
@@ -128,9 +143,13 @@ def versions(*packages: str) -> dict[str, str]:
 def _backend(name: str) -> ModuleType:
     if not name.endswith(".py"):
         return importlib.import_module(f".{name}", __name__)
-    if not os.path.isfile(name):
-        raise InputError(f"backend: no file {name!r}; give the path of a Python file, or one of {BACKENDS}")
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's file may raise anything
+        raise InputError(f"backend: {name!r} cannot be loaded ({type(error).__name__}: {error})") from None
+    for function in ("resolve", "load"):
+        if not callable(getattr(module, function, None)):
+            raise InputError(f"backend: {name!r} has no function {function}(); docs/encoders.md shows one that has")
     return module

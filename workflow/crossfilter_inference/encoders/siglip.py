@@ -109,16 +109,15 @@ def _fetch(model: str, revision: str) -> Path:
 
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=CHECKPOINT_PATTERNS))
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise InputError(
-            f"model: no checkpoint {model!r} with revision {revision!r} on the hub, and no such folder ({reason})"
+            f"model: neither a folder {model!r} nor a checkpoint of this name with revision {revision!r} on the hub"
         ) from None
     except OSError:  # among them the hub's own LocalEntryNotFoundError, and every failing connection
         raise InputError(
-            f"model: {model!r} is not in the local cache and the hub cannot be reached; either run "
-            "`snakemake --cores 1 resolve_encoder` once where there is a network, or set model to a folder "
-            "that holds the checkpoint, or choose embedding_type: EFFICIENTNET_LITE0, which needs no network"
+            f"model: {model!r} is not in the local cache and the hub cannot be reached; either run the same command "
+            "once where there is a network, or set model to a folder that holds the checkpoint, or choose "
+            "embedding_type: EFFICIENTNET_LITE0, which needs no network"
         ) from None
 
 
