@@ -117,7 +117,9 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     found = sum(1 for file in photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     assert found == len(expected) + len(failures) + len(rejected)
     assert f"photos: {len(expected) + len(failures)}, new among them: " in done.stdout
-    assert "rejected files: 7 (2 the same UUID, 2 unreadable, " in done.stdout
+    assert (
+        "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
+    )
     assert "failed: 3 photos, see the table COLOUR_FAILURES" in done.stdout
     assert "rejected: 7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}

@@ -69,7 +69,8 @@ def _counted(kinds: Counter[str]) -> str:
     """Write a total with its largest parts: `3 (2 empty, 1 not a UUID)`."""
     if not kinds:
         return "0"
-    parts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
+    largest = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:5]
+    parts = ", ".join(f"{n} {kind}" for kind, n in largest)
     return f"{kinds.total()} ({parts}{', ...' if len(kinds) > 5 else ''})"
 
 

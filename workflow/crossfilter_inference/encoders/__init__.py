@@ -110,7 +110,7 @@ def resolve_encoder(name: str, settings: dict) -> dict:
         If the model cannot be had.
     """
     try:
-        resolved = _backend(settings["backend"]).resolve(settings)
+        resolved = {"name": name, **settings, **_backend(settings["backend"]).resolve(settings)}
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
     missing = [key for key in RESOLVED_KEYS if key not in resolved]
@@ -121,7 +121,7 @@ def resolve_encoder(name: str, settings: dict) -> dict:
         )
     if settings["backend"].endswith(".py"):
         resolved["backend_sha256"] = file_sha256(settings["backend"])
-    return {"name": name, **settings, **resolved, "embed_version": EMBED_VERSION}
+    return {**resolved, "embed_version": EMBED_VERSION}
 
 
 def load_encoder(provenance: dict) -> Encoder:

@@ -13,6 +13,7 @@ Understanding, Localization, and Dense Features", arXiv:2502.14786, 2025.
 import math
 import os
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -27,19 +28,18 @@ _MODEL_TYPES = ("siglip", "siglip2")
 
 def resolve(settings: dict) -> dict:
     """Find the checkpoint, fetch it if it is not here yet, and read its preprocessing."""
-    from transformers import AutoConfig, AutoImageProcessor
-
+    transformers = _transformers()
     folder = _fetch(settings["model"], settings["revision"])
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise InputError(f"model: {str(folder)!r} holds no checkpoint (config.json and *.safetensors)")
-    config = AutoConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _MODEL_TYPES:
         raise InputError(
             f"model: {settings['model']!r} is of type {config.model_type!r}; "
             f"the backend siglip reads {' and '.join(_MODEL_TYPES)}"
         )
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     preprocessing = Preprocessing(
         size=_image_size(processor),
         resample=int(processor.resample),
@@ -59,16 +59,21 @@ def resolve(settings: dict) -> dict:
 
 def load(provenance: dict) -> TorchEncoder:
     """Load the image tower; the text tower's weights are not read."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # else it reports the text tower's weights as not used
-    transformers.logging.disable_progress_bar()
+    transformers = _transformers()
     folder = _cached(provenance["model"], provenance["commit"])
     config = transformers.AutoConfig.from_pretrained(folder)
     tower = transformers.SiglipVisionModel if config.model_type == "siglip" else transformers.Siglip2VisionModel
     model = tower.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     network = _ImageTower(model) if config.model_type == "siglip" else _PatchTower(model)
     return TorchEncoder(network, provenance)
+
+
+def _transformers() -> ModuleType:
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # else it reports the text tower's weights as not used
+    transformers.logging.disable_progress_bar()
+    return transformers
 
 
 class _ImageTower(nn.Module):
