@@ -97,6 +97,21 @@ def jobs(output: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in rows if rule != "all"}
 
 
+def leave_hot_journal(database: Path) -> None:
+    """Write to a database, and be killed when some of it has reached the disk."""
+    program = (
+        "import os, signal, sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('PRAGMA cache_size = 5')\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+        "connection.execute('CREATE TABLE garbage (x)')\n"
+        "connection.executemany('INSERT INTO garbage VALUES (?)', [(bytes(1000),)] * 1000)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, database], check=False, timeout=30)
+    assert Path(f"{database}-journal").stat().st_size > 0
+
+
 @pytest.fixture
 def make_collection(tmp_path: Path):
     """Make a collection of demo photos with the fast encoder and without a map, unless told otherwise."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from conftest import leave_hot_journal
 from crossfilter_inference.database import (
     Tables,
     pack_embedding,
@@ -113,6 +114,18 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, but long enough to be mistaken for one" * 30)
     with pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); delete it"):
         recover(tmp_path / "x.sqlite")
+
+
+def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
+    path = tmp_path / "x.sqlite"
+    write_rows(path, {"a": np.ones(3)})
+    leave_hot_journal(path)
+    with pytest.raises(sa.exc.OperationalError, match="readonly"), reading(path) as connection:
+        read_embeddings(connection, "T")
+    recover(path)
+    with reading(path) as connection:
+        uuids, _ = read_embeddings(connection, "T")
+    assert uuids == ["a"]
 
 
 def test_recovery_does_not_wait_for_readers(tmp_path):

@@ -100,6 +100,16 @@ def test_a_moved_photo_is_not_embedded_again(collection):
     assert collection.dry_run() == {}
 
 
+def test_a_map_of_the_same_embeddings_is_kept(demo):
+    model = (demo.state / "umap_model.pkl").read_bytes()
+    (demo.folder / "more" / "holiday.jpg").touch()
+    done = demo.snakemake()
+    assert "map: kept, nothing that it is made from has changed" in done.stdout
+    assert (demo.state / "umap_model.pkl").read_bytes() == model
+    assert "not a UUID" in (demo.state / "rejected.tsv").read_text()
+    assert demo.dry_run() == {}
+
+
 def test_a_lost_manifest_costs_nothing(collection):
     manifest = (collection.state / "manifest.tsv").read_text()
     (collection.state / "manifest.tsv").unlink()

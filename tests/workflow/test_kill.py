@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from conftest import leave_hot_journal
 
 MAP = {"reproject_umap_embeddings": True}
 
@@ -68,6 +69,15 @@ def locked(database, begin):
         yield
     finally:
         connection.close()
+
+
+def test_a_writer_killed_in_the_middle_is_rolled_back(make_collection, expected):
+    collection = make_collection(12)
+    collection.run()
+    leave_hot_journal(collection.database)
+    collection.add_photos(3)
+    assert collection.dry_run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
+    complete(collection, expected)
 
 
 def complete(collection, expected):
