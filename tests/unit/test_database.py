@@ -5,8 +5,8 @@ import msgpack_numpy
 import numpy as np
 import pytest
 import sqlalchemy as sa
-
 from conftest import leave_hot_journal
+
 from crossfilter_inference.database import (
     Tables,
     pack_embedding,
