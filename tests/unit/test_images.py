@@ -5,6 +5,7 @@ import pytest
 from conftest import DEMO
 from PIL import ExifTags, Image
 
+from crossfilter_inference import images
 from crossfilter_inference.images import ImageError, Preprocessing, load_image, read_image_file
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -65,6 +66,42 @@ def test_the_thumbnail_has_96_pixels_on_its_long_side():
     with Image.open(io.BytesIO(loaded.thumbnail)) as thumbnail:
         assert thumbnail.format == "JPEG"
         assert thumbnail.size == (96, 64)
+
+
+def photo(width, height):
+    """A demo photo of another size."""
+    with Image.open(PHOTO) as image:
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(monkeypatch, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = saved(photo(3000, 2000), quality=95, exif=exif)
+    preprocessing = Preprocessing(size=224, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+    decoded = []
+    to_rgb = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda image: decoded.append(image.size) or to_rgb(image))
+    reduced = load_image(data, preprocessing)
+    monkeypatch.setattr(images, "_REDUCED_PIXELS", 10**6)
+    full = load_image(data, preprocessing)
+    assert [max(size) for size in decoded] == [1500, 3000]
+    assert (
+        (reduced.width, reduced.height) == (full.width, full.height) == ((3000, 2000), (2000, 3000))[orientation == 6]
+    )
+    difference = np.abs(reduced.pixels.astype(int) - full.pixels)
+    assert difference.mean() < 1
+    assert difference.max() < 24
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(1343, 1343), (1344, 672), (2687, 1344), (2688, 672)])
+def test_an_image_is_decoded_in_full_unless_it_is_large(monkeypatch, side, decoded):
+    sizes = []
+    to_rgb = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda image: sizes.append(image.width) or to_rgb(image))
+    load_image(saved(photo(side, side)), PREPROCESSING)
+    assert sizes == [decoded]
 
 
 @pytest.mark.parametrize("tag", [ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTime])

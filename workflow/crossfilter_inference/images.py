@@ -22,6 +22,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000")
 MAX_PIXELS = 2**28  # 268 megapixels, 805 MB when decoded: the largest phone cameras make 200
 THUMBNAIL_SIDE = 96  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
+# A JPEG may be decoded smaller as long as the square keeps this many times the side that the encoder wants, and this
+# many pixels (smaller ones are decoded in no time). The embedding then moves by 1 - cosine of 5e-5 at most, against
+# 3.4e-4 with 2 instead of 3 (12-megapixel photos, SigLIP2 base).
+_REDUCED_SIDES, _REDUCED_PIXELS = 3, 672
 
 
 class ImageError(Exception):
@@ -124,18 +128,21 @@ def load_image(data: bytes, preprocessing: Preprocessing) -> LoadedImage:
         raise _undecodable(error) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too large", f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} in all")
+    width, height = image.size
     try:
+        _reduce(image, preprocessing)
         image.load()
         exif = _exif(image)
         orientation = exif.get(ExifTags.Base.Orientation)
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
+            width, height = (height, width) if orientation >= 5 else (width, height)
         image = _rgb(image)
         return LoadedImage(
             pixels=_centre_square(image, preprocessing),
             thumbnail=_thumbnail(image),
-            width=image.width,
-            height=image.height,
+            width=width,
+            height=height,
             taken=_taken(exif),
         )
     except Exception as error:
@@ -163,6 +170,14 @@ def _exif(image: Image.Image) -> dict[int, object]:
         return {}
 
 
+def _reduce(image: Image.Image, preprocessing: Preprocessing) -> None:
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size where the square stays large enough."""
+    least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
+    scale = int(min(image.size) * preprocessing.crop / least)
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
+
+
 def _centre_square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     side = max(1, round(min(image.size) * preprocessing.crop))
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -182,10 +197,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _thumbnail(image: Image.Image) -> bytes:
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    scale = min(1, THUMBNAIL_SIDE / max(image.size))
+    size = [max(1, round(side * scale)) for side in image.size]
     jpeg = io.BytesIO()
-    thumbnail.save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
+    image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
     return jpeg.getvalue()
 
 
