@@ -23,11 +23,13 @@ def wait_until(condition, process, what):
         time.sleep(0.001)
 
 
-def is_running(script):
-    """Whether a process of this rule's script is at work."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
+def is_running(script, collection):
+    """Whether a process of this rule's script is at work on the collection."""
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = command.read_bytes().split(b"\0")
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if (process / "cwd").readlink() != collection.folder:
+                continue
         except OSError:
             continue
         if b"python" in arguments[0] and any(word.endswith(f"/{script}.py".encode()) for word in arguments[1:3]):
@@ -143,7 +145,7 @@ def test_killed_in_store_embeddings(make_collection, expected):
 def test_killed_in_fit_umap(make_collection, expected):
     collection = make_collection(12, **MAP)
     with started(collection) as process:
-        wait_until(lambda: is_running("fit_umap"), process, "fit_umap")
+        wait_until(lambda: is_running("fit_umap", collection), process, "fit_umap")
         kill(process)
     assert not (collection.state / "map.tsv").exists()
     complete(collection, expected)
@@ -164,7 +166,7 @@ def test_killed_in_draw_map(make_collection, expected):
     with started(collection) as process:
         wait_until((collection.state / "map.tsv").exists, process, "the map")
         with locked(collection.state / "embeddings" / "000001.sqlite", "BEGIN EXCLUSIVE"):
-            wait_until(lambda: is_running("draw_map"), process, "draw_map")
+            wait_until(lambda: is_running("draw_map", collection), process, "draw_map")
             wait_until((collection.state / "map_stored.json").exists, process, "the stored map")
             kill(process)
     assert not (collection.state / "map.png").exists()
@@ -186,7 +188,7 @@ def test_a_signal_ends_the_run_quickly_and_leaves_nothing_broken(make_collection
         process.wait(timeout=20)
         assert time.monotonic() - began < 10
         assert process.returncode != 0
-    assert not is_running("embed_shard")
+    assert not is_running("embed_shard", collection)
     (tmp_path / "encode").unlink()
     complete(collection, expected)
 
