@@ -13,10 +13,13 @@ import json
 import _command
 from crossfilter_inference import encoders
 from crossfilter_inference.files import write_json, write_stamp
+from crossfilter_inference.provenance import refuse_mixture
 
 
 def main(arguments: argparse.Namespace) -> str:
     encoder = encoders.resolve_encoder(arguments.name, arguments.settings)
+    if arguments.database and arguments.missing_images == "keep":
+        refuse_mixture(arguments.database, arguments.plan, encoder)
     write_json(arguments.output, encoder)
     if arguments.stamp:
         write_stamp(arguments.stamp)
@@ -29,5 +32,8 @@ if __name__ == "__main__":
     options.add_argument("--settings", type=json.loads, required=True, help="its entry under encoders:, as JSON")
     options.add_argument("--output", required=True, help="encoder.json to write")
     options.add_argument("--stamp", help="empty file that names the settings")
+    options.add_argument("--database", help="database whose rows of gone photos must not be mixed with new ones")
+    options.add_argument("--plan", help="plan.tsv, which knows the photos that there are")
+    options.add_argument("--missing_images", choices=["keep", "delete"], default="keep")
     _command.add_log(options)
     _command.run(main, options)

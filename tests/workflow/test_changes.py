@@ -44,7 +44,9 @@ def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collectio
     change_model(collection)
     done = collection.snakemake()
     assert done.returncode != 0
-    assert "COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
+    assert "error: COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
+    assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
+    assert "Finished jobid" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
     collection.configure(missing_images="delete")
     collection.run()

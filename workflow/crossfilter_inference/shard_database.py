@@ -5,7 +5,6 @@ encoder was (`encoder_*`) and digests its contents (`shard_digest`).
 """
 
 import hashlib
-import json
 import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from .database import Tables, pack_embedding, read_provenance, reading, write_provenance, writing
-from .encoders import provenance_digest
+from .encoders import provenance_digest, provenance_to_text
 from .files import new_part, printable, publish
 from .images import ImageError, LoadedImage
 from .plan import PlannedImage
@@ -164,11 +163,7 @@ class ShardWriter:
         while self._written:
             self._written.popleft().result()
         with writing(self._part) as connection:
-            values = {
-                key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-                for key, value in self._provenance.items()
-            }
-            encoder = {**values, "digest": provenance_digest(self._provenance)}
+            encoder = provenance_to_text(self._provenance)
             write_provenance(connection, self._provenance["name"], "encoder_", encoder)
             digest = {"digest": self._content_digest(connection)}
             write_provenance(connection, self._provenance["name"], "shard_", digest)

@@ -16,6 +16,7 @@ from .database import Tables, read_provenance, reading, with_prefix, write_prove
 from .errors import InputError
 from .files import printable, read_json, read_tsv, write_json
 from .plan import MANIFEST_COLUMNS, shard_lists
+from .provenance import describe_mixture
 
 EMBEDDINGS_DIGEST = "embeddings_digest"
 MAP_DIGEST = "map_digest"
@@ -269,11 +270,7 @@ def _refuse_mixture(connection: Connection, tables: Tables, before: dict[str, st
         sa.select(sa.func.count()).select_from(table).where(table.c.UUID.not_in(sa.select(_manifest.c.UUID)))
     )
     if n_stay:
-        raise InputError(
-            f"{table.name} holds {n_stay} embeddings of photos that have gone, made by "
-            f"{before.get('encoder_model')!r}; they cannot stand beside those of {after.get('model')!r}: "
-            "set missing_images: delete, or use another embedding_type or another database"
-        )
+        raise InputError(describe_mixture(table.name, n_stay, with_prefix("encoder_", before), after))
 
 
 def _digest_embeddings(connection: Connection, tables: Tables) -> tuple[int, str]:

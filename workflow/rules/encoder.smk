@@ -3,6 +3,8 @@ Find out what the encoder is. The only step that may use the network.
 
 NEEDS: the encoder's entry in the configuration, the files of a local checkpoint
 MAKES: <results>/encoder.json
+
+An encoder that would put its embeddings beside those of another one is refused here, before anything is computed.
 """
 
 
@@ -21,6 +23,9 @@ rule resolve_encoder:
         "../../envs/embed.yaml"
     resources:
         scripts=SCRIPTS,
+        state=STATE,
+        database=DATABASE,
+        missing_images=config["missing_images"],
     params:
         name=TYPE,
         settings=json.dumps(ENCODER, sort_keys=True),
@@ -29,4 +34,6 @@ rule resolve_encoder:
     shell:
         "python {resources.scripts:q}/resolve_encoder.py"
         " --name {params.name} --settings {params.settings:q}"
+        " --database {resources.database:q} --plan {resources.state:q}/plan.tsv"
+        " --missing_images {resources.missing_images}"
         " --output {output.encoder:q} --stamp {output.stamp:q} --log {log:q}"

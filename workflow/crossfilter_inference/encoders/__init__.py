@@ -12,6 +12,7 @@ A backend is a module with two functions:
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -122,6 +123,14 @@ def resolve_encoder(name: str, settings: dict) -> dict:
     if settings["backend"].endswith(".py"):
         resolved["backend_sha256"] = file_sha256(settings["backend"])
     return {**resolved, "embed_version": EMBED_VERSION}
+
+
+def provenance_to_text(provenance: dict) -> dict[str, str]:
+    """Turn `encoder.json` into the values that databases record, its digest among them."""
+    values = {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in provenance.items()
+    }
+    return {**values, "digest": provenance_digest(provenance)}
 
 
 def load_encoder(provenance: dict) -> Encoder:
