@@ -21,7 +21,12 @@ def main(arguments: argparse.Namespace) -> str:
         batch_size=arguments.batch_size,
         n_threads=arguments.threads,
     )
-    return f"embedded {counts.n_computed} photos, copied {counts.n_copied}, failed {counts.n_failed}"
+    return (
+        f"embedded {counts.n_computed} photos, copied {counts.n_copied}, failed {counts.n_failed}: "
+        f"{counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.encoding:.1f} s in the encoder "
+        f"({counts.device}), {counts.waiting:.1f} s waiting for images; {counts.decoding:.1f} s decoding in "
+        f"{arguments.threads} threads, {counts.writing:.1f} s writing"
+    )
 
 
 if __name__ == "__main__":

