@@ -63,15 +63,3 @@ def latitude_longitude(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     x, y, z = np.asarray(unit_vectors, np.float64).T
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(x, y))
-
-
-def unit_vectors_from_latitude_longitude(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Turn the original tool's latitude and longitude (degrees) back into unit vectors.
-
-    Returns
-    -------
-    array of shape (n_images, 3), float64, rows of length 1
-    """
-    latitude, longitude = np.radians(latitude), np.radians(longitude)
-    x, y = np.cos(latitude) * np.sin(longitude), np.cos(latitude) * np.cos(longitude)
-    return np.column_stack([x, y, np.sin(latitude)])
