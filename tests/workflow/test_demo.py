@@ -15,7 +15,6 @@ from PIL import Image
 
 from crossfilter_inference.database import pack_embedding, read_embeddings, reading
 
-
 AFTER_NEW_PHOTOS = ("write_manifest", "embed_shard", "store_embeddings", "fit_umap", "store_map", "draw_map")
 
 
