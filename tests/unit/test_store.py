@@ -1,5 +1,7 @@
 """Merging: the database is a function of the shard databases and the manifest."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 from conftest import COLOUR_ENCODER, DEMO
@@ -167,6 +169,23 @@ def test_a_damaged_shard_database_is_named(store):
     (store.folder / "embeddings" / "000002.sqlite").write_text("no database " * 100)
     with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
         store.merge()
+
+
+def test_a_shard_database_damaged_inside_is_not_blamed_on_the_database(store):
+    store.run()
+    before = store.rows()
+    path = store.folder / "embeddings" / "000002.sqlite"
+    with sqlite3.connect(path) as connection:
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'T_EMBEDDINGS'").fetchone()[0]
+        connection.execute("UPDATE T_PROVENANCE SET VALUE = 'x' WHERE KEY = 'shard_digest'")
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * page : root * page] = b"\xff" * page
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge()
+    assert store.rows() == before
 
 
 def test_the_same_content_is_copied_under_the_same_encoder_only(store):

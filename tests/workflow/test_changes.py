@@ -15,7 +15,6 @@ def collection(make_collection):
 
 THREE_MORE = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 ALL_AGAIN = {"resolve_encoder": 1, "embed_shard": 3, "store_embeddings": 1}
-OTHER_MODEL = {"COLOUR": {"model": "another"}}
 
 
 def change_model(collection):
@@ -41,6 +40,7 @@ def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collectio
     next((collection.folder / "photos").iterdir()).unlink()
     collection.run()
     assert collection.embeddings() == before
+    first = collection.config()["encoders"]
     change_model(collection)
     done = collection.snakemake()
     assert done.returncode != 0
@@ -48,7 +48,10 @@ def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collectio
     assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
     assert "Finished jobid" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
-    collection.configure(missing_images="delete")
+    configured = collection.config()
+    collection.configure(encoders=first)
+    assert collection.dry_run() == {}, "a refused encoder leaves everything as it was"
+    collection.configure(encoders=configured["encoders"], missing_images="delete")
     collection.run()
     assert len(collection.embeddings()) == 11
     assert collection.dry_run() == {}

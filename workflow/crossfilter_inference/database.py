@@ -17,7 +17,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table
+from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, RowMapping, Select, Table
 
 from .errors import InputError
 
@@ -185,6 +185,39 @@ def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}
 
 
+def read_shard_provenance(path: str, embedding_type: str) -> dict[str, str]:
+    """Read what made a shard database.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        with reading(path) as connection:
+            provenance = read_provenance(connection, embedding_type)
+            if "shard_digest" in provenance:
+                return provenance
+    except sa.exc.DatabaseError:
+        pass
+    raise _damaged(path)
+
+
+def read_shard(path: str, query: Select) -> Iterator[RowMapping]:
+    """Yield rows of a shard database.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        with reading(path) as source:
+            yield from source.execute(query).mappings()
+    except sa.exc.DatabaseError:
+        raise _damaged(path) from None
+
+
 @contextmanager
 def _writable(path: str | Path, begin: str) -> Iterator[Connection]:
     try:
@@ -192,7 +225,7 @@ def _writable(path: str | Path, begin: str) -> Iterator[Connection]:
             yield connection
     except sa.exc.DatabaseError as error:
         broken = any(word in str(error.orig) for word in ("malformed", "not a database"))
-        way_out = "delete it, and it is made again from what lies beside it" if broken else "it is as it was before"
+        way_out = "move it away, and it is made again from what lies beside it" if broken else "it is as it was before"
         raise InputError(f"cannot write to the database {str(path)!r} ({error.orig}); {way_out}") from None
 
 
@@ -211,3 +244,7 @@ def _connect(connect: object, begin: str) -> Iterator[Connection]:
 
     with engine.begin() as connection:
         yield connection
+
+
+def _damaged(path: str) -> InputError:
+    return InputError(f"{path!r} is damaged; delete it, and it is made again")

@@ -47,7 +47,8 @@ def draw_map(map_table: str, embeddings_folder: str, embedding_type: str, output
     rows = [(uuid, float(lat), float(lon)) for uuid, lat, lon in read_tsv(map_table, MAP_COLUMNS)]
     uuids = [uuid for uuid, _, _ in rows]
     places = np.array([(lon, lat) for _, lat, lon in rows]).reshape(-1, 2)
-    shown = _spread_out(places, _MAX_THUMBNAILS)
+    # At most so many, the same at every run, spread over all.
+    shown = sorted(set(np.linspace(0, len(rows) - 1, _MAX_THUMBNAILS).astype(int).tolist()))
     thumbnails = _read_thumbnails(embeddings_folder, embedding_type, {uuids[i] for i in shown})
     title = f"{len(rows):,} photos by {embedding_type}, UMAP on the sphere, equal-area projection"
     png, n_thumbnails = _draw(places, {i: thumbnails[uuids[i]] for i in shown if uuids[i] in thumbnails}, title)
@@ -96,13 +97,6 @@ def place_thumbnails(
 
 
 _CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
-
-
-def _spread_out(places: np.ndarray, n: int) -> list[int]:
-    """Choose at most `n` photos, the same at every run, spread over all of them."""
-    if len(places) <= n:
-        return list(range(len(places)))
-    return np.linspace(0, len(places) - 1, n).astype(int).tolist()
 
 
 def _read_thumbnails(embeddings_folder: str, embedding_type: str, uuids: set[str]) -> dict[str, bytes]:

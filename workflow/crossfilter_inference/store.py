@@ -12,14 +12,21 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import INTEGER, TEXT, Column, Connection, MetaData, Table
 
-from .database import Tables, read_provenance, reading, with_prefix, write_provenance, writing
+from .database import (
+    Tables,
+    read_provenance,
+    read_shard,
+    read_shard_provenance,
+    with_prefix,
+    write_provenance,
+    writing,
+)
 from .errors import InputError
 from .files import printable, read_json, read_tsv, write_json
 from .plan import MANIFEST_COLUMNS, shard_lists
 from .provenance import describe_mixture
+from .umap_model import MAP_COLUMNS
 
-EMBEDDINGS_DIGEST = "embeddings_digest"
-MAP_DIGEST = "map_digest"
 _CHUNK = 1000
 
 # The manifest as a table of the transaction, so that memory does not grow with the collection.
@@ -77,7 +84,7 @@ def store_embeddings(
     """
     tables = Tables(embedding_type)
     shards = {path.stem: f"{embeddings_folder}/{path.stem}.sqlite" for path in shard_lists(shards_folder)}
-    provenances = {shard: _shard_provenance(path, embedding_type) for shard, path in shards.items()}
+    provenances = {shard: read_shard_provenance(path, embedding_type) for shard, path in shards.items()}
     encoders = {provenance["encoder_digest"] for provenance in provenances.values()}
     if len(encoders) > 1:
         raise InputError(
@@ -140,11 +147,11 @@ def store_map(
             "SEMANTIC_EMBEDDING_UMAP_LATITUDE": float(latitude),
             "SEMANTIC_EMBEDDING_UMAP_LONGITUDE": float(longitude),
         }
-        for uuid, latitude, longitude in read_tsv(map_table, ("UUID", "LATITUDE", "LONGITUDE"))
+        for uuid, latitude, longitude in read_tsv(map_table, MAP_COLUMNS)
     ]
     digest = hashlib.sha256(pickled + Path(map_table).read_bytes()).hexdigest()
     with writing(database) as connection:
-        if read_provenance(connection, embedding_type).get(MAP_DIGEST) != digest:
+        if read_provenance(connection, embedding_type).get("map_digest") != digest:
             for table in (tables.umap_model, tables.umap_haversine):
                 table.drop(connection, checkfirst=True)
                 table.create(connection)
@@ -154,17 +161,6 @@ def store_map(
             write_provenance(connection, embedding_type, "map_", {**values, "digest": digest})
     write_json(receipt, {"generation": generation, "n_rows": len(rows), "digest": digest})
     return len(rows)
-
-
-def _shard_provenance(path: str, embedding_type: str) -> dict[str, str]:
-    try:
-        with reading(path) as connection:
-            provenance = read_provenance(connection, embedding_type)
-            if "shard_digest" in provenance:
-                return provenance
-    except sa.exc.DatabaseError:
-        pass
-    raise InputError(f"{path!r} is damaged; delete it, and it is made again")
 
 
 def _load_manifest(connection: Connection, path: str) -> None:
@@ -195,24 +191,21 @@ def _merge_shard(connection: Connection, tables: Tables, path: str, *, keep: boo
     """Take over the rows of one shard: of the images that it owns, and of those that have gone."""
     shard = Path(path).stem
     n_merged = 0
-    with reading(path) as source:
-        embeddings = source.execute(
-            sa.select(tables.images, tables.embeddings.c.EMBEDDING).join(
-                tables.embeddings, tables.images.c.UUID == tables.embeddings.c.UUID
-            )
-        )
-        for rows in _chunks(embeddings.mappings()):
-            wanted = _wanted(connection, tables, shard, [row["UUID"] for row in rows], keep=keep)
-            rows = [dict(row) for row in rows if row["UUID"] in wanted]
-            _replace(connection, tables.failures, [], wanted)
-            _replace(connection, tables.embeddings, rows, wanted)
-            _replace(connection, tables.images, rows, wanted)
-            n_merged += len(rows)
-        for rows in _chunks(source.execute(sa.select(tables.failures)).mappings()):
-            wanted = _wanted(connection, tables, shard, [row["UUID"] for row in rows], keep=False)
-            _replace(connection, tables.embeddings, [], wanted)
-            _replace(connection, tables.images, [], wanted)
-            _replace(connection, tables.failures, [dict(row) for row in rows if row["UUID"] in wanted], wanted)
+    embedded = sa.select(tables.images, tables.embeddings.c.EMBEDDING).join(
+        tables.embeddings, tables.images.c.UUID == tables.embeddings.c.UUID
+    )
+    for rows in _chunks(read_shard(path, embedded)):
+        wanted = _wanted(connection, tables, shard, [row["UUID"] for row in rows], keep=keep)
+        rows = [row for row in rows if row["UUID"] in wanted]
+        _replace(connection, tables.failures, [], wanted)
+        _replace(connection, tables.embeddings, rows, wanted)
+        _replace(connection, tables.images, rows, wanted)
+        n_merged += len(rows)
+    for rows in _chunks(read_shard(path, sa.select(tables.failures))):
+        wanted = _wanted(connection, tables, shard, [row["UUID"] for row in rows], keep=False)
+        _replace(connection, tables.embeddings, [], wanted)
+        _replace(connection, tables.images, [], wanted)
+        _replace(connection, tables.failures, [row for row in rows if row["UUID"] in wanted], wanted)
     return n_merged
 
 

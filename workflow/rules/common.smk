@@ -20,7 +20,7 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
-from crossfilter_inference import encoders, state, umap_model
+from crossfilter_inference import encoders, run, state, umap_model
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest
@@ -112,17 +112,17 @@ localrules:
 
 onstart:
     try:
-        state.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
+        run.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
     except InputError as error:
         sys.exit(f"{error}")
-    state.pass_on_sigterm()
+    run.pass_on_sigterm()
 
 
 onsuccess:
-    for line in state.closing_lines(DATABASE, STATE, with_map=config["reproject_umap_embeddings"]):
+    for line in run.closing_lines(DATABASE, STATE, with_map=config["reproject_umap_embeddings"]):
         logger.info(line)
 
 
 onerror:
-    for line in state.last_errors(STATE, STARTED):
+    for line in run.last_errors(STATE, STARTED):
         logger.error(line)

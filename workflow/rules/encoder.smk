@@ -13,7 +13,7 @@ rule resolve_encoder:
     input:
         files=ENCODER_FILES,
     output:
-        encoder="<results>/encoder.json",
+        encoder=update("<results>/encoder.json"),
         stamp=ENCODER_STAMP,
     log:
         "<logs>/resolve_encoder/resolve_encoder.log",

@@ -1,0 +1,63 @@
+import multiprocessing
+import os
+
+from crossfilter_inference import run
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.plan import Plan
+
+NO_PLAN = Plan([], [], [])
+
+
+def start(database, folder, known, queue):
+    try:
+        run.start_run(database, folder, known, NO_PLAN)
+        queue.put("started")
+    except InputError as error:
+        queue.put(str(error))
+
+
+def start_elsewhere(*arguments):
+    """Start a run in a process of its own, which ends at once."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=start, args=(*arguments, queue))
+    process.start()
+    answer = queue.get(timeout=30)
+    process.join()
+    return answer
+
+
+def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
+    database, folder = str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T")
+    assert start_elsewhere(database, folder, []) == "started"
+    run.start_run(database, folder, [], NO_PLAN)
+    assert "another run is at work on" in start_elsewhere(database, folder, [])
+    run._held.pop().close()
+    assert start_elsewhere(database, folder, []) == "started"
+
+
+def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
+    (tmp_path / "x" / "T" / "shards").mkdir(parents=True)
+    (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
+    answer = start_elsewhere(str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T"), [])
+    assert "ended while this one was planned; start it again" in answer
+
+
+def test_parts_of_killed_jobs_are_removed(tmp_path):
+    folder = tmp_path / "x" / "T"
+    (folder / "embeddings").mkdir(parents=True)
+    for name in (".000001.sqlite.abc.part", ".000001.sqlite.abc.part-journal", "000002.sqlite"):
+        (folder / "embeddings" / name).touch()
+    assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), []) == "started"
+    assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
+
+
+def test_the_errors_of_this_run_are_collected(tmp_path):
+    logs = tmp_path / "logs" / "fit_umap"
+    logs.mkdir(parents=True)
+    (logs / "old.log").write_text("error: long ago\n")
+    os.utime(logs / "old.log", (1, 1))
+    (logs / "new.log").write_text("working\nerror: n_neighbors: too many\n")
+    (logs / "good.log").write_text("error: overcome\nmap: fitted\n")
+    (logs / "empty.log").touch()
+    assert run.last_errors(str(tmp_path), since=100) == ["error: n_neighbors: too many"]
