@@ -51,11 +51,12 @@ def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collectio
     configured = collection.config()
     collection.configure(encoders=first)
     assert collection.dry_run() == {}, "a refused encoder leaves everything as it was"
-    collection.add_photos(1)
+    photos = collection.folder / "photos"
+    shutil.copy(next(photos.iterdir()), photos / "00000000-0000-4000-8000-000000000000.jpg")
     assert collection.dry_run() == NEW_PHOTOS
     collection.configure(encoders=configured["encoders"], missing_images="delete")
     collection.run()
-    assert collection.embeddings().keys() == {path.stem for path in (collection.folder / "photos").iterdir()}
+    assert collection.embeddings().keys() == {path.stem for path in photos.iterdir()}
     assert collection.dry_run() == {}
 
 
