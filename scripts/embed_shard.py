@@ -18,14 +18,16 @@ def main(arguments: argparse.Namespace) -> str:
         arguments.encoder,
         arguments.output,
         database=None if arguments.recompute == "yes" else arguments.database,
-        batch_size=arguments.batch_size,
+        batch_size=None if arguments.batch_size == "auto" else int(arguments.batch_size),
         n_threads=arguments.threads,
+        device=arguments.device,
     )
     return (
-        f"embedded {counts.n_computed} photos, copied {counts.n_copied}, failed {counts.n_failed}: "
-        f"{counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.encoding:.1f} s in the encoder "
-        f"({counts.device}), {counts.waiting:.1f} s waiting for images; {counts.decoding:.1f} s decoding in "
-        f"{arguments.threads} threads, {counts.writing:.1f} s writing"
+        f"embedded {counts.n_computed} photos, copied {counts.n_copied}, adopted {counts.n_adopted}, failed "
+        f"{counts.n_failed}: {counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.loading:.1f} s "
+        f"loading the encoder ({counts.device}), {counts.encoding:.1f} s in it, {counts.waiting:.1f} s waiting for "
+        f"images; beside it {counts.decoding:.1f} s decoding ({arguments.threads} at once) and {counts.writing:.1f} s "
+        "writing"
     )
 
 
@@ -35,9 +37,10 @@ if __name__ == "__main__":
     options.add_argument("--plan", required=True, help="plan.tsv, which knows where the images are now")
     options.add_argument("--encoder", required=True, help="encoder.json")
     options.add_argument("--output", required=True, help="shard database to write")
-    options.add_argument("--database", help="database whose rows of the same content are copied")
+    options.add_argument("--database", help="database whose rows of the same content are copied, others adopted")
     options.add_argument("--recompute", choices=["yes", "no"], default="no", help="yes: copy nothing (%(default)s)")
-    options.add_argument("--batch_size", type=int, default=10, help="photos per call of the encoder (%(default)s)")
-    options.add_argument("--threads", type=int, default=1, help="threads that decode (%(default)s)")
+    options.add_argument("--batch_size", default="auto", help="photos per call of the encoder (%(default)s)")
+    options.add_argument("--threads", type=int, default=1, help="cores to use (%(default)s)")
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
     _command.add_log(options)
     _command.run(main, options)

@@ -1,7 +1,7 @@
 r"""Merge the shard databases into the database, in one transaction.
 
 Example:
-    python scripts/store_embeddings.py --type EFFICIENTNET_LITE0 --manifest manifest.tsv --database photos.sqlite \
+    python scripts/store_embeddings.py --encoder encoder.json --manifest manifest.tsv --database photos.sqlite \
         --shards shards --embeddings embeddings --receipt embeddings.json
 """
 
@@ -14,7 +14,7 @@ from crossfilter_inference.store import store_embeddings
 
 def main(arguments: argparse.Namespace) -> str:
     stored = store_embeddings(
-        arguments.type,
+        arguments.encoder,
         arguments.manifest,
         arguments.database,
         arguments.shards,
@@ -27,13 +27,13 @@ def main(arguments: argparse.Namespace) -> str:
         write_stamp(arguments.stamp)
     return (
         f"{arguments.database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "
-        f"{stored.n_embeddings} embeddings of {arguments.type}; failures: {stored.n_failures}"
+        f"{stored.n_embeddings} embeddings; failures: {stored.n_failures}"
     )
 
 
 if __name__ == "__main__":
     options = _command.parser(__doc__)
-    options.add_argument("--type", required=True, help="embedding type")
+    options.add_argument("--encoder", required=True, help="encoder.json")
     options.add_argument("--manifest", required=True, help="manifest.tsv")
     options.add_argument("--database", required=True, help="database to bring up to date")
     options.add_argument("--shards", required=True, help="folder of the shard lists")

@@ -20,13 +20,12 @@ def resolve(settings: dict) -> dict:
         "model": settings["model"],
         "weights_sha256": settings["model"],
         "preprocessing": PREPROCESSING.to_json(),
-        "dtype": "float32",
         "dimension": 48,
         "versions": {},
     }
 
 
-def load(provenance: dict) -> "ColourEncoder":
+def load(provenance: dict, device: str, n_threads: int) -> "ColourEncoder":
     return ColourEncoder(provenance)
 
 

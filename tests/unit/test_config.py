@@ -16,7 +16,7 @@ def check(**config):
 def test_defaults_are_the_originals():
     config = check()
     assert config["embedding_type"] == "SIGLIP2"
-    assert config["batch_size"] == 10
+    assert config["batch_size"] == "auto"
     assert config["recompute_existing_embeddings"] is False
     assert config["reproject_umap_embeddings"] is True
     assert config["umap"] == {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
@@ -75,8 +75,8 @@ def test_one_folder_and_several_are_a_list():
         ({"umap": {"mindist": 0.5}}, "umap.mindist: unknown key (value 0.5); did you mean min_dist?; the keys are n_"),
         ({"zzz": None}, "zzz: unknown key (value null); the keys are "),
         ({"batch_size": 0}, "batch_size: 0 is out of bounds; it must be from 1 to 4096"),
-        ({"batch_size": "ten"}, 'batch_size: "ten" is not a whole number'),
-        ({"batch_size": 1.5}, "batch_size: 1.5 is not a whole number"),
+        ({"batch_size": "ten"}, 'batch_size: "ten" is not allowed; it must be a whole number or auto'),
+        ({"batch_size": 1.5}, "batch_size: 1.5 is not a whole number or auto"),
         ({"umap": {"n_neighbors": 1}}, "umap.n_neighbors: 1 is out of bounds; it must be from 2 to 1000"),
         ({"umap": {"min_dist": -0.1}}, "umap.min_dist: -0.1 is out of bounds; it must be from 0 to 1"),
         ({"umap": 3}, "umap: 3 is not a section of keys"),

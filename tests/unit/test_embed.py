@@ -8,7 +8,7 @@ import pytest
 from conftest import COLOUR_ENCODER, DEMO
 from sqlalchemy import text
 
-from crossfilter_inference import embed
+from crossfilter_inference import decode, embed
 from crossfilter_inference.database import Tables, reading
 from crossfilter_inference.encoders import resolve_encoder
 from crossfilter_inference.errors import InputError
@@ -61,8 +61,8 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
     shapes = []
     load = embed.load_encoder
 
-    def watched(provenance):
-        encoder = load(provenance)
+    def watched(*arguments):
+        encoder = load(*arguments)
         encode = encoder.encode_images
         encoder.encode_images = lambda images: shapes.append(images.shape) or encode(images)
         return encoder
@@ -83,8 +83,8 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
 def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch, spoil, message):
     load = embed.load_encoder
 
-    def spoilt(provenance):
-        encoder = load(provenance)
+    def spoilt(*arguments):
+        encoder = load(*arguments)
         encode = encoder.encode_images
         encoder.encode_images = lambda images: spoil(encode(images))
         return encoder
@@ -111,11 +111,11 @@ def test_a_failing_part_ends_the_job_and_leaves_no_shard(shard, monkeypatch, whe
 
 def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
     decoded, ahead = [], []
-    decode, load = embed._decode, embed.load_encoder
-    monkeypatch.setattr(embed, "_decode", lambda *arguments: decoded.append(1) or decode(*arguments))
+    decode_image, load = decode.decode_image, embed.load_encoder
+    monkeypatch.setattr(decode, "decode_image", lambda *arguments: decoded.append(1) or decode_image(*arguments))
 
-    def watched(provenance):
-        encoder = load(provenance)
+    def watched(*arguments):
+        encoder = load(*arguments)
         encode, n_encoded = encoder.encode_images, [0]
 
         def encode_images(images):
@@ -141,8 +141,8 @@ def test_the_shard_says_what_made_it(shard):
 def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
     load = embed.load_encoder
 
-    def slow(provenance):
-        encoder = load(provenance)
+    def slow(*arguments):
+        encoder = load(*arguments)
         encode = encoder.encode_images
         encoder.encode_images = lambda images: time.sleep(0.1) or encode(images)
         return encoder
@@ -158,12 +158,12 @@ def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
     assert provenance["timing_device"] == "cpu"
 
 
-@pytest.mark.parametrize(("slow_stage", "n_warnings"), [("_decode", 1), ("none", 0)])
+@pytest.mark.parametrize(("slow_stage", "n_warnings"), [("decoding", 1), ("none", 0)])
 def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, slow_stage, n_warnings):
-    load, decode = embed.load_encoder, embed._decode
+    load, decode_image = embed.load_encoder, decode.decode_image
 
-    def on_a_gpu(provenance):
-        encoder = load(provenance)
+    def on_a_gpu(*arguments):
+        encoder = load(*arguments)
         encoder.device = "cuda"
         if slow_stage == "none":
             encode = encoder.encode_images
@@ -171,8 +171,8 @@ def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, s
         return encoder
 
     monkeypatch.setattr(embed, "load_encoder", on_a_gpu)
-    if slow_stage == "_decode":
-        monkeypatch.setattr(embed, "_decode", lambda *arguments: time.sleep(0.02) or decode(*arguments))
+    if slow_stage == "decoding":
+        monkeypatch.setattr(decode, "decode_image", lambda *arguments: time.sleep(0.02) or decode_image(*arguments))
     shard()
     assert len([line for line in caplog.messages if "the cuda waited for decoding" in line]) == n_warnings
 

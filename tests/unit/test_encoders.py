@@ -4,6 +4,7 @@ import torch
 from conftest import COLOUR_ENCODER, DEMO
 
 from crossfilter_inference import encoders
+from crossfilter_inference.encoders import devices
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.images import load_image
 
@@ -51,14 +52,12 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(li
 
 
 def test_a_gpu_that_is_there_and_not_used_is_reported(tmp_path, monkeypatch, caplog):
-    from crossfilter_inference.encoders import torch_encoder
-
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("the GPU of this machine is used")
     (tmp_path / "gpu").touch()
     for gpus, n_warnings in (((tmp_path / "none",), 0), ((tmp_path / "gpu",), 1)):
-        monkeypatch.setattr(torch_encoder, "GPUS", gpus)
-        torch_encoder._device()
+        monkeypatch.setattr(devices, "GPUS", gpus)
+        devices.choose_device("auto")
         assert len([line for line in caplog.messages if "has a GPU, but PyTorch" in line]) == n_warnings
 
 
@@ -83,7 +82,6 @@ def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     settings = {"backend": str(own), "model": "a"}
-    assert str(own) in encoders.local_files("A", settings)
     before = encoders.provenance_digest(encoders.resolve_encoder("A", settings))
     own.write_text(own.read_text() + "# changed\n")
     assert encoders.provenance_digest(encoders.resolve_encoder("A", settings)) != before
@@ -91,7 +89,7 @@ def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
 
 def test_a_missing_file_of_ones_own_is_named():
     with pytest.raises(InputError, match=r"encoders\.A\.backend: no file 'nowhere\.py'"):
-        encoders.local_files("A", {"backend": "nowhere.py", "model": "a"})
+        encoders.settings_digest("A", {"backend": "nowhere.py", "model": "a"})
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Store:
 
     def merge(self, database="x.sqlite", **options):
         return store_embeddings(
-            "T",
+            self.path("encoder.json"),
             self.path("manifest.tsv"),
             self.path(database),
             self.path("shards"),
@@ -159,7 +159,9 @@ def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
     before = store.rows()
     store.resolve("another")
     store.embed("000002")
-    with pytest.raises(InputError, match="the shard databases come from different encoders; delete"):
+    with pytest.raises(
+        InputError, match=r"000001\.sqlite' comes from another encoder \(model: model -> another.*\): delete it"
+    ):
         store.merge()
     assert store.rows() == before
 

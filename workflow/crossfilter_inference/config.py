@@ -69,7 +69,7 @@ def _with_defaults(value: object, schema: dict, root: dict) -> object:
 
 def _from_text(text: str, kind: object) -> object:
     """Read a value that the command line gave as text, as in `--config 'umap={n_neighbors: 7}'`."""
-    if kind in ("boolean", "integer", "number"):
+    if {"boolean", "integer", "number"} & {*([kind] if isinstance(kind, str) else kind or [])}:
         value = yaml.safe_load(text)
         return value if isinstance(value, bool | int | float) else text
     return text
@@ -99,8 +99,8 @@ def _describe(error: jsonschema.ValidationError) -> str:
             description = error.schema["properties"][missing]["description"]
             return f"{f'{key}.' if key else ''}{missing}: missing; give it a value ({description})"
         case "type":
-            kinds = [rule] if isinstance(rule, str) else rule
-            return f"{key or 'config'}: {shown} is not {' or '.join(map(_kind, kinds))}{_note(error)}"
+            kinds = error.schema.get("$comment") or " or ".join(map(_kind, [rule] if isinstance(rule, str) else rule))
+            return f"{key or 'config'}: {shown} is not {kinds}{_note(error)}"
         case "enum":
             return f"{key}: {shown} is not allowed; choose {' or '.join(rule)}{_nearest(value, rule)}"
         case "minimum" | "maximum":

@@ -32,8 +32,11 @@ class ImageError(Exception):
     """An image that cannot be embedded: a short `reason`, and the decoder's own words."""
 
     def __init__(self, reason: str, message: str):
-        super().__init__(message)
+        super().__init__(reason, message)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,15 @@ class LoadedImage:
     """What one file gave.
 
     `pixels` is an array of shape (size, size, 3), uint8, RGB; `thumbnail` a JPEG of at most 96 pixels on
-    its long side; `width` and `height` are of the upright image, in pixels; `taken` is EXIF's time as
-    ISO 8601 without a zone, or None.
+    its long side; `width` and `height` are of the upright image, in pixels; `is_turned` tells whether EXIF had it
+    turned to be upright; `taken` is EXIF's time as ISO 8601 without a zone, or None.
     """
 
     pixels: np.ndarray
     thumbnail: bytes
     width: int
     height: int
+    is_turned: bool
     taken: str | None
 
 
@@ -143,6 +147,7 @@ def load_image(data: bytes, preprocessing: Preprocessing) -> LoadedImage:
             thumbnail=_thumbnail(image),
             width=width,
             height=height,
+            is_turned=orientation in _UPRIGHT,
             taken=_taken(exif),
         )
     except Exception as error:

@@ -12,13 +12,14 @@ from .database import recover
 from .errors import InputError
 from .files import read_json, remove_parts
 from .plan import Plan, read_plan, shard_lists, write_plan
+from .provenance import refuse_foreign_shards
 from .state import state_folder
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
 
 
-def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -> None:
+def start_run(database: str, folder: str, embedding_type: str, known_shards: list[str], plan: Plan) -> None:
     """Make ready for the first job: take the lock, clean up after a killed run, write the plan.
 
     The lock is held until this process ends, however it ends.
@@ -28,6 +29,7 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
     database : str
     folder : str
         State folder of the embedding type.
+    embedding_type : str
     known_shards : list of str
         The shards that the plan was made from.
     plan : Plan
@@ -35,7 +37,8 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
     Raises
     ------
     InputError
-        If another run is at work on this database, or was while the plan was made.
+        If another run is at work on this database, or was while the plan was made; if a shard database comes from
+        another encoder.
     """
     root = Path(state_folder(database))
     try:
@@ -59,6 +62,7 @@ def start_run(database: str, folder: str, known_shards: list[str], plan: Plan) -
     if os.path.exists(database):
         recover(database)
     remove_parts(folder)
+    refuse_foreign_shards(folder, embedding_type)
     write_plan(f"{folder}/plan.tsv", plan)
 
 

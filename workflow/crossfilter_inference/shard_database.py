@@ -16,89 +16,50 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, pack_embedding, read_provenance, reading, write_provenance, writing
-from .encoders import provenance_digest, provenance_to_text
+from .database import Tables, pack_embedding, write_provenance, writing
+from .decode import DecodedImage
+from .encoders import provenance_to_text
 from .files import new_part, printable, publish
-from .images import ImageError, LoadedImage
-from .plan import PlannedImage
 
 logger = logging.getLogger(__name__)
 
 _BATCHES_BEHIND = 4  # encoded, waiting for the writer
+_MOST_IMAGES = 100  # in a transaction, of those that are not computed
 
 
 @dataclass
 class Embedded:
     """What became of a shard's images, and where the time went.
 
-    The times are in seconds: `decoding` is the sum over all threads, `waiting` what the encoder waited for it,
-    `encoding` includes loading the encoder, `writing` runs beside the rest, `total` is from start to end.
+    The times are in seconds, from start to end: `loading` the encoder, `encoding` in it, `waiting` of the encoder for
+    images, `total`; and beside these `decoding`, the sum over all workers, and `writing`.
     """
 
     n_computed: int = 0
     n_copied: int = 0
+    n_adopted: int = 0
     n_failed: int = 0
     device: str = "none"
-    decoding: float = 0
-    waiting: float = 0
+    loading: float = 0
     encoding: float = 0
+    waiting: float = 0
+    decoding: float = 0
     writing: float = 0
     total: float = 0
 
     @property
     def images_per_second(self) -> float:
         """Images of every fate per second, from start to end."""
-        return (self.n_computed + self.n_copied + self.n_failed) / self.total if self.total else 0
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """One image on its way to the encoder: its pixels and the digest of its file, or why there are none."""
-
-    image: PlannedImage
-    digest: str = ""
-    loaded: LoadedImage | None = None
-    error: ImageError | None = None
-    seconds: float = 0
-
-
-class KnownRows:
-    """The rows that the database holds already, by the digest of the image file.
-
-    The database is open only while it is asked, so that a long job keeps nobody from writing to it.
-    """
-
-    def __init__(self, database: str | None, provenance: dict):
-        self._database, self._tables = database, Tables(provenance["name"])
-        self._uuids: dict[str, str] = {}
-        if not (database and Path(database).exists()):
-            return
-        with reading(database) as connection:
-            recorded = read_provenance(connection, provenance["name"]).get("encoder_digest")
-            if recorded == provenance_digest(provenance):
-                images = self._tables.images
-                rows = connection.execute(sa.select(images.c.DIGEST, images.c.UUID))
-                self._uuids = dict(rows.tuples().all())
-
-    def find(self, digest: str) -> bytes | None:
-        """Return the packed embedding of the same content, if there is one."""
-        if digest not in self._uuids:
-            return None
-        images, embeddings = self._tables.images, self._tables.embeddings
-        same = (images.c.UUID == self._uuids[digest]) & (images.c.DIGEST == digest)
-        with reading(self._database) as connection:
-            return connection.scalar(
-                sa.select(embeddings.c.EMBEDDING).join(images, images.c.UUID == embeddings.c.UUID).where(same)
-            )
+        return (self.n_computed + self.n_copied + self.n_adopted + self.n_failed) / self.total if self.total else 0
 
 
 class ShardWriter:
     """Write a shard database behind the encoder, one transaction per batch; it appears when all is in it."""
 
-    def __init__(self, output: str, provenance: dict, batch_size: int):
+    def __init__(self, output: str, provenance: dict):
         self.counts = Embedded()
         self._start = time.perf_counter()
-        self._output, self._provenance, self._batch_size = Path(output), provenance, batch_size
+        self._output, self._provenance = Path(output), provenance
         self._tables = Tables(provenance["name"])
         self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
         self._n_waiting = 0
@@ -112,10 +73,10 @@ class ShardWriter:
                 *(tables.embeddings, tables.images, tables.failures, tables.thumbnails, tables.provenance),
             )
 
-    def add(self, item: DecodedImage, blob: bytes, *, copied: bool = False) -> None:
-        """Take one embedded image."""
+    def add(self, item: DecodedImage, embedding: np.ndarray, *, n_copied: int = 0, n_adopted: int = 0) -> None:
+        """Take one embedded image; it counts as computed unless it was copied or adopted."""
         image, loaded = item.image, item.loaded
-        self._add(self._tables.embeddings, {"UUID": image.uuid, "EMBEDDING": blob})
+        self._add(self._tables.embeddings, {"UUID": image.uuid, "EMBEDDING": pack_embedding(embedding)})
         self._add(self._tables.thumbnails, {"UUID": image.uuid, "JPEG": loaded.thumbnail})
         self._add(
             self._tables.images,
@@ -131,14 +92,10 @@ class ShardWriter:
                 "SHARD": image.shard,
             },
         )
-        self.counts.n_copied += copied
-        self.counts.n_computed += not copied
+        self.counts.n_copied += n_copied
+        self.counts.n_adopted += n_adopted
+        self.counts.n_computed += not (n_copied or n_adopted)
         self._end_image()
-
-    def add_all(self, batch: list[DecodedImage], embeddings: np.ndarray) -> None:
-        """Take a batch of embedded images."""
-        for item, embedding in zip(batch, embeddings, strict=True):
-            self.add(item, pack_embedding(embedding))
 
     def add_failure(self, item: DecodedImage) -> None:
         """Take an image that could not be embedded."""
@@ -157,19 +114,20 @@ class ShardWriter:
         self.counts.n_failed += 1
         self._end_image()
 
+    def flush(self) -> None:
+        """Have written what has come, behind the caller, in one transaction."""
+        rows, self._rows, self._n_waiting = self._rows, {}, 0
+        self._written.append(self._pool.submit(self._write, rows))
+        while len(self._written) > _BATCHES_BEHIND:
+            self._written.popleft().result()
+
     def _add(self, table: sa.Table, row: dict[str, Any]) -> None:
         self._rows.setdefault(table, []).append(row)
 
     def _end_image(self) -> None:
         self._n_waiting += 1
-        if self._n_waiting >= self._batch_size:
-            self._flush()
-
-    def _flush(self) -> None:
-        rows, self._rows, self._n_waiting = self._rows, {}, 0
-        self._written.append(self._pool.submit(self._write, rows))
-        while len(self._written) > _BATCHES_BEHIND:
-            self._written.popleft().result()
+        if self._n_waiting == _MOST_IMAGES:
+            self.flush()
 
     def _write(self, rows: dict[sa.Table, list[dict[str, Any]]]) -> None:
         start = time.perf_counter()
@@ -179,7 +137,7 @@ class ShardWriter:
         self.counts.writing += time.perf_counter() - start
 
     def _finish(self) -> None:
-        self._flush()
+        self.flush()
         while self._written:
             self._written.popleft().result()
         self.counts.total = time.perf_counter() - self._start

@@ -17,14 +17,15 @@ from .database import (
     read_provenance,
     read_shard,
     read_shard_provenance,
-    with_prefix,
+    recorded_encoder,
+    unknown_rows,
     write_provenance,
     writing,
 )
-from .errors import InputError
+from .encoders import provenance_digest, provenance_to_text
 from .files import printable, read_json, read_tsv, write_json
 from .plan import MANIFEST_COLUMNS, shard_lists
-from .provenance import describe_mixture
+from .provenance import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
 from .umap_model import MAP_COLUMNS
 
 _CHUNK = 1000
@@ -53,7 +54,7 @@ class Stored:
 
 
 def store_embeddings(
-    embedding_type: str,
+    encoder_json: str,
     manifest: str,
     database: str,
     shards_folder: str,
@@ -67,8 +68,7 @@ def store_embeddings(
 
     Parameters
     ----------
-    embedding_type : str
-    manifest, database, receipt : str
+    encoder_json, manifest, database, receipt : str
         Paths; the receipt is written last.
     shards_folder, embeddings_folder : str
         Where the shard lists and the shard databases are.
@@ -82,16 +82,15 @@ def store_embeddings(
     InputError
         If rows of another encoder would stay beside the new ones. The database is as it was.
     """
+    encoder = read_json(encoder_json)
+    embedding_type = encoder["name"]
     tables = Tables(embedding_type)
     shards = {path.stem: f"{embeddings_folder}/{path.stem}.sqlite" for path in shard_lists(shards_folder)}
     provenances = {shard: read_shard_provenance(path, embedding_type) for shard, path in shards.items()}
-    encoders = {provenance["encoder_digest"] for provenance in provenances.values()}
-    if len(encoders) > 1:
-        raise InputError(
-            f"{embedding_type}: the shard databases come from different encoders; delete "
-            f"{embeddings_folder!r} to have all of them embedded again"
-        )
+    for shard, provenance in provenances.items():
+        check_shard(shards[shard], provenance, encoder)
     digests = {shard: provenance["shard_digest"] for shard, provenance in provenances.items()}
+    n_adopted = sum(int(provenance.get("timing_n_adopted", 0)) for provenance in provenances.values())
     Path(database).parent.mkdir(parents=True, exist_ok=True)
     with writing(database) as connection:
         tables.create(
@@ -108,11 +107,10 @@ def store_embeddings(
         connection.execute(
             sa.insert(tables.shards), [{"SHARD": shard, "DIGEST": value} for shard, value in digests.items()]
         )
-        encoder = with_prefix("encoder_", next(iter(provenances.values())))
-        _refuse_mixture(connection, tables, read_provenance(connection, embedding_type), encoder)
+        _refuse_mixture(connection, tables, encoder, n_adopted)
         stored.n_embeddings, digest = _digest_embeddings(connection, tables)
         stored.n_failures = connection.scalar(sa.select(sa.func.count()).select_from(tables.failures))
-        write_provenance(connection, embedding_type, "encoder_", encoder)
+        write_provenance(connection, embedding_type, "encoder_", provenance_to_text(encoder))
         write_provenance(connection, embedding_type, "embeddings_", {"digest": digest})
     counts = {"n_embeddings": stored.n_embeddings, "n_failures": stored.n_failures}
     write_json(receipt, {"generation": generation, "digest": digest, **counts})
@@ -255,15 +253,17 @@ def _follow_moves(connection: Connection, tables: Tables) -> None:
         connection.execute(sa.update(table).values(PATH=_manifest.c.PATH).where(moved))
 
 
-def _refuse_mixture(connection: Connection, tables: Tables, before: dict[str, str], after: dict[str, str]) -> None:
-    if before.get("encoder_digest") in (None, after["digest"]):
-        return
-    table = tables.embeddings
-    n_stay = connection.scalar(
-        sa.select(sa.func.count()).select_from(table).where(table.c.UUID.not_in(sa.select(_manifest.c.UUID)))
-    )
-    if n_stay:
-        raise InputError(describe_mixture(table.name, n_stay, with_prefix("encoder_", before), after))
+def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict, n_adopted: int) -> None:
+    """Look at the rows that stay of photos that have gone, whatever brought this about."""
+    name = encoder["name"]
+    gone = set(connection.scalars(sa.select(tables.embeddings.c.UUID)))
+    gone -= set(connection.scalars(sa.select(_manifest.c.UUID)))
+    recorded = recorded_encoder(connection, name)
+    if "digest" not in recorded:
+        if not n_adopted and (unknown := gone & unknown_rows(connection, name)):
+            raise gone_rows_of_unknown_origin(name, len(unknown), "no photo was left to check them by")
+    elif gone and recorded["digest"] != provenance_digest(encoder):
+        raise gone_rows_of_another_encoder(name, len(gone), recorded, provenance_to_text(encoder))
 
 
 def _digest_embeddings(connection: Connection, tables: Tables) -> tuple[int, str]:

@@ -80,7 +80,7 @@ try:
     SHARDS = sorted({*OLD_SHARDS, *PLAN.new_shards})
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
-    ENCODER_FILES = encoders.local_files(TYPE, ENCODER)
+    ENCODER_DIGEST = encoders.settings_digest(TYPE, ENCODER)
 except InputError as error:
     sys.exit(f"{error}")
 
@@ -92,7 +92,7 @@ pathvars:
 
 
 MANIFEST_STAMP = f"<results>/settings/manifest-{PLAN.digest()}"
-ENCODER_STAMP = f"<results>/settings/encoder-{encoders.settings_digest(ENCODER)}"
+ENCODER_STAMP = f"<results>/settings/encoder-{ENCODER_DIGEST}"
 STORE_STAMP = f"<results>/settings/store-{digest([config['missing_images'], STORE_GENERATION])}"
 UMAP_STAMP = f"<results>/settings/umap-{umap_model.settings_digest(config['umap'])}"
 MAP_STAMP = f"<results>/settings/map-{MAP_GENERATION}"
@@ -112,7 +112,7 @@ localrules:
 
 onstart:
     try:
-        run.start_run(DATABASE, STATE, sorted(OLD_SHARDS), PLAN)
+        run.start_run(DATABASE, STATE, TYPE, sorted(OLD_SHARDS), PLAN)
     except InputError as error:
         sys.exit(f"{error}")
     run.pass_on_sigterm()

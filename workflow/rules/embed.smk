@@ -19,12 +19,13 @@ rule embed_shard:
         "<benchmarks>/embed_shard/{shard}.tsv"
     conda:
         "../../envs/embed.yaml"
-    # One encoder with all cores is as fast as several that share them, and needs its memory once.
+    # One job with all cores is as fast as several that share them, and needs the memory of the encoder once.
     threads: workflow.cores
     resources:
         scripts=SCRIPTS,
         state=STATE,
         batch_size=config["batch_size"],
+        device=config["device"],
         database=DATABASE,
         recompute="yes" if config["recompute_existing_embeddings"] else "no",
     message:
@@ -33,4 +34,4 @@ rule embed_shard:
         "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
         " --output {output.database:q} --database {resources.database:q} --recompute {resources.recompute}"
-        " --batch_size {resources.batch_size} --threads {threads} --log {log:q}"
+        " --batch_size {resources.batch_size} --threads {threads} --device {resources.device} --log {log:q}"

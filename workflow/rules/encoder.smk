@@ -10,8 +10,6 @@ An encoder that would put its embeddings beside those of another one is refused 
 
 rule resolve_encoder:
     """Resolve the encoder to a commit, digests and preprocessing, and fetch its weights."""
-    input:
-        files=ENCODER_FILES,
     output:
         encoder=update("<results>/encoder.json"),
         stamp=ENCODER_STAMP,
@@ -26,6 +24,8 @@ rule resolve_encoder:
         state=STATE,
         database=DATABASE,
         missing_images=config["missing_images"],
+        recompute="yes" if config["recompute_existing_embeddings"] else "no",
+        device=config["device"],
     params:
         name=TYPE,
         settings=json.dumps(ENCODER, sort_keys=True),
@@ -35,5 +35,5 @@ rule resolve_encoder:
         "python {resources.scripts:q}/resolve_encoder.py"
         " --name {params.name} --settings {params.settings:q}"
         " --database {resources.database:q} --plan {resources.state:q}/plan.tsv"
-        " --missing_images {resources.missing_images}"
+        " --missing_images {resources.missing_images} --recompute {resources.recompute} --device {resources.device}"
         " --output {output.encoder:q} --stamp {output.stamp:q} --log {log:q}"

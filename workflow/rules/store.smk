@@ -1,7 +1,7 @@
 """
 Merge the shards into the database. The only writers of the database are the rules store_embeddings and store_map.
 
-NEEDS: <results>/manifest.tsv and every shard database
+NEEDS: <results>/encoder.json, <results>/manifest.tsv and every shard database
 MAKES: the database, and the receipt <results>/embeddings.json
 
 The database is an output only while it is missing: it is written by several rules and several embedding types, and
@@ -12,6 +12,7 @@ its transaction, not Snakemake, takes back what a failed job did.
 rule store_embeddings:
     """Merge the shard databases into the database, in one transaction."""
     input:
+        encoder="<results>/encoder.json",
         manifest="<results>/manifest.tsv",
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
     output:
@@ -29,14 +30,13 @@ rule store_embeddings:
         state=STATE,
         database=DATABASE,
     params:
-        type=TYPE,
         missing_images=config["missing_images"],
         generation=STORE_GENERATION,
     message:
         "merge the shards into {resources.database}"
     shell:
         "python {resources.scripts:q}/store_embeddings.py"
-        " --type {params.type} --manifest {input.manifest:q}"
+        " --encoder {input.encoder:q} --manifest {input.manifest:q}"
         " --shards {resources.state:q}/shards --embeddings {resources.state:q}/embeddings"
         " --database {resources.database:q} --missing_images {params.missing_images}"
         " --generation {params.generation} --receipt {output.receipt:q} --stamp {output.stamp:q} --log {log:q}"

@@ -4,9 +4,11 @@ A backend is a module with two functions:
 
     resolve(settings) -> dict       what the encoder is, with everything that changes its numbers (RESOLVED_KEYS at
                                     least); the only one that may use the network
-    load(provenance) -> Encoder     the encoder itself, offline, from what resolve said
+    load(provenance, device, n_threads) -> Encoder
+                                    the encoder itself, offline, from what resolve said
 
-`backend: path/to/file.py` in the configuration brings a backend of one's own; `docs/encoders.md` shows one.
+One that understands texts has a third, `load_text(provenance) -> TextEncoder`. `backend: path/to/file.py` in the
+configuration brings a backend of one's own; `docs/encoders.md` shows one.
 """
 
 import hashlib
@@ -24,6 +26,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import digest, file_sha256
 from ..images import Preprocessing
+from . import devices
 
 # Raised when the bytes of an embedding would change for the same image and the same encoder.
 EMBED_VERSION = 1
@@ -31,13 +34,15 @@ EMBED_VERSION = 1
 # What a checkpoint is made of; *.model is a tokenizer's.
 CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
 # What every backend's resolve() must tell.
-RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dtype", "dimension", "versions")
+RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versions")
 
 
 class Encoder(Protocol):
     """Images in, embeddings out.
 
-    `provenance` is what `resolve_encoder` wrote; `preprocessing` says how the images must come.
+    `provenance` is what `resolve_encoder` wrote; `preprocessing` says how the images must come. Three more
+    attributes may be there: `device` (what it runs on), `batch_size` (images per call where the configuration leaves
+    the choice to the encoder) and `n_streams` (calls that may run at once, in threads).
     """
 
     provenance: dict
@@ -53,13 +58,42 @@ class Encoder(Protocol):
         Returns
         -------
         array of shape (n_images, n_dims), float32, rows of length 1
+
+        Raises
+        ------
+        MemoryError
+            If the memory of the device is too small for so many images; it is then called with fewer.
         """
         ...
 
 
-def settings_digest(settings: dict) -> str:
-    """Digest what makes it necessary to resolve the encoder again: 16 hexadecimal digits."""
-    return digest({**settings, "embed_version": EMBED_VERSION})
+class TextEncoder(Protocol):
+    """Texts in, embeddings out, to be compared with those of images."""
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """Embed texts.
+
+        Returns
+        -------
+        array of shape (n_texts, n_dims), float32, rows of length 1
+        """
+        ...
+
+
+def settings_digest(name: str, settings: dict) -> str:
+    """Digest what makes it necessary to resolve the encoder again: 16 hexadecimal digits.
+
+    Of its local files, it is size and time stamp: a checkpoint put in the place of another may be the older one, and
+    so would not be noticed as a newer file.
+
+    Raises
+    ------
+    InputError
+        If its backend is a Python file that is not there.
+    """
+    stats = [(path.name, path.stat()) for path in _local_files(name, settings)]
+    identities = [(file, found.st_size, found.st_mtime_ns) for file, found in stats]
+    return digest([settings, identities, EMBED_VERSION])
 
 
 def provenance_digest(provenance: dict) -> str:
@@ -71,26 +105,7 @@ def provenance_digest(provenance: dict) -> str:
     return digest({key: value for key, value in provenance.items() if key not in names})
 
 
-def local_files(name: str, settings: dict) -> list[str]:
-    """List the local files that an encoder is made from, without importing its backend.
-
-    Raises
-    ------
-    InputError
-        If its backend is a Python file that is not there.
-    """
-    files = [settings["backend"]] if settings["backend"].endswith(".py") else []
-    if files and not os.path.isfile(files[0]):
-        raise InputError(f"encoders.{name}.backend: no file {files[0]!r}; give the path of a Python file")
-    return files + checkpoint_files(settings.get("model", ""))
-
-
-def checkpoint_files(model: str) -> list[str]:
-    """List the files of a checkpoint in a local folder; none for a name on the hub."""
-    return sorted(str(path) for pattern in CHECKPOINT_PATTERNS for path in Path(model).glob(pattern) if model)
-
-
-def resolve_encoder(name: str, settings: dict) -> dict:
+def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dict | None = None) -> dict:
     """Find out what an encoder is.
 
     Parameters
@@ -99,6 +114,9 @@ def resolve_encoder(name: str, settings: dict) -> dict:
         The embedding type.
     settings : dict
         Its entry under `encoders:`.
+    device : {"auto", "cpu", "cuda", "mps"}
+    before : dict, optional
+        What was found the last time: `dtype: auto` stays what it was, also when the computer is another one.
 
     Returns
     -------
@@ -110,7 +128,12 @@ def resolve_encoder(name: str, settings: dict) -> dict:
     InputError
         If the model cannot be had.
     """
+    settings = {"dtype": "auto", "runtime": "torch", **settings}
+    if settings["dtype"] == "auto" and before and before.items() >= {**settings, "dtype": before["dtype"]}.items():
+        settings["dtype"] = before["dtype"]
     try:
+        devices.check_runtime(settings["runtime"], device)
+        settings["dtype"] = devices.choose_dtype(settings["dtype"], device)
         resolved = {"name": name, **settings, **_backend(settings["backend"]).resolve(settings)}
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
@@ -133,9 +156,40 @@ def provenance_to_text(provenance: dict) -> dict[str, str]:
     return {**values, "digest": provenance_digest(provenance)}
 
 
-def load_encoder(provenance: dict) -> Encoder:
-    """Load the encoder that `resolve_encoder` found. Uses no network."""
-    return _backend(provenance["backend"]).load(provenance)
+def load_encoder(provenance: dict, device: str = "auto", n_threads: int = 1) -> Encoder:
+    """Load the encoder that `resolve_encoder` found. Uses no network.
+
+    Raises
+    ------
+    InputError
+        If it is no longer the one that was found, or the device cannot be had.
+    """
+    backend = provenance["backend"]
+    if backend.endswith(".py") and file_sha256(backend) != provenance["backend_sha256"]:
+        raise changed(provenance["name"], "backend", backend)
+    return _backend(backend).load(provenance, device, n_threads)
+
+
+def load_text_encoder(provenance: dict) -> TextEncoder:
+    """Load the text side of the encoder that `resolve_encoder` found. Uses no network.
+
+    Raises
+    ------
+    InputError
+        If the encoder has none.
+    """
+    backend = _backend(provenance["backend"])
+    if not hasattr(backend, "load_text"):
+        raise InputError(f"{provenance['name']} does not understand texts; the encoders of the backend siglip do")
+    return backend.load_text(provenance)
+
+
+def changed(name: str, key: str, path: str) -> InputError:
+    """Say that what an encoder is made of has changed since it was resolved."""
+    return InputError(
+        f"encoders.{name}.{key}: {path!r} is no longer what encoder.json describes; run the same command again, which "
+        "embeds every photo with what is there now, or put the old one back"
+    )
 
 
 def files_sha256(paths: list[Path]) -> str:
@@ -147,6 +201,17 @@ def files_sha256(paths: list[Path]) -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of packages."""
     return {package: version(package) for package in packages}
+
+
+def _local_files(name: str, settings: dict) -> list[Path]:
+    """List the local files that an encoder is made from, without importing its backend; none for a name on the hub."""
+    backend, model = settings["backend"], settings.get("model")
+    if backend.endswith(".py") and not os.path.isfile(backend):
+        raise InputError(f"encoders.{name}.backend: no file {backend!r}; give the path of a Python file")
+    files = [Path(backend)] if backend.endswith(".py") else []
+    for pattern in CHECKPOINT_PATTERNS if model else ():
+        files += sorted(path for path in Path(model).glob(pattern) if path.is_file())
+    return files
 
 
 def _backend(name: str) -> ModuleType:

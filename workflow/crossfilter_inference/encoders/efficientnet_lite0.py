@@ -46,17 +46,16 @@ def resolve(settings: dict) -> dict:
         "model": f"{PACKAGE} {packages[PACKAGE]}",
         "weights_sha256": files_sha256([_weights()]),
         "preprocessing": PREPROCESSING.to_json(),
-        "dtype": "float32",
         "dimension": N_DIMS,
         "versions": packages,
     }
 
 
-def load(provenance: dict) -> TorchEncoder:
+def load(provenance: dict, device: str, n_threads: int) -> TorchEncoder:
     """Load the network with its weights."""
     network = EfficientNetLite0()
     network.load_state_dict(torch.load(_weights(), map_location="cpu", weights_only=True), strict=True)
-    return TorchEncoder(network, provenance)
+    return TorchEncoder(network, provenance, device, n_threads)
 
 
 class EfficientNetLite0(nn.Module):

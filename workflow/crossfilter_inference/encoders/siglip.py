@@ -1,7 +1,8 @@
 """SigLIP and SigLIP2 checkpoints, by hub name and revision or by local folder, through transformers.
 
 Checkpoints of model type `siglip` (also the fixed-size ones of SigLIP2) take square images; those of type
-`siglip2` (NaFlex) take patches, and are given the largest square that fits their number of patches.
+`siglip2` (NaFlex) take patches, and are given the largest square that fits their number of patches. Texts go
+through the checkpoint's other tower into the same space.
 
 References
 ----------
@@ -12,15 +13,19 @@ Understanding, Localization, and Dense Features", arXiv:2502.14786, 2025.
 
 import math
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..errors import InputError
 from ..images import Preprocessing
-from . import CHECKPOINT_PATTERNS, files_sha256, versions
+from . import CHECKPOINT_PATTERNS, changed, files_sha256, versions
 from .torch_encoder import TorchEncoder
 
 _MODEL_TYPES = ("siglip", "siglip2")
@@ -30,8 +35,7 @@ def resolve(settings: dict) -> dict:
     """Find the checkpoint, fetch it if it is not here yet, and read its preprocessing."""
     transformers = _transformers()
     folder = _fetch(settings["model"], settings["revision"])
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise InputError(f"model: {str(folder)!r} holds no checkpoint (config.json and *.safetensors)")
     config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _MODEL_TYPES:
@@ -48,24 +52,85 @@ def resolve(settings: dict) -> dict:
     )
     return {
         "commit": None if os.path.isdir(settings["model"]) else folder.name,
-        "weights_sha256": files_sha256(weights),
-        "config_sha256": files_sha256([folder / "config.json", folder / "preprocessor_config.json"]),
+        **_digests(folder),
         "preprocessing": preprocessing.to_json(),
-        "dtype": "float32",
         "dimension": config.vision_config.hidden_size,
         "versions": versions("torch", "transformers", "pillow"),
     }
 
 
-def load(provenance: dict) -> TorchEncoder:
+def load(provenance: dict, device: str, n_threads: int) -> TorchEncoder:
     """Load the image tower; the text tower's weights are not read."""
-    transformers = _transformers()
-    folder = _cached(provenance["model"], provenance["commit"])
-    config = transformers.AutoConfig.from_pretrained(folder)
-    tower = transformers.SiglipVisionModel if config.model_type == "siglip" else transformers.Siglip2VisionModel
-    model = tower.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    network = _ImageTower(model) if config.model_type == "siglip" else _PatchTower(model)
-    return TorchEncoder(network, provenance)
+    with _checked_folder(provenance) as folder:
+        transformers = _transformers()
+        config = transformers.AutoConfig.from_pretrained(folder)
+        is_fixed_size = config.model_type == "siglip"
+        tower = transformers.SiglipVisionModel if is_fixed_size else transformers.Siglip2VisionModel
+        dtype = "float32" if provenance["runtime"] == "openvino" else provenance["dtype"]
+        model = tower.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    return TorchEncoder(_ImageTower(model) if is_fixed_size else _PatchTower(model), provenance, device, n_threads)
+
+
+def load_text(provenance: dict) -> "SiglipTextEncoder":
+    """Load the text tower; the image tower's weights are not read."""
+    with _checked_folder(provenance) as folder:
+        return SiglipTextEncoder(folder)
+
+
+class SiglipTextEncoder:
+    """Embed texts in float32 on the CPU.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a checkpoint.
+    """
+
+    def __init__(self, folder: Path):
+        transformers = _transformers()
+        config = transformers.AutoConfig.from_pretrained(folder)
+        tower = transformers.SiglipTextModel if config.model_type == "siglip" else transformers.Siglip2TextModel
+        self._model = tower.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self._n_tokens = config.text_config.max_position_embeddings
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """Embed texts; see `TextEncoder`. Words after the 64th token or so are not read."""
+        # As in training: lower case, and padded to the full length, without which the numbers are others.
+        tokens = self._tokenizer(
+            [text.lower() for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self._n_tokens,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            return nn.functional.normalize(self._model(**tokens).pooler_output).numpy()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        "weights_sha256": files_sha256(list(folder.glob("*.safetensors"))),
+        "config_sha256": files_sha256([folder / "config.json", folder / "preprocessor_config.json"]),
+    }
+
+
+@contextmanager
+def _checked_folder(provenance: dict) -> Iterator[Path]:
+    """Give the folder of a checkpoint, and refuse what was made of it if it is not the one that was resolved.
+
+    A commit on the hub names what it holds; a local folder has to be read, which runs beside the block.
+    """
+    if provenance["commit"] is not None:
+        yield _cached(provenance["model"], provenance["commit"])
+        return
+    folder = Path(provenance["model"])
+    with ThreadPoolExecutor(1, "digest") as pool:
+        digests = pool.submit(_digests, folder)
+        yield folder
+        if digests.result().items() <= provenance.items():
+            return
+    raise changed(provenance["name"], "model", provenance["model"])
 
 
 def _transformers() -> ModuleType:

@@ -1,0 +1,91 @@
+"""Devices and number formats: what `device`, `dtype` and `runtime` of the configuration come to on this machine.
+
+torch is imported only where there may be a GPU to ask about.
+"""
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+# What the drivers make on Linux: of NVIDIA, of AMD, and of either under Windows' Linux.
+GPUS = (Path("/dev/nvidia0"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+
+def may_have_gpu() -> bool:
+    """Tell, without torch, whether there is any sign of a GPU."""
+    return sys.platform == "darwin" or any(gpu.exists() for gpu in GPUS)
+
+
+def choose_device(device: str) -> "torch.device":
+    """Choose the device that a network runs on.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"}
+        "auto" takes a GPU if torch can use one.
+
+    Raises
+    ------
+    InputError
+        If torch cannot use the device that was asked for.
+    """
+    import torch
+
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, is_usable in usable.items() if is_usable)
+        if device == "cpu" and any(gpu.exists() for gpu in GPUS):
+            logger.warning(
+                "this machine has a GPU, but PyTorch %s cannot use it: embedding on the CPU", torch.__version__
+            )
+    elif not usable[device]:
+        raise InputError(
+            f"device: PyTorch {torch.__version__} cannot use {device!r} on this machine; set it to auto, or install "
+            "the build of PyTorch for your GPU"
+        )
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: str) -> str:
+    """Choose the number format that a network computes in.
+
+    Parameters
+    ----------
+    dtype : {"auto", "float32", "bfloat16"}
+        "auto" is bfloat16 on a GPU that has it, else float32.
+    device : {"auto", "cpu", "cuda", "mps"}
+    """
+    if dtype != "auto":
+        return dtype
+    if device == "cpu" or not may_have_gpu():
+        return "float32"
+    import torch
+
+    chosen = choose_device(device).type
+    has_bfloat16 = chosen == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def check_runtime(runtime: str, device: str) -> None:
+    """Check that a runtime can be had.
+
+    Raises
+    ------
+    InputError
+        If its package is not installed, or it does not run on that device.
+    """
+    if runtime != "openvino":
+        return
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError("runtime: the package openvino is not installed; pip install openvino, or set it to torch")
+    if device not in ("auto", "cpu"):
+        raise InputError(f"runtime: openvino runs on a CPU, but device is {device!r}; set one of them to auto or torch")
