@@ -42,7 +42,13 @@ def test_the_shipped_configuration_names_every_option_with_a_comment_and_its_def
 def test_encoders_of_the_user_stand_beside_the_known_ones():
     config = check(encoders={"MINE": {"backend": "siglip", "model": "folder"}})
     assert config["encoders"].keys() == {"MINE", "SIGLIP2", "EFFICIENTNET_LITE0"}
-    assert config["encoders"]["MINE"] == {"backend": "siglip", "model": "folder", "revision": "main"}
+    assert config["encoders"]["MINE"] == {
+        "backend": "siglip",
+        "model": "folder",
+        "revision": "main",
+        "dtype": "auto",
+        "runtime": "torch",
+    }
 
 
 def test_an_empty_section_means_its_defaults():

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 from conftest import DEMO
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from crossfilter_inference import images
 from crossfilter_inference.images import ImageError, Preprocessing, load_image, read_image_file
@@ -193,3 +193,18 @@ def test_hostile_bytes_never_raise_anything_else():
             load_image(broken.tobytes(), PREPROCESSING)
         except ImageError:
             continue
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_of_odd_sides_shows_the_same_square(orientation, monkeypatch):
+    x, y = np.meshgrid(np.arange(2307), np.arange(1301))
+    image = Image.fromarray((127 + 100 * np.sin(x / 20) * np.cos(y / 20)).astype(np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    preprocessing = Preprocessing(size=224, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.99)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(saved(image, "PNG", exif=exif))))
+    full = load_image(saved(upright, "PNG"), preprocessing).pixels.astype(int)
+    monkeypatch.setattr(images, "_REDUCED_SIDES", 1)
+    monkeypatch.setattr(images, "_REDUCED_PIXELS", 300)
+    reduced = load_image(saved(image, quality=95, exif=exif), preprocessing).pixels.astype(int)
+    assert np.abs(reduced - full).mean() < 0.4

@@ -24,7 +24,7 @@ from .errors import InputError
 
 _BUSY_SECONDS = 60  # how long a writer waits for readers to let go
 _ROWS_AT_ONCE = 500  # as many as the processor's cache holds
-# Of new databases. Embeddings of 768 dimensions leave a quarter of each of SQLite's usual 4,096 bytes empty, longer ones
+# Of new databases. Embeddings of 768 dimensions leave a quarter of SQLite's usual 4,096 bytes empty, longer ones
 # spill over; in pages of this size a database is a fifth smaller and is read a sixth faster.
 _PAGE_BYTES = 16384
 
@@ -145,11 +145,11 @@ def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[s
     InputError
         If rows differ in length.
     """
-    table = f'"{Tables(embedding_type).embeddings.name}"'
+    table = Tables(embedding_type).embeddings
     # The driver's own cursor, and the floats of many rows at once: SQLAlchemy and msgpack would take most of the time.
+    n_rows = connection.scalar(sa.select(sa.func.count()).select_from(table))
     cursor = connection.connection.cursor()
-    [n_rows] = cursor.execute(f"SELECT count(*) FROM {table}").fetchone()
-    cursor.execute(f"SELECT UUID, EMBEDDING FROM {table} ORDER BY UUID")
+    cursor.execute(str(sa.select(table).order_by(table.c.UUID).compile(connection)))
     uuids: list[str] = []
     embeddings = np.empty((0, 0), "<f4")
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
@@ -160,8 +160,8 @@ def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[s
         others = {len(blob) for blob in blobs} - {n_bytes}
         if others:
             raise InputError(
-                f"{embedding_type}_EMBEDDINGS mixes embeddings of different length (rows of {n_bytes} and of "
-                f"{min(others)} bytes); use another embedding_type or another database for the other encoder"
+                f"{table.name} mixes embeddings of different length (rows of {n_bytes} and of {min(others)} bytes); "
+                "use another embedding_type or another database for the other encoder"
             )
         packed = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), n_bytes)
         embeddings[len(uuids) : len(uuids) + len(blobs)] = packed[:, n_bytes - 4 * n_dims :].view("<f4")

@@ -138,15 +138,12 @@ def load_image(data: bytes, preprocessing: Preprocessing) -> LoadedImage:
         image.load()
         exif = _exif(image)
         orientation = exif.get(ExifTags.Base.Orientation)
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
-            width, height = (height, width) if orientation >= 5 else (width, height)
         image = _rgb(image)
         return LoadedImage(
-            pixels=_centre_square(image, preprocessing),
-            thumbnail=_thumbnail(image),
-            width=width,
-            height=height,
+            pixels=np.asarray(_upright(_centre_square(image, width, height, orientation, preprocessing), orientation)),
+            thumbnail=_thumbnail(image, orientation),
+            width=height if orientation in _ON_ITS_SIDE else width,
+            height=width if orientation in _ON_ITS_SIDE else height,
             is_turned=orientation in _UPRIGHT,
             taken=_taken(exif),
         )
@@ -164,6 +161,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_FROM_THE_RIGHT, _FROM_BELOW = (2, 3, 7, 8), (3, 4, 6, 7)  # how the upright image counts the file's columns and rows
+
+
+def _upright(image: Image.Image, orientation: object) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _exif(image: Image.Image) -> dict[int, object]:
@@ -183,12 +186,21 @@ def _reduce(image: Image.Image, preprocessing: Preprocessing) -> None:
         image.draft(None, (image.width // scale, image.height // scale))
 
 
-def _centre_square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    side = max(1, round(min(image.size) * preprocessing.crop))
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    # Crop, then resize: resize(box=) would let pixels from outside the square leak in at its edges.
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((preprocessing.size, preprocessing.size), preprocessing.resample))
+def _centre_square(
+    image: Image.Image, width: int, height: int, orientation: object, preprocessing: Preprocessing
+) -> Image.Image:
+    """Cut the square out of an image of `width` x `height` pixels, decoded at that size or a reduced one."""
+    side = max(1, round(min(width, height) * preprocessing.crop))
+    # The upright image is cut at the rounded-down half of what is left over.
+    left = (width - side + (orientation in _FROM_THE_RIGHT)) // 2
+    top = (height - side + (orientation in _FROM_BELOW)) // 2
+    scale = round(width / image.width)
+    square = np.array([left, top, left + side, top + side]) / scale
+    # Crop, then resize: resize(box=) alone would let pixels from outside the square leak in at its edges. The box is
+    # for the part of a pixel by which whole pixels of a reduced image miss the square.
+    crop = [*np.floor(square[:2]).astype(int).tolist(), *np.ceil(square[2:]).astype(int).tolist()]
+    box = (square - [*crop[:2], *crop[:2]]).tolist()
+    return image.crop(crop).resize((preprocessing.size,) * 2, preprocessing.resample, box)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -201,11 +213,12 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _thumbnail(image: Image.Image) -> bytes:
+def _thumbnail(image: Image.Image, orientation: object) -> bytes:
     scale = min(1, THUMBNAIL_SIDE / max(image.size))
     size = [max(1, round(side * scale)) for side in image.size]
+    thumbnail = _upright(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0), orientation)
     jpeg = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
+    thumbnail.save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
     return jpeg.getvalue()
 
 

@@ -1,0 +1,92 @@
+"""Other ways to embed photos with the same checkpoint: the original tool's, and what a user would pick instead."""
+
+import sqlite3
+import threading
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+
+from crossfilter_inference.database import pack_embedding
+
+
+class Reference:
+    """As the original tool works, with its model loaded once: decode and process ten photos, embed them, the next ten.
+
+    Rows go through a queue to a thread that commits each.
+    """
+
+    def __init__(self, checkpoint: str):
+        self.model = transformers.AutoModel.from_pretrained(checkpoint).eval()
+        self.processor = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+
+    def preprocess(self, paths: list[str]) -> torch.Tensor:
+        """Decode, crop and resize photos, one after the other."""
+        squares = []
+        for path in paths:
+            image = Image.open(path).convert("RGB")
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            squares.append(image.crop((left, top, left + side, top + side)))
+        return self.processor(images=squares, return_tensors="pt")["pixel_values"]
+
+    def embed(self, paths: list[str], database: Path) -> np.ndarray:
+        """Embed photos into a database; returns an array of shape (n_images, n_dims)."""
+        queue: Queue = Queue()
+        writer = threading.Thread(target=_write_rows, args=(queue, database))
+        writer.start()
+        embeddings = []
+        for start in range(0, len(paths), 10):
+            batch = paths[start : start + 10]
+            with torch.no_grad():
+                features = self.model.get_image_features(pixel_values=self.preprocess(batch)).pooler_output
+                rows = torch.nn.functional.normalize(features, dim=1).numpy()
+            for path, row in zip(batch, rows, strict=True):
+                queue.put((Path(path).stem, row))
+            embeddings.append(rows)
+        queue.put(None)
+        writer.join()
+        return np.concatenate(embeddings)
+
+
+def _write_rows(queue: Queue, database: Path) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("CREATE TABLE IF NOT EXISTS EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB NOT NULL)")
+    while (item := queue.get()) is not None:
+        uuid, embedding = item
+        connection.execute("INSERT OR REPLACE INTO EMBEDDINGS VALUES (?, ?)", (uuid, pack_embedding(embedding)))
+        connection.commit()
+    connection.close()
+
+
+class TransformersPipeline:
+    """The pipeline `image-feature-extraction`, with batches of ten and as many loaders as given."""
+
+    def __init__(self, checkpoint: str, n_loaders: int):
+        self._pipeline = transformers.pipeline(
+            "image-feature-extraction",
+            model=transformers.SiglipVisionModel.from_pretrained(checkpoint),
+            image_processor=transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil"),
+        )
+        self._n_loaders = n_loaders
+
+    def embed(self, paths: list[str]) -> None:
+        """Embed photos."""
+        for _ in self._pipeline(paths, pool=True, batch_size=10, num_workers=self._n_loaders):
+            pass
+
+
+class SentenceTransformers:
+    """sentence-transformers' `encode` of paths, with its own batch size."""
+
+    def __init__(self, checkpoint: str):
+        from sentence_transformers import SentenceTransformer
+
+        self._model = SentenceTransformer(checkpoint)
+
+    def embed(self, paths: list[str]) -> None:
+        """Embed photos."""
+        self._model.encode([Image.open(path) for path in paths])
