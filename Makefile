@@ -6,7 +6,7 @@ BIN := .venv/bin
 TESTS ?= tests
 TEST_OPTIONS ?= -n 2 --dist loadfile
 
-.PHONY: help run test lint format lock
+.PHONY: help run test lint bench format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,7 +14,7 @@ help:  ## what can be made
 run: .venv/installed  ## set up, then run the workflow as config.yaml says: the demo
 	$(BIN)/snakemake --cores all
 
-test: .venv/installed  ## set up, then run the tests
+test: .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
 lint: .venv/installed  ## check style and workflow
@@ -23,13 +23,17 @@ lint: .venv/installed  ## check style and workflow
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 
+bench: .venv/extra  ## measure the embedding stage, and write benchmarks/RESULTS.md (half an hour)
+	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
+
 format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-lock: .venv/installed  ## write the installed versions to requirements.lock
-	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.new
+lock: .venv/installed  ## write the installed versions to requirements.lock, without those of requirements-extra.lock
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | \
+	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock; } > requirements.new
 	mv requirements.new requirements.lock
 
 .venv/installed: requirements.lock
@@ -37,4 +41,8 @@ lock: .venv/installed  ## write the installed versions to requirements.lock
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	touch $@
+
+.venv/extra: requirements-extra.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.lock --constraint requirements.lock
 	touch $@

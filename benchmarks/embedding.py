@@ -86,7 +86,7 @@ class Bench:
     def bare(self, setting: tuple) -> None:
         """Run the bare model on ready pixels: as many calls at once as the encoder likes."""
         encoder = self.encoders[setting]
-        torch.set_num_threads(max(1, N_CORES // encoder.n_streams))
+        torch.set_num_threads(1)
         pixels = self.pixels(encoder)
         n_calls = max(2, self.n_photos // (2 * len(pixels) * encoder.n_streams)) * encoder.n_streams
         with ThreadPoolExecutor(encoder.n_streams) as pool:
@@ -110,7 +110,7 @@ class Bench:
         """Run our loop, as the job of a shard does, but for loading the encoder."""
         shard = self.shards[megapixels]
         (shard / "encoder.json").write_text(json.dumps(self.provenances[setting]))
-        torch.set_num_threads(max(1, N_CORES // self.encoders[setting].n_streams))
+        torch.set_num_threads(1)
         embed.load_encoder = lambda *_: self.encoders[setting]
         database = shard / "embeddings" / "000001.sqlite"
         self.measure(("ours", *setting, megapixels), self.n_photos, lambda: embed_shard(shard, database, self.device))

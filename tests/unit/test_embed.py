@@ -1,18 +1,23 @@
 """The loop: what goes wrong in one place ends in the right place."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
-from conftest import COLOUR_ENCODER, DEMO
+from conftest import COLOUR_ENCODER, DEMO, PROJECT
 from sqlalchemy import text
 
 from crossfilter_inference import decode, embed
 from crossfilter_inference.database import Tables, reading
-from crossfilter_inference.encoders import resolve_encoder
+from crossfilter_inference.encoders import devices, resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.plan import make_plan, write_manifest, write_plan
+from crossfilter_inference.images import Preprocessing
+from crossfilter_inference.plan import PlannedImage, make_plan, write_manifest, write_plan
 from crossfilter_inference.scan import scan_folders
 
 
@@ -182,3 +187,142 @@ def test_thumbnails_and_sizes_are_kept(shard):
     for row in rows(shard, "images"):
         assert (row.WIDTH, row.HEIGHT) > (100, 100)
     assert all(np.frombuffer(row.JPEG[:2], np.uint8).tolist() == [0xFF, 0xD8] for row in rows(shard, "thumbnails"))
+
+
+def with_encoder(monkeypatch, change):
+    """Have the encoder changed when it is loaded."""
+    load = embed.load_encoder
+
+    def changed(*arguments):
+        encoder = load(*arguments)
+        change(encoder, encoder.encode_images)
+        return encoder
+
+    monkeypatch.setattr(embed, "load_encoder", changed)
+
+
+def test_when_memory_runs_out_batches_are_halved_and_nothing_is_lost(shard, monkeypatch, caplog):
+    shapes = []
+
+    def with_little_memory(encoder, encode):
+        def encode_images(images):
+            shapes.append(len(images))
+            if len(images) > 3:
+                raise MemoryError("tried to allocate 1 GB")
+            return encode(images)
+
+        encoder.encode_images = encode_images
+
+    shard(batch_size=2)
+    expected = rows(shard, "embeddings")
+    with_encoder(monkeypatch, with_little_memory)
+    counts = shard(batch_size=8)
+    assert counts.n_computed == 62
+    assert rows(shard, "embeddings") == expected
+    assert shapes == [8, 4] + [2] * 31
+    lines = [line for line in caplog.messages if "memory" in line]
+    assert lines == [
+        f"the memory of cpu is too small for batches of {n} images: going on with {n // 2}" for n in (8, 4)
+    ]
+
+
+def test_too_little_memory_for_one_image_is_one_line(shard, monkeypatch):
+    def fail(_images):
+        raise MemoryError("tried to allocate 1 GB")
+
+    with_encoder(monkeypatch, lambda encoder, _: setattr(encoder, "encode_images", fail))
+    message = r"T: the memory of cpu is too small for one image \(tried to allocate 1 GB\); free some, or"
+    with pytest.raises(InputError, match=message):
+        shard()
+    assert list(shard.folder.iterdir()) == []
+
+
+def test_an_encoder_that_takes_several_calls_at_once_gets_them(shard, monkeypatch):
+    shard()
+    expected = rows(shard, "embeddings")
+    at_once, most = [], []
+
+    def with_streams(encoder, encode):
+        def encode_images(images):
+            at_once.append(1)
+            most.append(len(at_once))
+            time.sleep(0.01 * (len(most) % 3))  # they do not end in order
+            embeddings = encode(images)
+            at_once.pop()
+            return embeddings
+
+        encoder.n_streams, encoder.batch_size, encoder.encode_images = 3, 4, encode_images
+
+    with_encoder(monkeypatch, with_streams)
+    assert shard(batch_size=None).n_computed == 62
+    assert rows(shard, "embeddings") == expected
+    assert max(most) == 3
+    assert len(most) == 16, "16 batches of the 4 images that the encoder wants"
+
+
+def test_decoding_in_processes_gives_the_same(shard, monkeypatch, tmp_path):
+    shard()
+    expected = rows(shard, "embeddings")
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
+    used = []
+    processes = decode._processes
+    monkeypatch.setattr(decode, "_processes", lambda n: used.append(n) or processes(n))
+    assert shard().n_computed == 62
+    assert rows(shard, "embeddings") == expected
+    assert used == [2]
+    used.clear()
+    shard(device="cpu")
+    assert used == []
+
+
+def test_a_failure_in_a_process_keeps_its_reason(tmp_path):
+    image = PlannedImage("u", str(tmp_path / "none.jpg"), 1, 1, "000001")
+    preprocessing = Preprocessing(size=32, resample=2, mean=(0, 0, 0), std=(1, 1, 1))
+    options = {"n_workers": 1, "n_ahead": lambda: 2, "in_processes": True}
+    with decode.decoding([image], preprocessing, **options) as decoded:
+        [item] = decoded
+    assert (item.error.reason, str(item.error)) == ("missing", "No such file or directory")
+
+
+def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
+    def kill_decoders(encoder, encode):
+        def encode_images(images):
+            for process in psutil.Process().children(recursive=True):
+                if "forkserver" in " ".join(process.cmdline()) and not process.children():
+                    process.kill()
+            return encode(images)
+
+        encoder.encode_images = encode_images
+
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
+    with_encoder(monkeypatch, kill_decoders)
+    with pytest.raises(InputError, match="a process that decoded images was killed, most often for want of memory"):
+        shard(batch_size=2)
+    assert list(shard.folder.iterdir()) == []
+
+
+def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
+    (tmp_path / "encode").touch()
+    program = (
+        "import sys; from crossfilter_inference import embed; embed.devices.may_have_gpu = lambda: True\n"
+        "if __name__ == '__main__':\n"
+        "    paths = [f'{sys.argv[1]}/{name}' for name in sys.argv[2:]]\n"
+        "    embed.embed_shard(*paths, database=None, batch_size=2, n_threads=2)\n"
+    )
+    (tmp_path / "job.py").write_text(program)
+    names = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "COLOUR_ENCODER_PAUSE": str(tmp_path)}
+    job = subprocess.Popen([sys.executable, tmp_path / "job.py", tmp_path, *names], env=environment)
+    wait_until((tmp_path / "encode-reached").exists)
+    children = psutil.Process(job.pid).children(recursive=True)
+    assert len(children) >= 3, "a server and two decoders"
+    job.kill()
+    job.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

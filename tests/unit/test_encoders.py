@@ -1,3 +1,6 @@
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ from conftest import COLOUR_ENCODER, DEMO
 
 from crossfilter_inference import encoders
 from crossfilter_inference.encoders import devices
+from crossfilter_inference.encoders.torch_encoder import TorchEncoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.images import load_image
 
@@ -115,3 +119,132 @@ def test_a_mistake_in_a_file_of_ones_own_is_one_line(tmp_path, code, message):
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match=r"encoders\.A: model: .* holds no checkpoint"):
         encoders.resolve_encoder("A", {"backend": "siglip", "model": str(tmp_path), "revision": "main"})
+
+
+def test_a_device_that_cannot_be_had_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(InputError, match=r"^device: PyTorch .* cannot use 'cuda' on this machine; set it to auto"):
+        devices.choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "has_bfloat16", "device", "dtype"),
+    [
+        (False, False, "auto", "float32"),
+        (True, True, "auto", "bfloat16"),
+        (True, True, "cpu", "float32"),
+        (True, False, "auto", "float32"),
+    ],
+)
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(monkeypatch, has_gpu, has_bfloat16, device, dtype):
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    assert devices.choose_dtype("auto", device) == dtype
+    assert devices.choose_dtype("bfloat16", device) == "bfloat16"
+
+
+def test_what_auto_came_to_stays_with_the_collection():
+    settings = {"backend": "efficientnet_lite0"}
+    before = encoders.resolve_encoder("A", {**settings, "dtype": "bfloat16"})
+    assert encoders.resolve_encoder("A", settings)["dtype"] == "float32"
+    assert encoders.resolve_encoder("A", settings, before=before)["dtype"] == "bfloat16"
+    assert encoders.resolve_encoder("A", {**settings, "dtype": "float32"}, before=before)["dtype"] == "float32"
+    other = {"backend": str(COLOUR_ENCODER), "model": "a"}
+    assert encoders.resolve_encoder("A", other, before=before)["dtype"] == "float32", "of another encoder"
+
+
+def test_dtype_and_runtime_are_part_of_the_provenance():
+    digests = {
+        encoders.provenance_digest(encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", **settings}))
+        for settings in ({}, {"dtype": "bfloat16"}, {"runtime": "openvino"})
+    }
+    assert len(digests) == 3
+
+
+def test_a_runtime_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"^encoders\.A: runtime: the package openvino is not installed; pip install"):
+        encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})
+
+
+def test_a_runtime_for_cpus_is_refused_on_a_gpu():
+    with pytest.raises(InputError, match=r"runtime: openvino runs on a CPU, but device is 'cuda'"):
+        encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"}, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "runtime", "bound"),
+    [("float32", "torch", 1e-6), ("float32", "openvino", 1e-6), ("bfloat16", "torch", 1e-2)],
+)
+def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_threads(lite0, dtype, runtime, bound):
+    settings = {"backend": "efficientnet_lite0", "dtype": dtype, "runtime": runtime}
+    provenance = encoders.resolve_encoder("LITE0", settings)
+    pixels = photos(lite0, *[path.stem for path in sorted(DEMO.glob("*.jpg"))[:4]])
+    before = torch.get_num_threads()
+    try:
+        one, two = (encoders.load_encoder(provenance, "cpu", n_threads) for n_threads in (1, 2))
+        assert (one.n_streams, two.n_streams) == (1, 2)
+        rows = two.encode_images(pixels)
+        assert np.array_equal(rows, two.encode_images(pixels[::-1].copy())[::-1]), "position"
+        alone = np.zeros_like(pixels)
+        alone[2] = pixels[2]
+        assert np.array_equal(rows[2], two.encode_images(alone)[2]), "neighbours"
+        assert np.array_equal(rows, one.encode_images(pixels)), "threads"
+        assert torch.get_num_threads() == 1, "a call in two would give other last bits"
+    finally:
+        torch.set_num_threads(before)
+    expected = lite0.encode_images(pixels)
+    assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < bound
+
+
+def test_openvino_tells_nobody(lite0):
+    encoder = encoders.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)
+    encoder.encode_images(np.zeros((1, 224, 224, 3), np.uint8))
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_torchs_want_of_memory_is_a_memory_error(lite0):
+    class Greedy(torch.nn.Module):
+        def forward(self, images):
+            return torch.empty(2**60) if len(images) > 2 else images.flatten(1)
+
+    encoder = TorchEncoder(Greedy(), lite0.provenance, "cpu", 1)
+    with pytest.raises(MemoryError, match="allocate"):
+        encoder.encode_images(np.zeros((3, 224, 224, 3), np.uint8))
+    assert len(encoder.encode_images(np.ones((2, 224, 224, 3), np.uint8))) == 2
+
+
+def test_another_fault_of_the_network_is_none_of_memory(lite0):
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            return images @ torch.ones(3, 3)
+
+    with pytest.raises(RuntimeError, match=r"dimension|shape|size"):
+        TorchEncoder(Broken(), lite0.provenance, "cpu", 1).encode_images(np.zeros((1, 224, 224, 3), np.uint8))
+
+
+def test_an_encoder_without_a_text_tower_says_so(lite0):
+    with pytest.raises(InputError, match="LITE0 does not understand texts; the encoders of the backend siglip do"):
+        encoders.load_text_encoder(lite0.provenance)
+
+
+def test_a_file_of_ones_own_that_changed_since_is_refused(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(COLOUR_ENCODER.read_text())
+    provenance = encoders.resolve_encoder("A", {"backend": str(own), "model": "a"})
+    encoders.load_encoder(provenance)
+    own.write_text(own.read_text() + "# changed\n")
+    with pytest.raises(InputError, match=r"encoders\.A\.backend: .*own\.py' is no longer what encoder\.json describes"):
+        encoders.load_encoder(provenance)
+
+
+def test_local_files_are_told_apart_by_size_and_time(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    settings = {"backend": "siglip", "model": str(tmp_path)}
+    digest = encoders.settings_digest("A", settings)
+    assert encoders.settings_digest("A", settings) == digest
+    os.utime(tmp_path / "model.safetensors", (1_500_000_000, 1_500_000_000))
+    assert encoders.settings_digest("A", settings) != digest
+    assert encoders.settings_digest("A", {**settings, "model": "name/on-the-hub"}) != digest

@@ -35,31 +35,6 @@ def test_another_model_embeds_every_shard(collection):
     assert collection.dry_run() == {}
 
 
-def test_another_model_is_refused_where_rows_of_gone_photos_would_stay(collection):
-    before = collection.embeddings()
-    next((collection.folder / "photos").iterdir()).unlink()
-    collection.run()
-    assert collection.embeddings() == before
-    first = collection.config()["encoders"]
-    change_model(collection)
-    done = collection.snakemake()
-    assert done.returncode != 0
-    assert "error: COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
-    assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
-    assert "Finished jobid" not in done.stdout, "nothing may be computed before"
-    assert collection.embeddings() == before
-    configured = collection.config()
-    collection.configure(encoders=first)
-    assert collection.dry_run() == {}, "a refused encoder leaves everything as it was"
-    photos = collection.folder / "photos"
-    shutil.copy(next(photos.iterdir()), photos / "00000000-0000-4000-8000-000000000000.jpg")
-    assert collection.dry_run() == NEW_PHOTOS
-    collection.configure(encoders=configured["encoders"], missing_images="delete")
-    collection.run()
-    assert collection.embeddings().keys() == {path.stem for path in photos.iterdir()}
-    assert collection.dry_run() == {}
-
-
 def test_a_deleted_shard_database_is_made_again_alone(collection):
     before = collection.embeddings()
     (collection.state / "embeddings" / "000002.sqlite").unlink()

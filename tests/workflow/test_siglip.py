@@ -1,7 +1,14 @@
 """A SigLIP checkpoint, built from a small configuration, saved, and loaded the way a user's is."""
 
+import io
+import json
 import os
 import shutil
+import signal
+import string
+import subprocess
+import time
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -10,12 +17,16 @@ from conftest import DEMO
 from PIL import Image
 
 from crossfilter_inference.database import read_embeddings, reading
+from crossfilter_inference.embed import embed_shard
+from crossfilter_inference.encoders import load_text_encoder, resolve_encoder
+from crossfilter_inference.plan import make_plan, write_manifest, write_plan
+from crossfilter_inference.scan import scan_folders
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def save_checkpoint(folder, model_type):
-    """Save a tiny checkpoint with random weights; returns transformers' own processor and model."""
+    """Save a tiny checkpoint with random weights; returns transformers' own image processor and model."""
     import transformers
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -116,3 +127,110 @@ def test_another_kind_of_model_is_refused(make_collection, tmp_path):
     done = collection.snakemake()
     assert done.returncode == 1
     assert "is of type 'vit'; the backend siglip reads siglip and siglip2" in done.stdout
+
+
+TEXTS = ["a red panda on a branch", "A Windmill by the SEA", "x", "", "castle " * 100]
+
+
+def save_siglip_tokenizer(folder):
+    """Train and save a tokenizer of SigLIP's kind, as small as they come."""
+    import sentencepiece
+    import transformers
+
+    model, size = io.BytesIO(), {"vocab_size": 64, "hard_vocab_limit": False}
+    special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentences = iter([text.lower() for text in TEXTS if text])
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=sentences, model_writer=model, **size, **special)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=64).save_pretrained(folder)
+
+
+def save_siglip2_tokenizer(folder):
+    """Save a tokenizer of SigLIP2's kind that knows letters."""
+    import transformers
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *string.ascii_lowercase, "ca", "st", "cast"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    transformers.Siglip2Tokenizer(vocabulary, [("c", "a"), ("s", "t"), ("ca", "st")]).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("model_type", ["siglip", "siglip2"])
+def test_text_rows_equal_what_transformers_gives(tmp_path, model_type):
+    import transformers
+
+    checkpoint = tmp_path / "checkpoint"
+    image_processor, model = save_checkpoint(checkpoint, model_type)
+    save_tokenizer, kind = {
+        "siglip": (save_siglip_tokenizer, transformers.SiglipProcessor),
+        "siglip2": (save_siglip2_tokenizer, transformers.Siglip2Processor),
+    }[model_type]
+    save_tokenizer(checkpoint)
+    processor = kind(image_processor, transformers.AutoTokenizer.from_pretrained(checkpoint))
+    # As the models were trained: lower case, all 64 tokens.
+    full = {"padding": "max_length", "max_length": 64, "truncation": True}
+    inputs = processor(text=[text.lower() for text in TEXTS], return_tensors="pt", **full)
+    assert inputs["input_ids"].shape == (len(TEXTS), 64)
+    with torch.no_grad():
+        features = model.get_text_features(**inputs).pooler_output
+    expected = torch.nn.functional.normalize(features).numpy()
+    provenance = resolve_encoder("T", {"backend": "siglip", "model": str(checkpoint), "revision": "main"})
+    encoder = load_text_encoder(provenance)
+    rows = encoder.encode_texts(TEXTS)
+    assert (rows.shape, rows.dtype) == ((len(TEXTS), 32), np.float32)
+    assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < 1e-6
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3, "texts are told apart"
+    assert np.array_equal(encoder.encode_texts([text.upper() for text in TEXTS]), rows)
+
+
+def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):
+    """Bit by bit: alone, among 1,000, first and last, beside other neighbours, with one thread and with two."""
+    save_checkpoint(tmp_path / "checkpoint", "siglip")
+    encoder = resolve_encoder("T", {"backend": "siglip", "model": str(tmp_path / "checkpoint"), "revision": "main"})
+    photos = sorted(DEMO.glob("*.jpg"))
+
+    def rows(name, numbers, **options):
+        """Embed the photos of these numbers as one shard; return the embeddings in their order."""
+        folder = tmp_path / name
+        (folder / "photos").mkdir(parents=True)
+        (folder / "embeddings").mkdir()
+        for position, number in enumerate(numbers):
+            (folder / "photos" / f"{UUID(int=position)}.jpg").symlink_to(photos[number])
+        images = scan_folders([str(folder / "photos")], [".jpg"]).images
+        write_plan(folder / "plan.tsv", make_plan({}, images, [], 1000))
+        write_manifest(folder / "plan.tsv", folder / "manifest.tsv", folder / "rejected.tsv", folder / "shards")
+        (folder / "encoder.json").write_text(json.dumps(encoder))
+        paths = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
+        settings = {"batch_size": 4, "n_threads": 2, **options}
+        embed_shard(*(str(folder / path) for path in paths), database=None, **settings)
+        with reading(folder / "embeddings" / "000001.sqlite") as connection:
+            return read_embeddings(connection, "T")[1]
+
+    many = [number % 62 for number in range(1000)]
+    of_1000 = rows("thousand", many)
+    first = of_1000[:62]
+    assert all(np.array_equal(row, first[number]) for row, number in zip(of_1000, many, strict=True)), "position"
+    assert np.array_equal(rows("alone", [17])[0], first[17])
+    assert np.array_equal(rows("one-thread", range(62), n_threads=1), first)
+    assert np.array_equal(rows("reversed", range(61, -1, -1))[::-1], first), "other neighbours"
+    for batch_size in (1, 7, 62):
+        others = rows(f"batches-of-{batch_size}", range(62), batch_size=batch_size)
+        assert (1 - (others.astype(float) * first).sum(axis=1)).max() < 1e-6
+
+
+def test_a_run_that_was_killed_gives_the_same_rows(make_collection, tmp_path):
+    save_checkpoint(tmp_path / "checkpoint", "siglip")
+    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
+    settings = {"embedding_type": "SIGLIP2", "encoders": encoders, "shard_size": 31}
+    fresh = make_collection(62, "fresh", **settings)
+    fresh.run()
+    killed = make_collection(62, "killed", **settings)
+    command = {"cwd": killed.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(killed.command(), start_new_session=True, **command)
+    deadline = time.monotonic() + 120
+    while not list(killed.state.glob("embeddings/*.part")) and not list(killed.state.glob("embeddings/.*.part")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed.run()
+    assert killed.embeddings() == fresh.embeddings()

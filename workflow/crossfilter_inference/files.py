@@ -15,6 +15,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# As much as is digested at once: between two pieces other threads are waited for.
+_CHUNK_BYTES = 2**23
+
 
 def new_part(path: str | os.PathLike) -> Path:
     """Make an empty file of a name of its own beside `path`, to be written and then published."""
@@ -96,8 +99,11 @@ def digest(value: object) -> str:
 
 def file_sha256(path: str | os.PathLike) -> str:
     """Digest the bytes of a file: 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    sha256, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while n_read := file.readinto(buffer):
+            sha256.update(buffer[:n_read])
+    return sha256.hexdigest()
 
 
 def write_stamp(path: str | os.PathLike) -> None:

@@ -209,8 +209,8 @@ def _local_files(name: str, settings: dict) -> list[Path]:
     if backend.endswith(".py") and not os.path.isfile(backend):
         raise InputError(f"encoders.{name}.backend: no file {backend!r}; give the path of a Python file")
     files = [Path(backend)] if backend.endswith(".py") else []
-    for pattern in CHECKPOINT_PATTERNS if model else ():
-        files += sorted(path for path in Path(model).glob(pattern) if path.is_file())
+    if model and os.path.isdir(model):
+        files += sorted(path for pattern in CHECKPOINT_PATTERNS for path in Path(model).glob(pattern) if path.is_file())
     return files
 
 

@@ -27,12 +27,10 @@ class OpenVinoNetwork:
     dtype : {"float32", "bfloat16"}
         What it computes in.
     n_streams : int
-        Calls at once.
-    n_threads : int
-        Cores that they share.
+        Calls at once, each in one thread.
     """
 
-    def __init__(self, network: torch.nn.Module, dtype: str, n_streams: int, n_threads: int):
+    def __init__(self, network: torch.nn.Module, dtype: str, n_streams: int):
         # Converting a model would otherwise be reported to its makers; without this package, nothing is.
         sys.modules.setdefault("openvino_telemetry", None)
         import openvino
@@ -42,7 +40,7 @@ class OpenVinoNetwork:
         self._options = {
             "INFERENCE_PRECISION_HINT": _TYPES[dtype],
             "NUM_STREAMS": str(n_streams),
-            "INFERENCE_NUM_THREADS": str(n_threads),
+            "INFERENCE_NUM_THREADS": str(n_streams),
             "ENABLE_CPU_PINNING": False,  # other jobs, and the decoding, want the cores as well
         }
         self._lock = threading.Lock()

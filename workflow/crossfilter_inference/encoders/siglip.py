@@ -11,6 +11,7 @@ M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Impro
 Understanding, Localization, and Dense Features", arXiv:2502.14786, 2025.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -63,8 +64,7 @@ def load(provenance: dict, device: str, n_threads: int) -> TorchEncoder:
     """Load the image tower; the text tower's weights are not read."""
     with _checked_folder(provenance) as folder:
         transformers = _transformers()
-        config = transformers.AutoConfig.from_pretrained(folder)
-        is_fixed_size = config.model_type == "siglip"
+        is_fixed_size = json.loads((folder / "config.json").read_text())["model_type"] == "siglip"
         tower = transformers.SiglipVisionModel if is_fixed_size else transformers.Siglip2VisionModel
         dtype = "float32" if provenance["runtime"] == "openvino" else provenance["dtype"]
         model = tower.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)

@@ -9,9 +9,6 @@ from .devices import choose_device
 # Images per call where the configuration says auto. On a CPU a call of 4 is as fast per image as one of 32, and leaves
 # less to do for the last one of a shard. On a GPU more than this gains nothing; less memory is found out (MemoryError).
 _BATCH_SIZES = {"cpu": 4, "cuda": 256, "mps": 32}
-# Calls at once. On a CPU one per core, each on its own core, is some 5 % faster than one on all of them, which would
-# also wait for whatever core is busy decoding. On a GPU the second one copies while the first one computes.
-_MOST_STREAMS = {"cpu": 8, "cuda": 2, "mps": 1}
 
 
 class TorchEncoder:
@@ -34,15 +31,17 @@ class TorchEncoder:
         with_openvino = provenance["runtime"] == "openvino"
         self.device = choose_device("cpu" if with_openvino else device)
         self.batch_size = _BATCH_SIZES[self.device.type]
-        self.n_streams = min(_MOST_STREAMS[self.device.type], n_threads if self.device.type == "cpu" else 2)
-        torch.set_num_threads(max(1, n_threads // self.n_streams))
+        # Calls at once. On a CPU one for each core, in one thread: a call in several would wait for whatever core is
+        # busy decoding, and could give other last bits. On a GPU the second one copies while the first one computes.
+        self.n_streams = {"cpu": n_threads, "cuda": 2, "mps": 1}[self.device.type]
+        torch.set_num_threads(1)
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # else float32 is rounded to TF32's 10 bits
         network = network.eval().requires_grad_(False)
         self._dtype = getattr(torch, provenance["dtype"])
         if with_openvino:
             from .openvino_network import OpenVinoNetwork
 
-            self._network = OpenVinoNetwork(network, provenance["dtype"], self.n_streams, n_threads)
+            self._network = OpenVinoNetwork(network, provenance["dtype"], self.n_streams)
             self._dtype = torch.float32  # of what goes in and comes out
         else:
             self._network = network.to(self.device, self._dtype)

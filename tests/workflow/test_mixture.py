@@ -1,0 +1,239 @@
+"""Embeddings of two encoders never stand in one table: one test for each way that could bring it about."""
+
+import json
+import os
+import shutil
+import sqlite3
+
+import msgpack_numpy
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from safetensors.torch import load_file, save_file
+from test_siglip import save_checkpoint
+
+from crossfilter_inference.database import unpack_embedding
+from crossfilter_inference.encoders import load_encoder
+from crossfilter_inference.errors import InputError
+
+OTHER = "a name so long that the embeddings are far from those of the first model" * 5
+
+
+def change_model(collection, model="another"):
+    encoders = collection.config()["encoders"]
+    encoders["COLOUR"]["model"] = model
+    collection.configure(encoders=encoders)
+
+
+def refused(collection, *options):
+    """Run, which must be refused in one line before anything is computed, and leave the database as it is."""
+    before = collection.database.read_bytes()
+    done = collection.snakemake(*options)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert collection.database.read_bytes() == before
+    lines = {line for line in done.stdout.splitlines() if "embeddings of " in line or "another encoder" in line}
+    assert lines, done.stdout
+    return min(lines, key=len).removeprefix("error: "), done.stdout
+
+
+def as_the_original(collection, embeddings, path=None):
+    """Write a database as the original tool does: its tables, and nothing else on record."""
+    path = path or collection.database
+    path.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(path)
+    connection.execute(f'CREATE TABLE "{collection.type}_EMBEDDINGS" ("UUID" TEXT PRIMARY KEY, "EMBEDDING" BLOB)')
+    rows = [(uuid, msgpack_numpy.packb(embedding)) for uuid, embedding in embeddings.items()]
+    connection.executemany(f"INSERT INTO {collection.type}_EMBEDDINGS VALUES (?, ?)", rows)
+    connection.commit()
+    connection.close()
+
+
+def embeddings_of(make_collection, name, n_photos, **config):
+    """The embeddings of an undisturbed run."""
+    collection = make_collection(n_photos, name, **config)
+    collection.run()
+    return {uuid: unpack_embedding(blob) for uuid, blob in collection.embeddings().items()}
+
+
+@pytest.fixture
+def of_another_model(make_collection):
+    """Rows of another model with the same dimension, of 12 photos."""
+    encoders = make_collection(0, "unused").config()["encoders"]
+    encoders["COLOUR"]["model"] = OTHER
+    return embeddings_of(make_collection, "other", 12, encoders=encoders)
+
+
+def test_by_a_copied_shard_file(make_collection):
+    collection, other = make_collection(5), make_collection(5, "other")
+    change_model(other)
+    collection.run()
+    other.run()
+    shutil.copy(other.state / "embeddings" / "000001.sqlite", collection.state / "embeddings")
+    collection.add_photos(3)
+    line, output = refused(collection)
+    assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
+    assert line.endswith("delete it, and its photos are embedded again")
+    assert "Finished jobid" not in output
+    (collection.state / "embeddings" / "000001.sqlite").unlink()
+    collection.run()
+    assert len(collection.embeddings()) == 8
+
+
+def test_by_a_copied_shard_file_that_kept_an_old_time(make_collection):
+    collection, other = make_collection(5), make_collection(5, "other")
+    change_model(other)
+    collection.run()
+    other.run()
+    shard = collection.state / "embeddings" / "000001.sqlite"
+    shutil.copy(other.state / "embeddings" / "000001.sqlite", shard)
+    os.utime(shard, (1_500_000_000, 1_500_000_000))
+    collection.add_photos(3)
+    line, _ = refused(collection)
+    assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; " in line
+
+
+def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
+    collection = make_collection(12)
+    as_the_original(collection, of_another_model)
+    line, _ = refused(collection)
+    assert "COLOUR_EMBEDDINGS holds 12 embeddings of unknown origin for these photos, and they are not" in line
+    assert "expected 0.999 at least; set recompute_existing_embeddings: true for one run" in line
+    collection.run("--config", "recompute_existing_embeddings=true")
+    assert all(unpack_embedding(row) @ of_another_model[uuid] < 0.999 for uuid, row in collection.embeddings().items())
+
+
+def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
+    collection = make_collection(0)
+    as_the_original(collection, of_another_model)
+    shutil.copy(
+        next((collection.folder.parent / "other" / "photos").iterdir()),
+        collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg",
+    )
+    line, _ = refused(collection)
+    assert "holds 12 embeddings of unknown origin, of photos that have gone" in line
+    assert "(no photo is left to check them by): set missing_images: delete" in line
+    collection.run("--config", "missing_images=delete")
+    assert len(collection.embeddings()) == 1
+
+
+def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
+    collection = make_collection(11)
+    as_the_original(collection, of_another_model)
+    line, _ = refused(collection)
+    assert "they are not those of a" in line
+    line, _ = refused(collection, "--config", "recompute_existing_embeddings=true")
+    assert "holds 1 embeddings of unknown origin, of photos that have gone" in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda row: row[:40], "they have 40 dimensions, expected 48"),
+        (lambda row: row * 3, r"has length 3, expected 1"),
+        (lambda row: row.astype(np.float64), "they have 96 dimensions, expected 48"),
+    ],
+)
+def test_by_adopting_rows_that_cannot_be_right(make_collection, spoil, message):
+    collection = make_collection(3)
+    rows = embeddings_of(make_collection, "other", 3)
+    as_the_original(collection, {uuid: spoil(row) for uuid, row in rows.items()})
+    line, _ = refused(collection)
+    assert message in line
+
+
+def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_collection):
+    collection = make_collection(12)
+    # As another computer would have made them: the last bits differ.
+    rows = {uuid: row * np.float32(1 + 1e-6) for uuid, row in embeddings_of(make_collection, "other", 20).items()}
+    kept = {uuid: rows[uuid] for uuid in list(rows)[2:]}
+    as_the_original(collection, kept)
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert "embedded 2 photos, copied 0, adopted 10, failed 0" in done.stdout
+    after = collection.embeddings()
+    assert len(after) == 20
+    assert {uuid: after[uuid] for uuid in kept} == {uuid: msgpack_numpy.packb(row) for uuid, row in kept.items()}
+    assert collection.sql("SELECT count(*) FROM {T}_IMAGES") == [(12,)]
+    assert collection.dry_run() == {}
+    collection.add_photos(3)
+    assert collection.run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
+
+
+def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection):
+    collection = make_collection(3)
+    turned = sorted((collection.folder / "photos").iterdir())[0]
+    rows = embeddings_of(make_collection, "other", 3)  # as the original sees it: without EXIF
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(turned) as image:
+        image.save(turned, quality=95, exif=exif)
+    as_the_original(collection, rows)
+    done = collection.snakemake()
+    assert "embedded 1 photos, copied 0, adopted 2, failed 0" in done.stdout
+    assert not np.array_equal(unpack_embedding(collection.embeddings()[turned.stem]), rows[turned.stem])
+
+
+def test_by_a_changed_configuration_beside_rows_of_gone_photos(make_collection):
+    collection = make_collection(12, shard_size=5)
+    collection.run()
+    before = collection.embeddings()
+    next((collection.folder / "photos").iterdir()).unlink()
+    collection.run()
+    assert collection.embeddings() == before
+    first = collection.config()["encoders"]
+    change_model(collection)
+    done = collection.snakemake()
+    assert done.returncode != 0
+    assert "error: COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
+    assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
+    assert "Finished jobid" not in done.stdout, "nothing may be computed before"
+    assert collection.embeddings() == before
+    configured = collection.config()
+    collection.configure(encoders=first)
+    assert collection.dry_run() == {}, "a refused encoder leaves everything as it was"
+    photos = collection.folder / "photos"
+    shutil.copy(next(photos.iterdir()), photos / "00000000-0000-4000-8000-000000000000.jpg")
+    assert collection.dry_run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
+    collection.configure(encoders=configured["encoders"], missing_images="delete")
+    collection.run()
+    assert collection.embeddings().keys() == {path.stem for path in photos.iterdir()}
+    assert collection.dry_run() == {}
+
+
+def siglip_collection(make_collection, tmp_path):
+    save_checkpoint(tmp_path / "checkpoint", "siglip")
+    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
+    return make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
+
+
+def put_another_checkpoint(tmp_path):
+    """Put other weights of the same size into the folder, older than those that were there."""
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    os.utime(weights, (1_500_000_000, 1_500_000_000))
+
+
+def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
+    collection = siglip_collection(make_collection, tmp_path)
+    collection.run()
+    put_another_checkpoint(tmp_path)
+    assert collection.dry_run() == {"resolve_encoder": 1, "embed_shard": 1, "store_embeddings": 1}
+    next((collection.folder / "photos").iterdir()).unlink()
+    line, _ = refused(collection)
+    assert "SIGLIP2_EMBEDDINGS holds 1 embeddings of photos that have gone" in line
+    assert "(weights_sha256: " in line
+
+
+def test_by_another_checkpoint_that_comes_while_the_run_is_on(make_collection, tmp_path):
+    collection = siglip_collection(make_collection, tmp_path)
+    collection.run()
+    before = collection.embeddings()
+    put_another_checkpoint(tmp_path)
+    # What a job does that begins after the weights were changed.
+    with pytest.raises(InputError, match=r"checkpoint' is no longer what encoder.json describes; run the same command"):
+        load_encoder(json.loads((collection.state / "encoder.json").read_text()))
+    collection.add_photos(2)
+    collection.run()
+    assert len(collection.embeddings()) == 5
+    assert all(row != before[uuid] for uuid, row in collection.embeddings().items() if uuid in before)
