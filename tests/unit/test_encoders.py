@@ -161,6 +161,8 @@ def test_dtype_and_runtime_are_part_of_the_provenance():
         for settings in ({}, {"dtype": "bfloat16"}, {"runtime": "openvino"})
     }
     assert len(digests) == 3
+    versions = encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})["versions"]
+    assert {"torch", "openvino"} <= versions.keys()
 
 
 def test_a_runtime_that_is_not_installed_is_refused(monkeypatch):

@@ -29,7 +29,7 @@ from ..images import Preprocessing
 from . import devices
 
 # Raised when the bytes of an embedding would change for the same image and the same encoder.
-EMBED_VERSION = 1
+EMBED_VERSION = 2
 
 # What a checkpoint is made of; *.model is a tokenizer's.
 CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
@@ -133,7 +133,8 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
         settings["dtype"] = before["dtype"]
     try:
         devices.check_runtime(settings["runtime"], device)
-        settings["dtype"] = devices.choose_dtype(settings["dtype"], device)
+        runs_on = "cpu" if settings["runtime"] == "openvino" else device
+        settings["dtype"] = devices.choose_dtype(settings["dtype"], runs_on)
         resolved = {"name": name, **settings, **_backend(settings["backend"]).resolve(settings)}
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
@@ -143,6 +144,8 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
             f"encoders.{name}: {settings['backend']}: resolve() gives no {' and no '.join(missing)}; "
             f"it must return a dictionary with {', '.join(RESOLVED_KEYS)}"
         )
+    if settings["runtime"] == "openvino":
+        resolved["versions"] = {**resolved["versions"], **versions("openvino")}
     if settings["backend"].endswith(".py"):
         resolved["backend_sha256"] = file_sha256(settings["backend"])
     return {**resolved, "embed_version": EMBED_VERSION}
