@@ -23,7 +23,6 @@ from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, 
 from .errors import InputError
 
 _BUSY_SECONDS = 60  # how long a writer waits for readers to let go
-_ROWS_AT_ONCE = 500  # as many as the processor's cache holds
 # Of new databases. Embeddings of 768 dimensions leave a quarter of SQLite's usual 4,096 bytes empty, longer ones
 # spill over; in pages of this size a database is a fifth smaller and is read a sixth faster.
 _PAGE_BYTES = 16384
@@ -146,26 +145,24 @@ def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[s
         If rows differ in length.
     """
     table = Tables(embedding_type).embeddings
-    # The driver's own cursor, and the floats of many rows at once: SQLAlchemy and msgpack would take most of the time.
     n_rows = connection.scalar(sa.select(sa.func.count()).select_from(table))
-    cursor = connection.connection.cursor()
-    cursor.execute(str(sa.select(table).order_by(table.c.UUID).compile(connection)))
+    # The driver's own cursor, and bytes moved once: SQLAlchemy and msgpack would take most of the time.
+    rows = connection.connection.cursor().execute(str(sa.select(table).order_by(table.c.UUID).compile(connection)))
     uuids: list[str] = []
     embeddings = np.empty((0, 0), "<f4")
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        keys, blobs = zip(*rows, strict=True)
+    for uuid, blob in rows:
         if not uuids:
-            n_bytes, n_dims = len(blobs[0]), len(unpack_embedding(blobs[0]))
+            n_bytes, n_dims = len(blob), len(unpack_embedding(blob))
             embeddings = np.empty((n_rows, n_dims), "<f4")
-        others = {len(blob) for blob in blobs} - {n_bytes}
-        if others:
+            floats, n_header, end = memoryview(embeddings).cast("B"), n_bytes - 4 * n_dims, 0
+        if len(blob) != n_bytes:
             raise InputError(
-                f"{table.name} mixes embeddings of different length (rows of {n_bytes} and of {min(others)} bytes); "
+                f"{table.name} mixes embeddings of different length (rows of {n_bytes} and of {len(blob)} bytes); "
                 "use another embedding_type or another database for the other encoder"
             )
-        packed = np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), n_bytes)
-        embeddings[len(uuids) : len(uuids) + len(blobs)] = packed[:, n_bytes - 4 * n_dims :].view("<f4")
-        uuids += keys
+        start, end = end, end + 4 * n_dims
+        floats[start:end] = memoryview(blob)[n_header:]
+        uuids.append(uuid)
     return uuids, embeddings
 
 
