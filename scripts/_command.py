@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -39,15 +40,21 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
     signal.signal(signal.SIGTERM, _terminate)
     try:
         logger.info(main(arguments))
+        return
     except InputError as error:
         logger.error("error: %s", error)
-        sys.exit(1)
+        code = 1
     except KeyboardInterrupt:
         logger.error("interrupted; what was finished is kept, the next run starts this job again")
-        sys.exit(128 + signal.SIGINT)
+        code = 128 + signal.SIGINT
+    except SystemExit as terminated:
+        code = terminated.code
     except Exception:
         logger.exception("this should not have happened:")
-        sys.exit(70)
+        code = 70
+    # Everything is tidied up. An ordinary exit would wait for threads that are still in the encoder.
+    logging.shutdown()
+    os._exit(code)
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -22,9 +22,10 @@ def main(arguments: argparse.Namespace) -> str:
         n_threads=arguments.threads,
         device=arguments.device,
     )
+    adopted = f", adopted {counts.n_adopted}" if counts.n_adopted else ""
     return (
-        f"embedded {counts.n_computed} photos, copied {counts.n_copied}, adopted {counts.n_adopted}, failed "
-        f"{counts.n_failed}: {counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.loading:.1f} s "
+        f"embedded {counts.n_computed} photos, copied {counts.n_copied}{adopted}, failed {counts.n_failed}: "
+        f"{counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.loading:.1f} s "
         f"loading the encoder ({counts.device}), {counts.encoding:.1f} s in it, {counts.waiting:.1f} s waiting for "
         f"images; beside it {counts.decoding:.1f} s decoding ({arguments.threads} at once) and {counts.writing:.1f} s "
         "writing"

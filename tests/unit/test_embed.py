@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -240,24 +241,22 @@ def test_too_little_memory_for_one_image_is_one_line(shard, monkeypatch):
 def test_an_encoder_that_takes_several_calls_at_once_gets_them(shard, monkeypatch):
     shard()
     expected = rows(shard, "embeddings")
-    at_once, most = [], []
+    together, n_calls = threading.Barrier(3), []
 
     def with_streams(encoder, encode):
         def encode_images(images):
-            at_once.append(1)
-            most.append(len(at_once))
-            time.sleep(0.01 * (len(most) % 3))  # they do not end in order
-            embeddings = encode(images)
-            at_once.pop()
-            return embeddings
+            n_calls.append(len(images))
+            if len(n_calls) <= 3:
+                together.wait(timeout=60)
+            time.sleep(0.01 * (len(n_calls) % 3))  # they do not end in order
+            return encode(images)
 
         encoder.n_streams, encoder.batch_size, encoder.encode_images = 3, 4, encode_images
 
     with_encoder(monkeypatch, with_streams)
     assert shard(batch_size=None).n_computed == 62
     assert rows(shard, "embeddings") == expected
-    assert max(most) == 3
-    assert len(most) == 16, "16 batches of the 4 images that the encoder wants"
+    assert n_calls == [4] * 16, "batches of the 4 images that the encoder wants"
 
 
 def test_decoding_in_processes_gives_the_same(shard, monkeypatch, tmp_path):

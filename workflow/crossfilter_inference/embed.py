@@ -240,6 +240,7 @@ class _Encoding:
     def __enter__(self) -> "_Encoding":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            # After an error or a signal nobody wants what is still in the encoder.
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
