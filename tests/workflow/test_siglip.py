@@ -133,7 +133,7 @@ TEXTS = ["a red panda on a branch", "A Windmill by the SEA", "x", "", "castle " 
 
 
 def save_siglip_tokenizer(folder):
-    """Train and save a tokenizer of SigLIP's kind, as small as they come."""
+    """Train and save a tokenizer of SigLIP's kind, as small as they come, that leaves the case to its user."""
     import sentencepiece
     import transformers
 
@@ -142,7 +142,7 @@ def save_siglip_tokenizer(folder):
     sentences = iter([text.lower() for text in TEXTS if text])
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=sentences, model_writer=model, **size, **special)
     (folder / "spiece.model").write_bytes(model.getvalue())
-    transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=64).save_pretrained(folder)
+    transformers.SiglipTokenizer(str(folder / "spiece.model"), do_lower_case=False).save_pretrained(folder)
 
 
 def save_siglip2_tokenizer(folder):
@@ -180,6 +180,8 @@ def test_text_rows_equal_what_transformers_gives(tmp_path, model_type):
     assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < 1e-6
     assert np.abs(rows[0] - rows[1]).max() > 1e-3, "texts are told apart"
     assert np.array_equal(encoder.encode_texts([text.upper() for text in TEXTS]), rows)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    assert (1 - (alone.astype(float) * expected).sum(axis=1)).max() < 1e-6
 
 
 def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):
