@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -287,8 +288,9 @@ def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
     def kill_decoders(encoder, encode):
         def encode_images(images):
             for process in psutil.Process().children(recursive=True):
-                if "forkserver" in " ".join(process.cmdline()) and not process.children():
-                    process.kill()
+                with suppress(psutil.NoSuchProcess):  # an earlier call has killed it
+                    if "forkserver" in " ".join(process.cmdline()) and not process.children():
+                        process.kill()
             return encode(images)
 
         encoder.encode_images = encode_images
