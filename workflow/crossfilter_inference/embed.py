@@ -20,14 +20,13 @@ from .encoders import Encoder, devices, load_encoder
 from .errors import InputError
 from .files import printable, read_json
 from .images import Preprocessing
-from .known_rows import KnownRows
+from .known_rows import LENGTH_TOLERANCE, KnownRows
 from .plan import read_plan, read_shard_list
 from .progress import Progress
 from .shard_database import Embedded, ShardWriter
 
 logger = logging.getLogger(__name__)
 
-_TOLERANCE = 1e-2  # of an embedding's length; bfloat16 has 8 bits
 _IDLE_SHARE = 0.25  # of the time that a GPU may wait without a warning
 _BATCHES_AHEAD = 3  # decoded, waiting for each stream of the encoder
 _BATCH_SIZE = 10  # of an encoder that has no wish
@@ -229,7 +228,7 @@ class _Encoding:
         if embeddings.shape != shape:
             raise InputError(f"{name}: the encoder gives embeddings of shape {embeddings.shape}, expected {shape}")
         length = np.linalg.norm(embeddings, axis=1)
-        bad = ~(np.abs(length - 1) < _TOLERANCE)  # so written, it is true of NaN too
+        bad = ~(np.abs(length - 1) < LENGTH_TOLERANCE)  # so written, it is true of NaN too
         if bad.any():
             item = batch[bad.argmax()]
             raise InputError(

@@ -25,7 +25,7 @@ N_CHECKED = 8  # photos of a shard, embedded again to check rows of unknown orig
 # Cosine of a row and the same photo's embedding: the same model in another number format or on another device is
 # above .9999, a large JPEG decoded at full size above .9999, another model near 0.
 LEAST_COSINE = 0.999
-_LENGTH_TOLERANCE = 1e-2
+LENGTH_TOLERANCE = 1e-2  # bfloat16 has 8 bits
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class KnownRows:
         if len(embedding) != self._provenance["dimension"]:
             raise self._refusal(f"they have {len(embedding)} dimensions, expected {self._provenance['dimension']}")
         length = np.linalg.norm(embedding)
-        if not abs(length - 1) < _LENGTH_TOLERANCE:
+        if not abs(length - 1) < LENGTH_TOLERANCE:
             raise self._refusal(f"the row of {printable(item.image.path)} has length {length:.4g}, expected 1")
         return embedding
 

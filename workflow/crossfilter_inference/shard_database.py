@@ -24,7 +24,7 @@ from .files import new_part, printable, publish
 logger = logging.getLogger(__name__)
 
 _BATCHES_BEHIND = 4  # encoded, waiting for the writer
-_MOST_IMAGES = 100  # in a transaction, of those that are not computed
+_MOST_IMAGES = 100  # in a transaction
 
 
 @dataclass
