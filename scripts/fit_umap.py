@@ -1,9 +1,10 @@
-r"""Fit UMAP on the sphere to all embeddings of a database.
+r"""Make the map of all embeddings of a database, or bring it up to date.
 
 Example:
     python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \
-        --settings '{"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}' \
-        --model umap_model.pkl --map map.tsv --quality map_quality.json
+        --settings '{"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42, "update": "align",
+                     "refit_share": 0.2, "compare_with_plane": false}' \
+        --model umap_model.pkl --map map.tsv --quality map_quality.json --threads 8
 """
 
 import argparse
@@ -11,22 +12,22 @@ import json
 
 import _command
 from crossfilter_inference.files import write_stamp
-from crossfilter_inference.umap_model import make_map
+from crossfilter_inference.mapping import make_map
 
 
 def main(arguments: argparse.Namespace) -> str:
-    fitted = make_map(
+    done = make_map(
         arguments.receipt,
         arguments.database,
         arguments.type,
         arguments.settings,
-        arguments.model,
-        arguments.map,
-        arguments.quality,
+        arguments.labels,
+        (arguments.model, arguments.map, arguments.quality),
+        arguments.threads,
     )
     if arguments.stamp:
         write_stamp(arguments.stamp)
-    return f"map: {'fitted' if fitted else 'kept, nothing that it is made from has changed'}"
+    return f"map: {done}"
 
 
 if __name__ == "__main__":
@@ -38,6 +39,8 @@ if __name__ == "__main__":
     options.add_argument("--model", required=True, help="umap_model.pkl to write")
     options.add_argument("--map", required=True, help="map.tsv to write")
     options.add_argument("--quality", required=True, help="map_quality.json to write")
+    options.add_argument("--labels", default="", help="table with columns UUID and LABEL")
+    options.add_argument("--threads", type=int, default=1, help="cores to use; the map does not depend on it")
     options.add_argument("--stamp", help="empty file that names the settings")
     _command.add_log(options)
     _command.run(main, options)

@@ -47,6 +47,8 @@ def check_config(config: dict, schema_path: str | Path) -> dict:
     if isinstance(config["input_dir"], str):
         config["input_dir"] = [config["input_dir"]]
     _expand_home(config)
+    if config["labels"] and not os.path.isfile(config["labels"]):
+        raise InputError(f"labels: there is no file {config['labels']!r}; name a CSV file with columns UUID and LABEL")
     return config
 
 
@@ -77,6 +79,7 @@ def _from_text(text: str, kind: object) -> object:
 
 def _expand_home(config: dict) -> None:
     config["input_dir"] = [os.path.expanduser(folder) for folder in config["input_dir"]]
+    config["labels"] = os.path.expanduser(config["labels"])
     config["output_embeddings_db"] = os.path.expanduser(config["output_embeddings_db"])
     for encoder in config["encoders"].values():
         encoder.update(model=os.path.expanduser(encoder["model"]), backend=os.path.expanduser(encoder["backend"]))

@@ -63,3 +63,71 @@ def latitude_longitude(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     x, y, z = np.asarray(unit_vectors, np.float64).T
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(x, y))
+
+
+def unit_vectors_from_latitude_longitude(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Turn the original tool's latitude and longitude into unit vectors.
+
+    Parameters
+    ----------
+    latitude, longitude : array of shape (n_images,), float, degrees
+
+    Returns
+    -------
+    array of shape (n_images, 3), float64, rows of length 1
+    """
+    return unit_vectors_from_angles(np.pi / 2 - np.radians(latitude), np.pi / 2 - np.radians(longitude))
+
+
+def spherical_mean(unit_vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average places on the sphere: the direction of the sum of the unit vectors.
+
+    Parameters
+    ----------
+    unit_vectors : array of shape (n_images, n_neighbors, 3), float
+    weights : array of shape (n_images, n_neighbors), float, not negative
+
+    Returns
+    -------
+    array of shape (n_images, 3), float64, rows of length 1
+        Places that cancel out have no mean; then it is the one of the greatest weight.
+    """
+    mean = np.einsum("nkc,nk->nc", unit_vectors, weights / weights.sum(axis=1, keepdims=True))
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    heaviest = np.take_along_axis(unit_vectors, weights.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    return np.where(length > 1e-6, mean / np.where(length > 1e-6, length, 1), heaviest)
+
+
+def turned_onto(unit_vectors: np.ndarray, onto: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Rotate a map, and mirror it if that is better, so that it comes as close as it can to another one.
+
+    Parameters
+    ----------
+    unit_vectors, onto : arrays of shape (n_images, 3) and (n_others, 3), float
+    pairs : array of shape (n_pairs, 2), int
+        Rows of `unit_vectors` and of `onto` that belong together.
+
+    Returns
+    -------
+    array of shape (n_images, 3), float64
+
+    References
+    ----------
+    P. H. Schoenemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
+    """
+    left, _, right = np.linalg.svd(np.einsum("ni,nj->ij", unit_vectors[pairs[:, 0]], onto[pairs[:, 1]]))
+    return np.einsum("ni,ij->nj", unit_vectors, left @ right)
+
+
+def degrees_between(unit_vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the angles between places, row by row.
+
+    Parameters
+    ----------
+    unit_vectors, others : arrays of shape (n_images, 3), float, rows of length 1
+
+    Returns
+    -------
+    array of shape (n_images,), float64, degrees in [0, 180]
+    """
+    return np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(unit_vectors - others, axis=1) / 2, 1)))

@@ -24,9 +24,9 @@ from .database import (
 )
 from .encoders import provenance_digest, provenance_to_text
 from .files import printable, read_json, read_tsv, write_json
+from .mapping import MAP_COLUMNS
 from .plan import MANIFEST_COLUMNS, shard_lists
 from .provenance import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
-from .umap_model import MAP_COLUMNS
 
 _CHUNK = 1000
 
@@ -155,8 +155,9 @@ def store_map(
                 table.create(connection)
             connection.execute(sa.insert(tables.umap_model), {"MODEL": pickled})
             connection.execute(sa.insert(tables.umap_haversine), rows)
-            values = {key: str(value) for key, value in read_json(quality).items()}
-            write_provenance(connection, embedding_type, "map_", {**values, "digest": digest})
+        values = {key: str(value) for key, value in read_json(quality).items()}
+        values |= {"digest": digest, "model_digest": hashlib.sha256(pickled).hexdigest()}
+        write_provenance(connection, embedding_type, "map_", values)
     write_json(receipt, {"generation": generation, "n_rows": len(rows), "digest": digest})
     return len(rows)
 

@@ -1,142 +1,212 @@
-r"""The map: UMAP of all embeddings on a sphere, as a pickled `umap.UMAP`.
+r"""The pickled `umap.UMAP`: what is in it, how it is opened, and how it places other embeddings.
 
-The model's `embedding_` holds the canonical angles, theta in [0, pi] and phi in [-pi, pi] radians, in the order of
-its `uuids_`. `map.tsv` holds the same places as latitude and longitude in degrees:
+It opens where umap-learn is installed; this library is not needed:
 
-    pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
+    model = pickle.loads(blob)
+    theta, phi = model.embedding_.T      # colatitude in [0, pi], azimuth in [-pi, pi], in the order of model.uuids_
 
-References
-----------
-L. McInnes, J. Healy and J. Melville, "UMAP: Uniform Manifold Approximation and Projection for Dimension
-Reduction", arXiv:1802.03426, 2018.
+It holds its parameters, a and b, the UUIDs, the places, the graph (`graph_`) and the neighbours that this was made from
+(`_knn_indices`, `_knn_dists`), but neither embeddings nor search index: those are in the table of embeddings, to which
+`load_umap_model` binds it. `a`, `b` and the learning rate are those of a sphere of radius 1, so that
+`umap.UMAP(**model.get_params())` is umap-learn's own way to the same kind of map.
 """
 
-import logging
+import hashlib
 import pickle
-from pathlib import Path
-from typing import TYPE_CHECKING
+import warnings
+from importlib.metadata import version
 
 import numpy as np
+import sqlalchemy as sa
 
-from .database import read_embeddings, reading
+from .database import Tables, read_embeddings, read_provenance, reading
 from .errors import InputError
-from .files import digest, read_json, write_bytes, write_json, write_tsv
-from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_angles
+from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE
+from .placement import Curve, Places, place
+from .sphere import angles_from_unit_vectors, unit_vectors_from_angles
 
-if TYPE_CHECKING:
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ImportWarning)  # that TensorFlow is missing
     import umap
+    from umap.umap_ import find_ab_params
 
-logger = logging.getLogger(__name__)
-
-# Raised when the same embeddings and settings would give another map.
-UMAP_VERSION = 1
-MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
-_FEWEST = 4  # umap-learn fails on 2 and on 3 rows
+_PACKAGES = ("umap-learn", "numpy", "scipy")
 
 
-def settings_digest(settings: dict) -> str:
-    """Digest what makes it necessary to fit again: 16 hexadecimal digits."""
-    return digest({**settings, "umap_version": UMAP_VERSION})
+def make_curve(settings: dict) -> Curve:
+    """Fit UMAP's curve to `min_dist`, a length on the sphere of radius `radius`."""
+    a, b = find_ab_params(1.0, settings["min_dist"])
+    return Curve(settings["n_neighbors"], a, b, settings["radius"], settings["random_state"])
 
 
-def make_map(
-    receipt: str, database: str, embedding_type: str, settings: dict, model: str, map_table: str, quality: str
-) -> bool:
-    """Fit the map of a database, unless the one that is there was made from the same.
-
-    Parameters
-    ----------
-    receipt : str
-        Path of `embeddings.json`, which names the embeddings by their digest.
-    database, embedding_type : str
-    settings : dict
-        The section `umap` of the configuration.
-    model, map_table, quality : str
-        Paths of `umap_model.pkl`, `map.tsv` and `map_quality.json`.
-
-    Returns
-    -------
-    bool
-        Whether a map was fitted.
-
-    Raises
-    ------
-    InputError
-        If there are no embeddings, or if some are not finite.
-    """
-    made_from = digest([read_json(receipt)["digest"], settings_digest(settings)])
-    outputs = [Path(path) for path in (model, map_table, quality)]
-    if all(path.exists() for path in outputs) and read_json(quality)["made_from"] == made_from:
-        return False
-    with reading(database) as connection:
-        uuids, embeddings = read_embeddings(connection, embedding_type)
-    if not uuids:
-        raise InputError(
-            f"{embedding_type}: there is nothing to map: no image could be embedded; "
-            f"the table {embedding_type}_FAILURES of {database!r} says why"
-        )
-    bad = ~np.isfinite(embeddings).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite numbers, the first of them "
-            f"{uuids[bad.argmax()]}'s; delete their rows from the table"
-        )
-    fitted = fit(embeddings, settings)
-    fitted.uuids_ = uuids
-    latitude, longitude = latitude_longitude(unit_vectors_from_angles(*fitted.embedding_.T))
-    write_bytes(model, pickle.dumps(fitted, protocol=4))
-    write_tsv(map_table, MAP_COLUMNS, zip(uuids, latitude.tolist(), longitude.tolist(), strict=True))
-    write_json(quality, {"made_from": made_from, "n_images": len(uuids), "version": UMAP_VERSION, **settings})
-    return True
-
-
-def fit(embeddings: np.ndarray, settings: dict) -> "umap.UMAP":
-    """Fit UMAP on the sphere.
-
-    Parameters
-    ----------
-    embeddings : array of shape (n_images, n_dims), float32
-    settings : dict
-        `n_neighbors` (at most n_images - 1 are used), `min_dist`, `random_state`.
-
-    Returns
-    -------
-    umap.UMAP
-        Whose `embedding_` has shape (n_images, 2), float64: theta and phi in radians. One image, up to three,
-        or identical ones have no neighbourhoods to speak of: they are placed by their directions.
-    """
-    import umap
-
-    n_images = len(embeddings)
-    n_neighbors = max(2, min(settings["n_neighbors"], n_images - 1))
-    if n_neighbors < settings["n_neighbors"]:
-        logger.info("%d images: each has %d neighbours at most", n_images, n_images - 1)
+def to_pickle(places: Places, curve: Curve, min_dist: float) -> bytes:
+    """Put a map into a `umap.UMAP`, and pickle it."""
+    n_neighbors = curve.n_neighbors if places.indices is None else places.indices.shape[1]
     model = umap.UMAP(
         n_components=2,
         metric="cosine",
         output_metric="haversine",
         n_neighbors=n_neighbors,
+        min_dist=min_dist,
+        a=float(curve.a * curve.radius ** (2 * curve.b)),
+        b=float(curve.b),
+        learning_rate=LEARNING_RATE / curve.radius**2,
+        negative_sample_rate=NEGATIVE_SAMPLE_RATE,
+        random_state=curve.random_state,
+        n_jobs=1,
+    )
+    model._a, model._b, model._n_neighbors = model.a, model.b, n_neighbors
+    model.embedding_, model.graph_ = places.angles, places.graph
+    model._knn_indices, model._knn_dists = places.indices, places.distances
+    model.uuids_, model.row_digests_ = places.uuids, places.row_digests
+    model.radius_, model.record_ = curve.radius, places.record
+    return pickle.dumps(model, protocol=4)
+
+
+def from_pickle(blob: bytes) -> Places:
+    """Take a map out of the pickled model."""
+    model = pickle.loads(blob)
+    return Places(
+        model.uuids_,
+        model.embedding_,
+        model._knn_indices,
+        model._knn_dists,
+        model.graph_,
+        model.row_digests_,
+        model.record_,
+    )
+
+
+def row_digests(embeddings: np.ndarray) -> np.ndarray:
+    """Digest each embedding, to know one that has changed.
+
+    Returns
+    -------
+    array of shape (n_images,), uint64
+    """
+    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(embeddings))
+    return np.frombuffer(digests, "<u8")
+
+
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    """Bring embeddings to length 1, from whatever length they have."""
+    return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
+
+
+def without_direction(embeddings: np.ndarray) -> np.ndarray:
+    """Tell which rows have no direction: not finite, or all zero."""
+    return ~(np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1))
+
+
+def package_versions() -> dict[str, str]:
+    """Name the packages that a pickle depends on, as the database keeps them."""
+    return {f"version_{package}": version(package) for package in _PACKAGES}
+
+
+def plane(embeddings: np.ndarray, places: Places, settings: dict) -> np.ndarray:
+    """Map the same neighbours to a plane, by umap-learn as it is, for comparison.
+
+    Returns
+    -------
+    array of shape (n_images, 2), float32
+    """
+    model = umap.UMAP(
+        metric="cosine",
+        n_neighbors=places.indices.shape[1],
         min_dist=settings["min_dist"],
         random_state=settings["random_state"],
         n_jobs=1,
+        precomputed_knn=(places.indices.astype(np.int64), places.distances),
     )
-    if n_images < _FEWEST or (embeddings == embeddings[0]).all():
-        logger.warning("%d images without neighbourhoods: placed by their directions alone", n_images)
-        unit_vectors = _place_few(embeddings)
-    else:
-        model.fit(embeddings)
-        unit_vectors = unit_vectors_from_angles(*model.embedding_.T)
-    model.embedding_ = np.column_stack(angles_from_unit_vectors(unit_vectors))
-    return model
+    return model.fit(embeddings).embedding_
 
 
-def _place_few(embeddings: np.ndarray) -> np.ndarray:
-    """Place images by their offset from the mean, in its three principal directions; the mean is (0, 1, 0)."""
-    offsets = embeddings - embeddings.mean(axis=0, dtype=np.float64)
-    left, singular, _ = np.linalg.svd(offsets, full_matrices=False)
-    places = np.zeros((len(embeddings), 3))
-    components = (left * singular)[:, :3]
-    places[:, : components.shape[1]] = components
-    length = np.linalg.norm(places, axis=1, keepdims=True)
-    centre = length < 1e-6  # float32 embeddings of unit length
-    return np.where(centre, [0.0, 1.0, 0.0], places / np.where(centre, 1, length))
+class BoundUMAP(umap.UMAP):
+    """A model that has its embeddings again, and places others among them."""
+
+    def transform(self, X: np.ndarray, ensure_all_finite: bool = True) -> np.ndarray:
+        """Place embeddings on the map; each one's place is its own, whatever else is placed.
+
+        Parameters
+        ----------
+        X : array of shape (n_images, n_dims), float
+            Of the same encoder.
+        ensure_all_finite : bool
+            For the likeness of umap-learn's method; rows without direction are always refused.
+
+        Returns
+        -------
+        array of shape (n_images, 2), float64
+            Theta in [0, pi] and phi in [-pi, pi], radians.
+
+        Raises
+        ------
+        InputError
+            If X has another shape, or rows that are not finite or all zero.
+        """
+        embeddings = np.asarray(X, np.float32)
+        n_dims = self.rows_.shape[1]
+        if embeddings.ndim != 2 or embeddings.shape[1] != n_dims:
+            raise InputError(f"transform: X has shape {embeddings.shape}; it must have (n_images, {n_dims})")
+        if bad := np.flatnonzero(without_direction(embeddings)).tolist():
+            raise InputError(f"transform: row {bad[0]} of X is not finite or all zero; leave it out")
+        places = place(unit_rows(embeddings), self.rows_, unit_vectors_from_angles(*self.embedding_.T), n_threads=1)
+        return np.column_stack(angles_from_unit_vectors(places))
+
+
+def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
+    """Open the model of a database and bind it to its embeddings, so that `transform` works.
+
+    Parameters
+    ----------
+    database : str
+        Path.
+    embedding_type : str
+
+    Returns
+    -------
+    BoundUMAP
+        A `umap.UMAP` with its `embedding_`, `uuids_`, `graph_` and parameters.
+
+    Raises
+    ------
+    InputError
+        If there is no model, if it is not the one that the workflow stored or was made by other versions (then
+        it is not unpickled), or if the embeddings are not those that it was made from.
+    """
+    tables = Tables(embedding_type)
+    with reading(database) as connection:
+        if not sa.inspect(connection).has_table(tables.umap_model.name):
+            raise InputError(f"{database}: has no table {tables.umap_model.name}; make the map: snakemake --cores 8")
+        recorded = read_provenance(connection, embedding_type)
+        blob = connection.scalar(sa.select(tables.umap_model.c.MODEL))
+        uuids, embeddings = read_embeddings(connection, embedding_type)
+    _check(blob, recorded, f"{database}: {tables.umap_model.name}")
+    model = pickle.loads(blob)
+    rows = {uuid: row for row, uuid in enumerate(uuids)}
+    rows = [rows[uuid] for uuid in model.uuids_ if uuid in rows]
+    if len(rows) < len(model.uuids_) or (row_digests(embeddings[rows]) != model.row_digests_).any():
+        raise InputError(
+            f"{database}: the embeddings have changed since the map was made; bring it up to date: snakemake --cores 8"
+        )
+    bound = BoundUMAP(**model.get_params())
+    bound.__dict__.update(model.__dict__)
+    bound.rows_ = unit_rows(embeddings[rows])
+    return bound
+
+
+def _check(blob: bytes | None, recorded: dict[str, str], name: str) -> None:
+    """Refuse a model that should not be unpickled."""
+    anew = "delete umap_model.pkl beside the database and run snakemake --cores 8; the photos keep their places"
+    if blob is None or hashlib.sha256(blob).hexdigest() != recorded.get("map_model_digest"):
+        raise InputError(
+            f"{name} is not the model that the workflow stored, and a pickle can run any code; to have it anew: {anew}"
+        )
+    for key, present in package_versions().items():
+        package, made_by = key.removeprefix("version_"), recorded.get(f"map_{key}", "an unknown version")
+        parts = 3 if package == "umap-learn" else 1  # the others keep what they pickle readable in a major version
+        if made_by.split(".")[:parts] != present.split(".")[:parts]:
+            raise InputError(
+                f"{name} was made by {package} {made_by}, and {present} is installed; "
+                f"install that one (pip install {package}=={made_by}), or have the model anew: {anew}"
+            )

@@ -1,15 +1,16 @@
 """
-Fit the map and put it into the database.
+Make the map and put it into the database.
 
-NEEDS: the receipt <results>/embeddings.json, which stands for all rows of the database
+NEEDS: the receipt <results>/embeddings.json, which stands for all rows of the database; labels, if there are any
 MAKES: <results>/umap_model.pkl, <results>/map.tsv, <results>/map_quality.json, and two tables of the database
 """
 
 
 rule fit_umap:
-    """Fit UMAP on the sphere to all embeddings of the database."""
+    """Make the map of all embeddings of the database, or bring it up to date."""
     input:
         receipt="<results>/embeddings.json",
+        labels=config["labels"] or [],
     output:
         model=update("<results>/umap_model.pkl"),
         map=update("<results>/map.tsv"),
@@ -28,13 +29,15 @@ rule fit_umap:
     params:
         type=TYPE,
         settings=json.dumps(config["umap"], sort_keys=True),
+        labels=config["labels"],
     message:
-        "fit the map"
+        "make the map"
     shell:
         "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
         " --settings {params.settings:q} --model {output.model:q} --map {output.map:q}"
-        " --quality {output.quality:q} --stamp {output.stamp:q} --log {log:q}"
+        " --quality {output.quality:q} --labels={params.labels:q} --threads {threads}"
+        " --stamp {output.stamp:q} --log {log:q}"
 
 
 rule store_map:

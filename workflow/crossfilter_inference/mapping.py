@@ -1,0 +1,224 @@
+r"""Make the map, or bring it up to date, and write it down: the model, `map.tsv` and `map_quality.json`.
+
+`map.tsv` holds latitude and longitude in degrees:
+
+    pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
+
+The model is written first and says what it was made from, so that a job that was killed afterwards goes on from it.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from .database import Tables, read_embeddings, read_provenance, reading
+from .errors import InputError
+from .files import digest, read_json, write_bytes, write_json, write_tsv
+from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
+
+logger = logging.getLogger(__name__)
+
+# Raised when the same embeddings and settings would give another map.
+UMAP_VERSION = 2
+MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
+_FIT_KEYS = ("n_neighbors", "min_dist", "radius", "random_state")
+
+
+def settings_digest(settings: dict, labels: str) -> str:
+    """Digest what makes it necessary to look at the map again: 16 hexadecimal digits."""
+    without_history = settings["update"] == "refit"
+    return digest([_fit_digest(settings), without_history, settings["compare_with_plane"], labels])
+
+
+def make_map(
+    receipt: str,
+    database: str,
+    embedding_type: str,
+    settings: dict,
+    labels: str,
+    outputs: tuple[str, str, str],
+    n_threads: int,
+) -> str:
+    """Make the map of a database, unless the one that is there was made from the same.
+
+    Parameters
+    ----------
+    receipt : str
+        Path of `embeddings.json`, which names the embeddings by their digest.
+    database, embedding_type : str
+    settings : dict
+        The section `umap` of the configuration.
+    labels : str
+        Path of a table of labels, or empty.
+    outputs : tuple of str
+        Paths of `umap_model.pkl`, `map.tsv` and `map_quality.json`.
+    n_threads : int
+        The map does not depend on it.
+
+    Returns
+    -------
+    str
+        What was done.
+
+    Raises
+    ------
+    InputError
+        If there are no embeddings, or if some are not finite or all zero.
+    """
+    model, map_table, quality = outputs
+    made_from = digest([read_json(receipt)["digest"], _fit_digest(settings)])
+    measured_with = digest([_file_digest(labels), settings["compare_with_plane"]])
+    if all(Path(path).exists() for path in outputs):
+        there = read_json(quality)
+        if _is_current(there, made_from, settings) and there["measured_with"] == measured_with:
+            return "kept, nothing that it is made from has changed"
+    with reading(database) as connection:
+        uuids, embeddings = read_embeddings(connection, embedding_type)
+    embeddings = _checked(uuids, embeddings, embedding_type, database)
+
+    from .umap_model import from_pickle
+
+    places = _previous_map(model, database, embedding_type)
+    done = "kept, measured again"
+    if places is None or places.indices is None or not _is_current(places.record, made_from, settings):
+        done = _renew(uuids, embeddings, settings, made_from, places, model, n_threads)
+        places = from_pickle(Path(model).read_bytes())
+    latitude, longitude = latitude_longitude(places.unit_vectors)
+    write_tsv(map_table, MAP_COLUMNS, zip(uuids, latitude.tolist(), longitude.tolist(), strict=True))
+    figures = _figures(uuids, embeddings, places, settings, labels, n_threads)
+    write_json(quality, {**places.record, "measured_with": measured_with, **figures})
+    return done
+
+
+def _fit_digest(settings: dict) -> str:
+    return digest([UMAP_VERSION, {key: settings[key] for key in _FIT_KEYS}])
+
+
+def _file_digest(path: str) -> str:
+    return digest(Path(path).read_text("utf-8", "replace")) if path else ""
+
+
+def _is_current(record: dict, made_from: str, settings: dict) -> bool:
+    """Tell whether a map need not be made again: it is of the same, and without a past if it must be."""
+    has_past = record.get("previous") is not None
+    return record.get("made_from") == made_from and not (settings["update"] == "refit" and has_past)
+
+
+def _checked(uuids: list[str], embeddings: np.ndarray, embedding_type: str, database: str) -> np.ndarray:
+    from .umap_model import unit_rows, without_direction
+
+    if not uuids:
+        raise InputError(
+            f"{embedding_type}: there is nothing to map: no image could be embedded; "
+            f"the table {embedding_type}_FAILURES of {database!r} says why"
+        )
+    bad = without_direction(embeddings)
+    if bad.any():
+        raise InputError(
+            f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite or all zero, the first of them "
+            f"{uuids[bad.argmax()]}'s; delete their rows from the table"
+        )
+    return unit_rows(embeddings)
+
+
+def _previous_map(model: str, database: str, embedding_type: str) -> "placement.Places | None":  # noqa: F821
+    """Read the map that is there: from its model, else, without neighbours, from the tables of the database."""
+    from .placement import Places
+    from .umap_model import from_pickle
+
+    if Path(model).exists():
+        try:
+            return from_pickle(Path(model).read_bytes())
+        except Exception as error:  # whatever another version or a damaged file may bring
+            logger.warning("%s cannot be read (%s): the places are taken from the database", model, error)
+    table = Tables(embedding_type).umap_haversine
+    with reading(database) as connection:
+        if not sa.inspect(connection).has_table(table.name):
+            return None
+        rows = connection.execute(sa.select(table).order_by(table.c.UUID)).tuples().all()
+        recorded = read_provenance(connection, embedding_type)
+    if not rows:
+        return None
+    uuids, latitude, longitude = zip(*rows, strict=True)
+    unit_vectors = unit_vectors_from_latitude_longitude(np.array(latitude), np.array(longitude))
+    record = {key: recorded.get(f"map_{key}") for key in ("made_from", "fitted_with", "id")}
+    return Places(list(uuids), np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
+
+
+def _renew(
+    uuids: list[str],
+    embeddings: np.ndarray,
+    settings: dict,
+    made_from: str,
+    previous: "placement.Places | None",  # noqa: F821
+    model: str,
+    n_threads: int,
+) -> str:
+    """Fit or update the map, and write its model."""
+    from . import placement
+    from .umap_model import make_curve, package_versions, row_digests, to_pickle
+
+    curve, digests = make_curve(settings), row_digests(embeddings)
+    if settings["update"] == "refit":
+        previous = None
+    known = np.empty(0, int) if previous is None else placement.rows_of(uuids, digests, previous)
+    n_old = int((known >= 0).sum())
+    n_new = len(uuids) - n_old
+    same_settings = previous is not None and previous.record.get("fitted_with") == _fit_digest(settings)
+    if not same_settings or n_old <= max(settings["n_neighbors"], placement.FEWEST):
+        action = "fit"
+    elif settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
+        action = "place"
+    else:
+        action = "align" if n_new <= settings["refit_share"] * len(uuids) else "fit"
+    if action == "fit":
+        places = placement.fit(uuids, embeddings, curve, n_threads, previous)
+    else:
+        improve = action == "align"
+        places = placement.update(uuids, embeddings, known, curve, n_threads, previous, improve=improve)
+    places.row_digests = digests
+    places.record = {
+        "made_from": made_from,
+        "fitted_with": _fit_digest(settings),
+        "action": action,
+        "n_images": len(uuids),
+        "n_new": n_new,
+        "n_gone": 0 if previous is None else len(previous.uuids) - n_old,
+        "id": digest([uuids, places.angles.tobytes().hex()]),
+        "previous": None if previous is None else previous.record.get("id"),
+        "version": UMAP_VERSION,
+        **{key: settings[key] for key in _FIT_KEYS},
+        **package_versions(),
+        **places.record,
+    }
+    write_bytes(model, to_pickle(places, curve, settings["min_dist"]))
+    if previous is None:
+        return f"fitted to {len(uuids)} photos"
+    drift = places.record.get("drift_degrees")
+    moved = "" if drift is None else f", old photos moved by {drift:.2f} degrees on average"
+    names = {"fit": "fitted anew", "place": "new photos placed", "align": "updated"}
+    return f"{names[action]}: {n_new} new of {len(uuids)}{moved}"
+
+
+def _figures(
+    uuids: list[str],
+    embeddings: np.ndarray,
+    places: "placement.Places",  # noqa: F821
+    settings: dict,
+    labels: str,
+    n_threads: int,
+) -> dict:
+    from .map_quality import measure, read_labels
+
+    named = None
+    if labels:
+        known = read_labels(labels)
+        named = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
+    figures = measure(embeddings, places.unit_vectors, n_threads, named)
+    if settings["compare_with_plane"] and places.indices is not None:
+        from .umap_model import plane
+
+        figures["plane"] = measure(embeddings, plane(embeddings, places, settings), n_threads, named)
+    return figures
