@@ -1,11 +1,19 @@
+import pickle
+import sqlite3
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import umap
+from test_mapping import Mapping
 
-from crossfilter_inference import umap_model
-from crossfilter_inference.sphere import unit_vectors_from_angles
+from crossfilter_inference import placement, umap_model
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.sphere import degrees_between, unit_vectors_from_angles
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:umap")
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42}
+CURVE = umap_model.make_curve(SETTINGS)
 
 
 def random_embeddings(n_images):
@@ -14,9 +22,8 @@ def random_embeddings(n_images):
 
 
 def places(embeddings):
-    model = umap_model.fit(embeddings, SETTINGS)
-    theta, phi = model.embedding_.T
-    assert model.embedding_.shape == (len(embeddings), 2)
+    uuids = [f"{number:06d}" for number in range(len(embeddings))]
+    theta, phi = placement.fit(uuids, embeddings, CURVE, 2, None).angles.T
     assert ((theta >= 0) & (theta <= np.pi) & (np.abs(phi) <= np.pi)).all()
     return unit_vectors_from_angles(theta, phi)
 
@@ -36,28 +43,109 @@ def test_identical_photos_are_in_one_place(n_images):
 
 
 def test_two_groups_of_identical_photos_are_in_two_places():
-    embeddings = np.repeat(random_embeddings(2), 10, axis=0)
-    cosines = places(embeddings) @ places(embeddings).T
+    unit_vectors = places(np.repeat(random_embeddings(2), 10, axis=0))
+    cosines = unit_vectors @ unit_vectors.T
     assert cosines[:10, :10].mean() > cosines[:10, 10:].mean() + 0.1
 
 
-def test_the_same_embeddings_give_the_same_map():
-    embeddings = random_embeddings(40)
-    assert np.array_equal(
-        umap_model.fit(embeddings, SETTINGS).embedding_, umap_model.fit(embeddings, SETTINGS).embedding_
+@pytest.fixture
+def mapping(tmp_path):
+    mapping = Mapping(tmp_path)
+    mapping.add(120)
+    mapping.make()
+    mapping.store()
+    return mapping
+
+
+def test_the_model_is_a_umap_with_its_parameters(mapping):
+    model = pickle.loads(mapping.blob())
+    assert type(model) is umap.UMAP
+    parameters = model.get_params()
+    assert (parameters["metric"], parameters["output_metric"]) == ("cosine", "haversine")
+    assert (parameters["n_neighbors"], parameters["min_dist"], parameters["random_state"]) == (15, 0.1, 42)
+    a, b = umap.umap_.find_ab_params(1.0, 0.1)
+    assert np.isclose(model._a, a * 4 ** (2 * b))
+    assert np.isclose(model._b, b)
+    assert model.uuids_ == mapping.uuids
+    assert model.embedding_.shape == (120, 2)
+    assert model.graph_.shape == (120, 120)
+
+
+def test_the_pickle_opens_without_this_library(mapping, tmp_path):
+    (tmp_path / "model.pkl").write_bytes(mapping.blob())
+    program = (
+        "import pickle, sys, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "model = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert model.embedding_.shape == (120, 2) and model.get_params()['n_neighbors'] == 15\n"
+        "import umap\n"
+        "assert type(model) is umap.UMAP\n"
+        "ours = {'crossfilter_inference', 'torch', 'transformers', 'sqlalchemy', 'PIL'}\n"
+        "assert not ours & {*sys.modules}, ours & {*sys.modules}\n"
     )
+    command = [sys.executable, "-I", "-c", program, tmp_path / "model.pkl"]
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
 
 
-def test_neighbours_stay_neighbours():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(4, 32))
-    labels = np.arange(80) % 4
-    rows = centres[labels] + 0.3 * rng.normal(size=(80, 32))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    unit_vectors = places(rows)
-    nearest = np.argsort(-(unit_vectors @ unit_vectors.T), axis=1)[:, 1:6]
-    assert (labels[nearest] == labels[:, None]).mean() > 0.95
+def test_the_model_holds_neither_embeddings_nor_search_index(mapping):
+    model = pickle.loads(mapping.blob())
+    assert not hasattr(model, "_raw_data")
+    arrays = [value for value in vars(model).values() if isinstance(value, np.ndarray)]
+    assert max(array.size for array in arrays) <= 120 * 15
 
 
-def test_the_digest_follows_the_settings():
-    assert umap_model.settings_digest(SETTINGS) != umap_model.settings_digest({**SETTINGS, "n_neighbors": 7})
+def test_transform_of_known_photos_finds_their_places_together_and_alone(mapping):
+    model = umap_model.load_umap_model(mapping.database, "T")
+    assert isinstance(model, umap.UMAP)
+    together = model.transform(mapping.rows[:100])
+    own = model.embedding_[:100]
+    assert degrees_between(unit_vectors_from_angles(*together.T), unit_vectors_from_angles(*own.T)).max() < 2
+    alone = np.vstack([model.transform(row[None]) for row in mapping.rows[:100]])
+    assert np.allclose(alone, together, atol=1e-6)
+
+
+def test_transform_refuses_what_it_cannot_place(mapping):
+    model = umap_model.load_umap_model(mapping.database, "T")
+    with pytest.raises(InputError, match=r"X has shape \(3, 5\); it must have \(n_images, 32\)"):
+        model.transform(np.ones((3, 5)))
+    rows = mapping.rows[:3].copy()
+    rows[1, 0] = np.nan
+    with pytest.raises(InputError, match="row 1 of X is not finite or all zero"):
+        model.transform(rows)
+
+
+def change(mapping, statement, *values):
+    connection = sqlite3.connect(mapping.database)
+    with connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def test_a_model_that_was_changed_is_not_unpickled(mapping, tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", pickle.dumps(Harmful()))
+    with pytest.raises(InputError, match="is not the model that the workflow stored, and a pickle can run any code"):
+        umap_model.load_umap_model(mapping.database, "T")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_model_of_another_version_says_which_one_to_install(mapping):
+    change(mapping, "UPDATE T_PROVENANCE SET VALUE = '0.4.6' WHERE KEY = 'map_version_umap-learn'")
+    with pytest.raises(InputError, match=r"made by umap-learn 0\.4\.6.*pip install umap-learn==0\.4\.6.*delete"):
+        umap_model.load_umap_model(mapping.database, "T")
+
+
+def test_a_model_of_other_embeddings_is_refused(mapping):
+    mapping.change(3)
+    with pytest.raises(InputError, match="the embeddings have changed since the map was made"):
+        umap_model.load_umap_model(mapping.database, "T")
+
+
+def test_a_database_without_a_model_is_refused(tmp_path):
+    mapping = Mapping(tmp_path)
+    mapping.add(5)
+    with pytest.raises(InputError, match="has no table T_UMAP_MODEL; make the map"):
+        umap_model.load_umap_model(mapping.database, "T")

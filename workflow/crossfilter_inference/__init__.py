@@ -2,5 +2,5 @@
 
 From the ground up, each module importing only from those above its own: errors, files, compiled, sphere, config,
 images, database, scan, plan, state, encoders, provenance, run, progress, decode, known_rows, shard_database, embed,
-neighbours, graph, layout, placement, umap_model, map_quality, mapping, store, figures.
+map_settings, neighbours, graph, layout, placement, umap_model, map_quality, mapping, store, figures.
 """

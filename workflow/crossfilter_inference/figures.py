@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from .database import Tables, reading
 from .files import read_tsv, write_bytes
-from .mapping import MAP_COLUMNS
+from .map_settings import MAP_COLUMNS
 
 WIDTH, HEIGHT = 2400, 1300  # pixels
 _DPI = 150

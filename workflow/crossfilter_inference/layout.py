@@ -59,14 +59,14 @@ def first_places(embeddings: np.ndarray) -> np.ndarray:
     offsets = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     sample = offsets[:: max(1, len(offsets) // 10_000)].astype(np.float64)
     with threadpool_limits(1, "blas"):  # else the last bits depend on the number of cores
-        _, singular, directions = np.linalg.svd(sample.T @ sample if len(sample) > len(sample.T) else sample)
-        directions = directions[:3]
-        directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])[:, None]
-        components = offsets @ directions.T.astype(np.float32)
+        square = sample.T @ sample if len(sample) > len(sample.T) else sample
+        directions = np.linalg.svd(square, full_matrices=False)[2][:3]
+        largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
+        components = offsets @ (directions * np.sign(largest)[:, None]).T.astype(np.float32)
     scale = components.std(axis=0)
-    meant = singular[: len(scale)] > 1e-6 * max(singular[0], 1e-6)
+    meant = scale > 1e-6  # in single precision, of embeddings of length 1
     places = np.zeros((len(embeddings), 3))
-    places[:, : len(scale)] = np.where(meant, components / np.where(meant, scale, 1), 0)
+    places[:, : len(scale)] = components * meant / np.where(meant, scale, 1)
     length = np.linalg.norm(places, axis=1, keepdims=True)
     return np.where(length > 1e-6, places / np.where(length > 1e-6, length, 1), [0.0, 1.0, 0.0])
 
@@ -80,7 +80,7 @@ def lay_out(
     random_state: int,
     n_threads: int,
     n_epochs: int,
-    learning_rate: float = LEARNING_RATE,
+    mobility: np.ndarray | None = None,
 ) -> np.ndarray:
     """Optimise the places of photos on the sphere.
 
@@ -97,7 +97,8 @@ def lay_out(
     n_threads : int
         The result does not depend on it.
     n_epochs : int
-    learning_rate : float
+    mobility : array of shape (n_images,), float, optional
+        What each photo's steps are multiplied by; 1 where nothing is given.
 
     Returns
     -------
@@ -109,13 +110,23 @@ def lay_out(
     places = np.zeros((len(unit_vectors), 4), np.float32)  # the fourth keeps a photo in one line of the cache
     places[:, :3] = unit_vectors
     moved = places.copy()
+    mobility = np.ones(len(places), np.float32) if mobility is None else mobility.astype(np.float32)
     n_before = numba.get_num_threads()
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     try:
         for epoch in range(n_epochs):
-            step = np.float32(learning_rate * (1 - epoch / n_epochs))
+            step = np.float32(LEARNING_RATE * (1 - epoch / n_epochs))
             _move_all(
-                places, moved, graph.indptr, graph.indices, shares, attraction, repulsion, random_state, epoch, step
+                places,
+                moved,
+                graph.indptr,
+                graph.indices,
+                shares,
+                attraction,
+                repulsion,
+                random_state,
+                epoch,
+                step * mobility,
             )
             places, moved = moved, places
     finally:
@@ -153,13 +164,13 @@ def _hash(state):
 
 
 @compiled(parallel=True)
-def _move_all(places, moved, pointers, neighbours, shares, attraction, repulsion, seed, epoch, step):
+def _move_all(places, moved, pointers, neighbours, shares, attraction, repulsion, seed, epoch, steps):
     half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
     golden = np.uint64(0x9E3779B97F4A7C15)
     n_images = np.uint64(len(places))
     start = _hash(np.uint64(seed) + golden * np.uint64(epoch + 1))
     for i in numba.prange(np.uintp(len(places))):
-        x, y, z = places[i, 0], places[i, 1], places[i, 2]
+        x, y, z, step = places[i, 0], places[i, 1], places[i, 2], steps[i]
         state = _hash(start ^ np.uint64(i))
         number = state
         for edge in range(np.uintp(pointers[i]), np.uintp(pointers[i + 1])):

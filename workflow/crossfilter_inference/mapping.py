@@ -16,20 +16,22 @@ import sqlalchemy as sa
 from .database import Tables, read_embeddings, read_provenance, reading
 from .errors import InputError
 from .files import digest, read_json, write_bytes, write_json, write_tsv
+from .map_quality import measure, read_labels
+from .map_settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, fit_digest
+from .placement import FEWEST, Places, fit, rows_of, update
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
+from .umap_model import (
+    from_pickle,
+    make_curve,
+    package_versions,
+    plane,
+    row_digests,
+    to_pickle,
+    unit_rows,
+    without_direction,
+)
 
 logger = logging.getLogger(__name__)
-
-# Raised when the same embeddings and settings would give another map.
-UMAP_VERSION = 2
-MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
-_FIT_KEYS = ("n_neighbors", "min_dist", "radius", "random_state")
-
-
-def settings_digest(settings: dict, labels: str) -> str:
-    """Digest what makes it necessary to look at the map again: 16 hexadecimal digits."""
-    without_history = settings["update"] == "refit"
-    return digest([_fit_digest(settings), without_history, settings["compare_with_plane"], labels])
 
 
 def make_map(
@@ -68,7 +70,7 @@ def make_map(
         If there are no embeddings, or if some are not finite or all zero.
     """
     model, map_table, quality = outputs
-    made_from = digest([read_json(receipt)["digest"], _fit_digest(settings)])
+    made_from = digest([read_json(receipt)["digest"], fit_digest(settings)])
     measured_with = digest([_file_digest(labels), settings["compare_with_plane"]])
     if all(Path(path).exists() for path in outputs):
         there = read_json(quality)
@@ -77,8 +79,6 @@ def make_map(
     with reading(database) as connection:
         uuids, embeddings = read_embeddings(connection, embedding_type)
     embeddings = _checked(uuids, embeddings, embedding_type, database)
-
-    from .umap_model import from_pickle
 
     places = _previous_map(model, database, embedding_type)
     done = "kept, measured again"
@@ -92,10 +92,6 @@ def make_map(
     return done
 
 
-def _fit_digest(settings: dict) -> str:
-    return digest([UMAP_VERSION, {key: settings[key] for key in _FIT_KEYS}])
-
-
 def _file_digest(path: str) -> str:
     return digest(Path(path).read_text("utf-8", "replace")) if path else ""
 
@@ -107,8 +103,6 @@ def _is_current(record: dict, made_from: str, settings: dict) -> bool:
 
 
 def _checked(uuids: list[str], embeddings: np.ndarray, embedding_type: str, database: str) -> np.ndarray:
-    from .umap_model import unit_rows, without_direction
-
     if not uuids:
         raise InputError(
             f"{embedding_type}: there is nothing to map: no image could be embedded; "
@@ -123,11 +117,8 @@ def _checked(uuids: list[str], embeddings: np.ndarray, embedding_type: str, data
     return unit_rows(embeddings)
 
 
-def _previous_map(model: str, database: str, embedding_type: str) -> "placement.Places | None":  # noqa: F821
+def _previous_map(model: str, database: str, embedding_type: str) -> Places | None:
     """Read the map that is there: from its model, else, without neighbours, from the tables of the database."""
-    from .placement import Places
-    from .umap_model import from_pickle
-
     if Path(model).exists():
         try:
             return from_pickle(Path(model).read_bytes())
@@ -152,36 +143,33 @@ def _renew(
     embeddings: np.ndarray,
     settings: dict,
     made_from: str,
-    previous: "placement.Places | None",  # noqa: F821
+    previous: Places | None,
     model: str,
     n_threads: int,
 ) -> str:
     """Fit or update the map, and write its model."""
-    from . import placement
-    from .umap_model import make_curve, package_versions, row_digests, to_pickle
-
     curve, digests = make_curve(settings), row_digests(embeddings)
     if settings["update"] == "refit":
         previous = None
-    known = np.empty(0, int) if previous is None else placement.rows_of(uuids, digests, previous)
+    known = np.empty(0, int) if previous is None else rows_of(uuids, digests, previous)
     n_old = int((known >= 0).sum())
     n_new = len(uuids) - n_old
-    same_settings = previous is not None and previous.record.get("fitted_with") == _fit_digest(settings)
-    if not same_settings or n_old <= max(settings["n_neighbors"], placement.FEWEST):
+    same_settings = previous is not None and previous.record.get("fitted_with") == fit_digest(settings)
+    if not same_settings or n_old <= max(settings["n_neighbors"], FEWEST):
         action = "fit"
     elif settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
         action = "place"
     else:
         action = "align" if n_new <= settings["refit_share"] * len(uuids) else "fit"
     if action == "fit":
-        places = placement.fit(uuids, embeddings, curve, n_threads, previous)
+        places = fit(uuids, embeddings, curve, n_threads, previous)
     else:
         improve = action == "align"
-        places = placement.update(uuids, embeddings, known, curve, n_threads, previous, improve=improve)
+        places = update(uuids, embeddings, known, curve, n_threads, previous, improve=improve)
     places.row_digests = digests
     places.record = {
         "made_from": made_from,
-        "fitted_with": _fit_digest(settings),
+        "fitted_with": fit_digest(settings),
         "action": action,
         "n_images": len(uuids),
         "n_new": n_new,
@@ -189,7 +177,7 @@ def _renew(
         "id": digest([uuids, places.angles.tobytes().hex()]),
         "previous": None if previous is None else previous.record.get("id"),
         "version": UMAP_VERSION,
-        **{key: settings[key] for key in _FIT_KEYS},
+        **{key: settings[key] for key in FIT_KEYS},
         **package_versions(),
         **places.record,
     }
@@ -205,20 +193,16 @@ def _renew(
 def _figures(
     uuids: list[str],
     embeddings: np.ndarray,
-    places: "placement.Places",  # noqa: F821
+    places: Places,
     settings: dict,
     labels: str,
     n_threads: int,
 ) -> dict:
-    from .map_quality import measure, read_labels
-
     named = None
     if labels:
         known = read_labels(labels)
         named = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
     figures = measure(embeddings, places.unit_vectors, n_threads, named)
     if settings["compare_with_plane"] and places.indices is not None:
-        from .umap_model import plane
-
         figures["plane"] = measure(embeddings, plane(embeddings, places, settings), n_threads, named)
     return figures

@@ -20,10 +20,10 @@ from .sphere import angles_from_unit_vectors, degrees_between, spherical_mean, t
 logger = logging.getLogger(__name__)
 
 FEWEST = 4  # photos that UMAP can make something of
-# Of the short run from an old map: enough to let new photos find their place and their neighbours make room, too
-# little to carry others away (benchmarks/SPHERE.md).
-_ALIGN_EPOCHS = 50
-_ALIGN_LEARNING_RATE = 0.02
+# Of the short run from an old map, in which new photos take whole steps and old ones this part of them: enough to let
+# the new ones find their places and their neighbours make room, too little to carry others away (benchmarks/SPHERE.md).
+_ALIGN_EPOCHS = 100
+_ALIGN_MOBILITY = 0.02
 _PLACE_NEIGHBOURS = 15
 _SAME = 1e-9  # cosine distance, added to all; it is 0 between equal embeddings
 
@@ -131,7 +131,9 @@ def update(
     unit_vectors[known[old]] = previous.unit_vectors[old]
     unit_vectors[new] = place(embeddings[new], embeddings[known[old]], previous.unit_vectors[old], n_threads)
     if improve:
-        unit_vectors = _lay_out(unit_vectors, places, curve, n_threads, _ALIGN_EPOCHS, _ALIGN_LEARNING_RATE)
+        mobility = np.ones(len(uuids))
+        mobility[known[old]] = _ALIGN_MOBILITY
+        unit_vectors = _lay_out(unit_vectors, places, curve, n_threads, _ALIGN_EPOCHS, mobility)
     places = _finished(places, unit_vectors, previous if improve else None, _known_pairs(known))
     if not improve:
         places.angles[known[old]] = previous.angles[old]
@@ -159,10 +161,15 @@ def _with_graph(uuids: list[str], indices: np.ndarray, distances: np.ndarray) ->
 
 
 def _lay_out(
-    unit_vectors: np.ndarray, places: Places, curve: Curve, n_threads: int, n_epochs: int, *rate: float
+    unit_vectors: np.ndarray,
+    places: Places,
+    curve: Curve,
+    n_threads: int,
+    n_epochs: int,
+    mobility: np.ndarray | None = None,
 ) -> np.ndarray:
     shape = curve.a, curve.b, curve.radius, curve.random_state
-    return lay_out(unit_vectors, places.graph, *shape, n_threads, n_epochs, *rate)
+    return lay_out(unit_vectors, places.graph, *shape, n_threads, n_epochs, mobility)
 
 
 def _pairs(uuids: list[str], previous: Places | None) -> np.ndarray:

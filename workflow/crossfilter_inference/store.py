@@ -24,7 +24,7 @@ from .database import (
 )
 from .encoders import provenance_digest, provenance_to_text
 from .files import printable, read_json, read_tsv, write_json
-from .mapping import MAP_COLUMNS
+from .map_settings import MAP_COLUMNS
 from .plan import MANIFEST_COLUMNS, shard_lists
 from .provenance import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
 

@@ -118,7 +118,9 @@ def plane(embeddings: np.ndarray, places: Places, settings: dict) -> np.ndarray:
         n_jobs=1,
         precomputed_knn=(places.indices.astype(np.int64), places.distances),
     )
-    return model.fit(embeddings).embedding_
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "precomputed_knn")  # that it cannot transform
+        return model.fit(embeddings).embedding_
 
 
 class BoundUMAP(umap.UMAP):
@@ -184,14 +186,14 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     _check(blob, recorded, f"{database}: {tables.umap_model.name}")
     model = pickle.loads(blob)
     rows = {uuid: row for row, uuid in enumerate(uuids)}
-    rows = [rows[uuid] for uuid in model.uuids_ if uuid in rows]
-    if len(rows) < len(model.uuids_) or (row_digests(embeddings[rows]) != model.row_digests_).any():
+    embeddings = unit_rows(embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]])
+    if not np.array_equal(row_digests(embeddings), model.row_digests_):
         raise InputError(
             f"{database}: the embeddings have changed since the map was made; bring it up to date: snakemake --cores 8"
         )
     bound = BoundUMAP(**model.get_params())
     bound.__dict__.update(model.__dict__)
-    bound.rows_ = unit_rows(embeddings[rows])
+    bound.rows_ = embeddings
     return bound
 
 

@@ -20,7 +20,7 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
-from crossfilter_inference import encoders, mapping, run, state
+from crossfilter_inference import encoders, map_settings, run, state
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest
@@ -94,7 +94,7 @@ pathvars:
 MANIFEST_STAMP = f"<results>/settings/manifest-{PLAN.digest()}"
 ENCODER_STAMP = f"<results>/settings/encoder-{ENCODER_DIGEST}"
 STORE_STAMP = f"<results>/settings/store-{digest([config['missing_images'], STORE_GENERATION])}"
-UMAP_STAMP = f"<results>/settings/umap-{mapping.settings_digest(config['umap'], config['labels'])}"
+UMAP_STAMP = f"<results>/settings/umap-{map_settings.settings_digest(config['umap'], config['labels'])}"
 MAP_STAMP = f"<results>/settings/map-{MAP_GENERATION}"
 
 

@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROJECT
+
+from crossfilter_inference import layout
+from crossfilter_inference.graph import fuzzy_graph
+from crossfilter_inference.map_quality import measure
+from crossfilter_inference.neighbours import all_neighbours
+from crossfilter_inference.sphere import unit_vectors_from_angles
+
+A, B, RADIUS = 1.58, 0.9, 4
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    random = np.random.default_rng(0)
+    labels = np.arange(600) % 12
+    rows = random.normal(size=(12, 32))[labels] + 0.8 * random.normal(size=(600, 32))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), [str(label) for label in labels]
+
+
+def lay_out(rows, n_threads=2, seed=42, n_epochs=200, radius=RADIUS):
+    graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
+    return layout.lay_out(layout.first_places(rows), graph, A, B, radius, seed, n_threads, n_epochs)
+
+
+def test_the_layout_is_the_same_bit_by_bit_with_any_number_of_threads_and_at_every_repeat(clusters):
+    one = lay_out(clusters[0], n_threads=1)
+    assert np.array_equal(one, lay_out(clusters[0], n_threads=2))
+    assert np.array_equal(one, lay_out(clusters[0], n_threads=2))
+    assert not np.array_equal(one, lay_out(clusters[0], seed=43))
+
+
+def test_the_layout_is_the_same_bit_by_bit_in_another_process_with_other_cores(clusters, tmp_path):
+    np.save(tmp_path / "rows.npy", clusters[0])
+    program = (
+        "import sys, numpy\n"
+        f"sys.path[:0] = [{str(PROJECT / 'workflow')!r}, {str(PROJECT / 'tests' / 'unit')!r}, {str(PROJECT / 'tests')!r}]\n"
+        "import test_layout\n"
+        "numpy.save(sys.argv[2], test_layout.lay_out(numpy.load(sys.argv[1])))\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "rows.npy", tmp_path / "places.npy"]
+    environment = {"PATH": "/usr/bin:/bin", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "3"}
+    subprocess.run(command, check=True, env=environment, timeout=200)
+    assert np.array_equal(np.load(tmp_path / "places.npy"), lay_out(clusters[0]))
+
+
+def test_the_layout_keeps_more_than_umap_learns_own_on_the_same_sphere(clusters):
+    import umap
+
+    rows, labels = clusters
+    ours = measure(rows, lay_out(rows), 2, labels)
+    with pytest.warns(UserWarning, match="n_jobs"):
+        model = umap.UMAP(metric="cosine", output_metric="haversine", random_state=42).fit(rows)
+    stock = measure(rows, unit_vectors_from_angles(*model.embedding_.T), 2, labels)
+    assert ours["trustworthiness"] > stock["trustworthiness"]
+    assert ours["neighbours_kept"] > stock["neighbours_kept"]
+    assert ours["label_purity"] > 0.99
+
+
+def test_a_larger_sphere_is_used_less(clusters):
+    shares = [measure(clusters[0], lay_out(clusters[0], radius=radius))["sphere_share"] for radius in (1, 3, 9)]
+    assert shares[0] > shares[1] > shares[2]
+
+
+def test_places_have_length_1_also_where_photos_coincide(clusters):
+    rows = np.vstack([clusters[0][:50], np.repeat(clusters[0][:1], 30, axis=0)])
+    graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
+    same_place = np.tile([0.0, 0.0, 1.0], (80, 1))
+    for start in (layout.first_places(rows), same_place):
+        places = layout.lay_out(start, graph, A, B, RADIUS, 0, 2, 100)
+        assert np.allclose(np.linalg.norm(places, axis=1), 1)
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3, 4, 40])
+def test_first_places_are_apart_and_have_length_1(n_images):
+    rows = np.random.default_rng(n_images).normal(size=(n_images, 32)).astype(np.float32)
+    places = layout.first_places(rows)
+    assert np.allclose(np.linalg.norm(places, axis=1), 1)
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2) + 10 * np.eye(n_images)
+    assert distances.min() > 0.01
+
+
+def test_the_tables_are_the_formulas(clusters):
+    attraction, repulsion = layout._forces(A, B, RADIUS)
+    for angle in (0.01, 0.3, 1.0, 2.5):
+        chord = np.float32(2 - 2 * np.cos(angle))
+        distance = RADIUS * angle
+        curve = 1 + A * distance ** (2 * B)
+        pull = min(2 * A * B * distance ** (2 * B - 1) / curve, 4) / (RADIUS * np.sin(angle))
+        push = min(2 * B / (distance * curve), 4) / (RADIUS * np.sin(angle))
+        assert np.isclose(layout._look_up(attraction, chord), pull, rtol=3e-3)
+        assert np.isclose(layout._look_up(repulsion, chord), push, rtol=3e-3)

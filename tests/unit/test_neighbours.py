@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from crossfilter_inference import neighbours
+
+
+def random_rows(n_rows, n_dims=48, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(n_rows, n_dims)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def by_hand(queries, rows, n_neighbors, own=None):
+    distances = 0.5 * ((queries[:, None].astype(np.float64) - rows[None]) ** 2).sum(axis=2)
+    if own is not None:
+        distances[np.arange(len(queries)), own] = -1
+    return np.argsort(distances.astype(np.float32), axis=1, kind="stable")[:, :n_neighbors]
+
+
+def test_neighbours_are_those_of_a_search_by_hand_each_row_itself_first():
+    rows = random_rows(300)
+    indices, distances = neighbours.all_neighbours(rows, 15, 2)
+    assert np.array_equal(indices, by_hand(rows, rows, 15, np.arange(300)))
+    assert (distances[:, 0] == 0).all()
+    cosines = (rows[:, None] * rows[indices]).sum(axis=2)
+    assert np.allclose(distances[:, 1:], 1 - cosines[:, 1:], atol=1e-6)
+
+
+def test_neighbours_do_not_depend_on_threads_nor_on_what_else_is_asked():
+    rows, queries = random_rows(500), random_rows(200, seed=1)
+    together = neighbours.nearest(queries, rows, 15, 1)
+    assert all(map(np.array_equal, together, neighbours.nearest(queries, rows, 15, 3)))
+    alone = [neighbours.nearest(queries[i : i + 1], rows, 15, 1) for i in range(0, 200, 7)]
+    assert np.array_equal(np.vstack([indices for indices, _ in alone]), together[0][::7])
+    assert np.array_equal(np.vstack([distances for _, distances in alone]), together[1][::7])
+
+
+def test_of_identical_rows_the_first_ones_are_taken():
+    rows = np.repeat(random_rows(3), 40, axis=0)
+    indices, distances = neighbours.all_neighbours(rows, 15, 2)
+    assert (distances == 0).all()
+    assert indices[50].tolist() == [50, *range(40, 54)][:11] + [51, 52, 53, 54][:4]
+
+
+def test_above_the_limit_neighbours_are_almost_the_exact_ones_and_always_the_same(monkeypatch):
+    rows = random_rows(2000, 16)
+    exact, _ = neighbours.all_neighbours(rows, 15, 2)
+    monkeypatch.setattr(neighbours, "EXACT_UP_TO", 1000)
+    found, distances = neighbours.all_neighbours(rows, 15, 1)
+    again, _ = neighbours.all_neighbours(rows, 15, 2)
+    assert np.array_equal(found, again)
+    assert (found[:, 0] == np.arange(2000)).all()
+    assert (np.diff(distances, axis=1) >= 0).all()
+    assert np.mean([len(np.intersect1d(*pair)) / 15 for pair in zip(found, exact, strict=True)]) > 0.98
+
+
+@pytest.mark.parametrize(("n_new", "n_gone", "n_changed"), [(1, 0, 0), (30, 0, 0), (0, 20, 0), (7, 5, 3)])
+def test_an_update_gives_what_a_new_search_gives(n_new, n_gone, n_changed):
+    before, new = random_rows(400), random_rows(n_new + n_changed, seed=1)
+    rows = np.vstack([new[:n_new], before[n_gone:]])  # the new ones first: every row has another number
+    rows[len(rows) - n_changed :] = new[n_new:]
+    known = np.arange(400) - n_gone + n_new
+    known[:n_gone] = -1
+    known[400 - n_changed :] = -1
+    updated = neighbours.updated_neighbours(rows, known, *neighbours.all_neighbours(before, 15, 2), 2)
+    assert all(map(np.array_equal, updated, neighbours.all_neighbours(rows, 15, 2)))
