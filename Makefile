@@ -23,8 +23,9 @@ lint: .venv/installed  ## check style and workflow
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 
-bench: .venv/extra  ## measure the embedding stage, and write benchmarks/RESULTS.md (half an hour)
+bench: .venv/extra  ## measure embedding and map, and write benchmarks/*.md (an hour); OPTIONS are for the embedding
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
+	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/sphere.py
 
 format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff check --fix .

@@ -19,7 +19,15 @@ def test_defaults_are_the_originals():
     assert config["batch_size"] == "auto"
     assert config["recompute_existing_embeddings"] is False
     assert config["reproject_umap_embeddings"] is True
-    assert config["umap"] == {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
+    assert config["umap"] == {
+        "n_neighbors": 15,
+        "min_dist": 0.1,
+        "radius": 4,
+        "update": "align",
+        "refit_share": 0.2,
+        "compare_with_plane": False,
+        "random_state": 42,
+    }
     assert config["encoders"]["SIGLIP2"]["model"] == "google/siglip2-base-patch16-224"
 
 
@@ -58,7 +66,14 @@ def test_an_empty_section_means_its_defaults():
 def test_values_may_be_text_as_on_the_command_line():
     config = check(recompute_existing_embeddings="true", umap={"n_neighbors": "7", "min_dist": "0.5"})
     assert config["recompute_existing_embeddings"] is True
-    assert config["umap"] == {"n_neighbors": 7, "min_dist": 0.5, "random_state": 42}
+    assert config["umap"] == {**check()["umap"], "n_neighbors": 7, "min_dist": 0.5}
+
+
+def test_labels_must_be_there(tmp_path):
+    with pytest.raises(InputError, match=r"labels: there is no file 'missing\.csv'; name a CSV file"):
+        check(labels="missing.csv")
+    (tmp_path / "labels.csv").touch()
+    assert check(labels=str(tmp_path / "labels.csv"))["labels"] == str(tmp_path / "labels.csv")
 
 
 def test_home_is_expanded_in_paths():

@@ -36,9 +36,10 @@ def test_the_layout_is_the_same_bit_by_bit_with_any_number_of_threads_and_at_eve
 
 def test_the_layout_is_the_same_bit_by_bit_in_another_process_with_other_cores(clusters, tmp_path):
     np.save(tmp_path / "rows.npy", clusters[0])
+    folders = [str(PROJECT / folder) for folder in ("workflow", "tests/unit", "tests")]
     program = (
         "import sys, numpy\n"
-        f"sys.path[:0] = [{str(PROJECT / 'workflow')!r}, {str(PROJECT / 'tests' / 'unit')!r}, {str(PROJECT / 'tests')!r}]\n"
+        f"sys.path[:0] = {folders}\n"
         "import test_layout\n"
         "numpy.save(sys.argv[2], test_layout.lay_out(numpy.load(sys.argv[1])))\n"
     )

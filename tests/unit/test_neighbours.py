@@ -34,11 +34,18 @@ def test_neighbours_do_not_depend_on_threads_nor_on_what_else_is_asked():
     assert np.array_equal(np.vstack([distances for _, distances in alone]), together[1][::7])
 
 
+def test_a_large_table_is_searched_in_smaller_blocks(monkeypatch):
+    rows = random_rows(500)
+    whole = neighbours.all_neighbours(rows, 15, 2)
+    monkeypatch.setattr(neighbours, "_MOST_SCORES", 3500)
+    assert all(map(np.array_equal, whole, neighbours.all_neighbours(rows, 15, 2)))
+
+
 def test_of_identical_rows_the_first_ones_are_taken():
     rows = np.repeat(random_rows(3), 40, axis=0)
     indices, distances = neighbours.all_neighbours(rows, 15, 2)
     assert (distances == 0).all()
-    assert indices[50].tolist() == [50, *range(40, 54)][:11] + [51, 52, 53, 54][:4]
+    assert indices[50].tolist() == [50, *range(40, 50), *range(51, 55)]
 
 
 def test_above_the_limit_neighbours_are_almost_the_exact_ones_and_always_the_same(monkeypatch):

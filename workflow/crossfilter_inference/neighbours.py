@@ -20,7 +20,8 @@ from .compiled import compiled
 # Where both take as long, on 2 cores and with 768 dimensions: benchmarks/SPHERE.md. It must not depend on the number
 # of cores, or the map would.
 EXACT_UP_TO = 65_000
-_BLOCK = 128  # queries
+_MOST_QUERIES = 128  # in a block, and fewer where their scores would take more than 128 MB
+_MOST_SCORES = 2**25
 _ROUNDING = 4e-6  # of a product of two unit vectors in single precision
 
 
@@ -47,16 +48,16 @@ def nearest(
     indices = np.empty((len(queries), n_neighbors), np.int32)
     distances = np.empty((len(queries), n_neighbors), np.float32)
     own = np.full(len(queries), -1) if own is None else np.asarray(own, np.int64)
-    transposed = np.ascontiguousarray(rows.T)
+    n_block = int(np.clip(_MOST_SCORES // len(rows), 1, _MOST_QUERIES))
 
     def search(start: int) -> None:
-        block = slice(start, min(start + _BLOCK, len(queries)))
-        padded = np.zeros((_BLOCK, queries.shape[1]), np.float32)
+        block = slice(start, min(start + n_block, len(queries)))
+        padded = np.zeros((n_block, queries.shape[1]), np.float32)
         padded[: block.stop - start] = queries[block]
-        _select(padded @ transposed, queries[block], rows, own[block], indices[block], distances[block])
+        _select(padded @ rows.T, queries[block], rows, own[block], indices[block], distances[block])
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
-        list(threads.map(search, range(0, len(queries), _BLOCK)))
+        list(threads.map(search, range(0, len(queries), n_block)))
     return indices, distances
 
 

@@ -25,7 +25,7 @@ FEWEST = 4  # photos that UMAP can make something of
 _ALIGN_EPOCHS = 100
 _ALIGN_MOBILITY = 0.02
 _PLACE_NEIGHBOURS = 15
-_SAME = 1e-9  # cosine distance, added to all; it is 0 between equal embeddings
+_SAME = 1e-12  # added to the cosine distance, which is 0 between equal embeddings
 
 
 @dataclass
@@ -76,7 +76,8 @@ def place(queries: np.ndarray, rows: np.ndarray, unit_vectors: np.ndarray, n_thr
     array of shape (n_queries, 3), float64, rows of length 1
     """
     indices, distances = nearest(queries, rows, min(_PLACE_NEIGHBOURS, len(rows)), n_threads)
-    return spherical_mean(unit_vectors[indices], 1 / (distances.astype(np.float64) + _SAME))
+    # The cosine distance is half the square of the distance.
+    return spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _SAME))
 
 
 def fit(uuids: list[str], embeddings: np.ndarray, curve: Curve, n_threads: int, previous: Places | None) -> Places:

@@ -5,6 +5,7 @@ that owns it. Rows of images that have gone stay (`missing_images: keep`) or go 
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,8 @@ def store_map(
                 table.create(connection)
             connection.execute(sa.insert(tables.umap_model), {"MODEL": pickled})
             connection.execute(sa.insert(tables.umap_haversine), rows)
-        values = {key: str(value) for key, value in read_json(quality).items()}
+        figures = {key: value for key, value in read_json(quality).items() if value is not None}
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in figures.items()}
         values |= {"digest": digest, "model_digest": hashlib.sha256(pickled).hexdigest()}
         write_provenance(connection, embedding_type, "map_", values)
     write_json(receipt, {"generation": generation, "n_rows": len(rows), "digest": digest})
