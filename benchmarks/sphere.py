@@ -30,9 +30,10 @@ from crossfilter_inference.sphere import degrees_between, spherical_mean, unit_v
 
 N_CORES = os.cpu_count()
 N_SEEDS = 5
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42}
-CURVE = umap_model.make_curve(SETTINGS)
-RADII = (1, 2, 3, 4, 5, 6, 8)
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
+RADIUS = layout.default_radius(100_000)
+CURVE = umap_model.make_curve(SETTINGS, RADIUS)
+RADII = (1, 2, 3, 4, 5, 6)
 FIGURES = ("trustworthiness", "neighbours_kept", "label_purity", "sphere_share")
 ORIGINAL = """
 import sys, numpy, umap
@@ -43,7 +44,7 @@ OURS = """
 import sys, numpy, os
 from crossfilter_inference import placement, umap_model
 rows = numpy.load(sys.argv[1])
-curve = umap_model.make_curve({"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42})
+curve = umap_model.make_curve({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]
 places = placement.fit(uuids, rows, curve, os.cpu_count(), None)
 places.row_digests = umap_model.row_digests(rows)
@@ -103,7 +104,7 @@ def stock(rows: np.ndarray, places: placement.Places, seed: int, radius: float |
     return model.embedding_ if radius is None else unit_vectors(model)
 
 
-def ours(rows: np.ndarray, places: placement.Places, seed: int, radius: float = SETTINGS["radius"]) -> np.ndarray:
+def ours(rows: np.ndarray, places: placement.Places, seed: int, radius: float) -> np.ndarray:
     shape = CURVE.a, CURVE.b, radius, seed
     n_epochs = layout.default_n_epochs(len(rows))
     return layout.lay_out(layout.first_places(rows), places.graph, *shape, N_CORES, n_epochs)
@@ -231,7 +232,7 @@ def mean_figures(rows: np.ndarray, labels: list[str], make: Callable[[int], np.n
 
 
 def measure_quality(folder: Path) -> None:
-    radius = SETTINGS["radius"]
+    radius = round(RADIUS)
     say(f"## Quality, means over {N_SEEDS} seeds")
     say()
     say("All from the same neighbours. The last column is the share of the sphere in use.")
@@ -248,6 +249,24 @@ def measure_quality(folder: Path) -> None:
         }
         for label, make in layouts.items():
             say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, make)) + " |")
+    say()
+
+
+def measure_radius(folder: Path) -> None:
+    say(f"## The radius for few photos, means over {N_SEEDS} seeds")
+    say()
+    say("Samples of the labelled sets; the default for their number of photos comes last.")
+    say()
+    say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
+    say("|---|---|---|---|---|---|---|")
+    for n_images in (62, 200, 600):
+        for name, (rows, labels) in list(labelled_sets(folder).items())[:2]:
+            chosen = np.random.default_rng(1).permutation(len(rows))[:n_images]
+            part, named = rows[chosen], [labels[index] for index in chosen]
+            places = graph_of(part)
+            for radius in (1, 1.5, 2, 3, 4, layout.default_radius(n_images)):
+                figures = mean_figures(part, named, lambda seed, r=part, p=places, R=radius: ours(r, p, seed, R))
+                say(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
     say()
 
 
@@ -269,7 +288,7 @@ def measure_updates(folder: Path) -> None:
             x, y = rows[order], np.array(labels)[order]
             uuids = [f"{number:06d}" for number in range(len(x))]
             n_old = len(x) - len(x) // 100
-            curve = umap_model.make_curve({**SETTINGS, "random_state": seed})
+            curve = umap_model.make_curve({**SETTINGS, "random_state": seed}, layout.default_radius(len(x)))
             old = placement.fit(uuids[:n_old], x[:n_old], curve, N_CORES, None)
             parts = []
             for improve in (True, False):
@@ -310,6 +329,7 @@ PARTS = {
     "fit": measure_whole_fit,
     "neighbours": measure_neighbours,
     "quality": measure_quality,
+    "radius": measure_radius,
     "updates": measure_updates,
 }
 

@@ -2,7 +2,7 @@ r"""Make the map of all embeddings of a database, or bring it up to date.
 
 Example:
     python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \
-        --settings '{"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42, "update": "align",
+        --settings '{"n_neighbors": 15, "min_dist": 0.1, "radius": "auto", "random_state": 42, "update": "align",
                      "refit_share": 0.2, "compare_with_plane": false}' \
         --model umap_model.pkl --map map.tsv --quality map_quality.json --threads 8
 """

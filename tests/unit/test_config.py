@@ -22,7 +22,7 @@ def test_defaults_are_the_originals():
     assert config["umap"] == {
         "n_neighbors": 15,
         "min_dist": 0.1,
-        "radius": 4,
+        "radius": "auto",
         "update": "align",
         "refit_share": 0.2,
         "compare_with_plane": False,

@@ -18,7 +18,7 @@ from crossfilter_inference.store import store_map
 SETTINGS = {
     "n_neighbors": 15,
     "min_dist": 0.1,
-    "radius": 4,
+    "radius": "auto",
     "random_state": 42,
     "update": "align",
     "refit_share": 0.2,
@@ -163,6 +163,17 @@ def test_many_new_photos_may_be_aligned_or_placed(mapping):
     mapping.add(100)
     mapping.make(update="place")
     assert mapping.quality()["action"] == "place"
+
+
+def test_the_radius_follows_the_number_of_photos_when_a_map_is_made(mapping):
+    assert mapping.quality()["radius"] == 2
+    mapping.add(60)
+    mapping.make(refit_share=0.5)
+    assert mapping.quality()["radius"] == 2
+    mapping.make(update="refit")
+    assert 2 < mapping.quality()["radius"] < 2.1
+    mapping.make(radius=3)
+    assert mapping.quality()["radius"] == 3
 
 
 @pytest.mark.parametrize("update", ["align", "place"])

@@ -5,8 +5,8 @@ from crossfilter_inference import placement, umap_model
 from crossfilter_inference.map_quality import measure
 from crossfilter_inference.sphere import degrees_between, spherical_mean
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42}
-CURVE = umap_model.make_curve(SETTINGS)
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
+CURVE = umap_model.make_curve(SETTINGS, 4)
 
 
 def cluster_rows(n_images, seed=0, n_clusters=15):

@@ -12,8 +12,8 @@ from crossfilter_inference import placement, umap_model
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.sphere import degrees_between, unit_vectors_from_angles
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "random_state": 42}
-CURVE = umap_model.make_curve(SETTINGS)
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
+CURVE = umap_model.make_curve(SETTINGS, 4)
 
 
 def random_embeddings(n_images):
@@ -64,7 +64,7 @@ def test_the_model_is_a_umap_with_its_parameters(mapping):
     assert (parameters["metric"], parameters["output_metric"]) == ("cosine", "haversine")
     assert (parameters["n_neighbors"], parameters["min_dist"], parameters["random_state"]) == (15, 0.1, 42)
     a, b = umap.umap_.find_ab_params(1.0, 0.1)
-    assert np.isclose(model._a, a * 4 ** (2 * b))
+    assert np.isclose(model._a, a * 2 ** (2 * b))
     assert np.isclose(model._b, b)
     assert model.uuids_ == mapping.uuids
     assert model.embedding_.shape == (120, 2)

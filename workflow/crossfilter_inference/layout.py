@@ -44,6 +44,14 @@ def default_n_epochs(n_images: int) -> int:
     return 500 if n_images <= 10_000 else 200
 
 
+def default_radius(n_images: int) -> float:
+    """Return the radius that keeps most neighbours together: 2 for up to 200 photos, 4 for 2,000 and more.
+
+    On a larger sphere few photos huddle on one side; on a smaller one many have no room (benchmarks/SPHERE.md).
+    """
+    return float(np.clip(4 * (n_images / 2000) ** 0.3, 2, 4))
+
+
 def first_places(embeddings: np.ndarray) -> np.ndarray:
     """Place photos by their offset from the mean, in its three principal directions.
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from .database import Tables, read_embeddings, read_provenance, reading
 from .errors import InputError
 from .files import digest, read_json, write_bytes, write_json, write_tsv
+from .layout import default_radius
 from .map_quality import measure, read_labels
 from .map_settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, fit_digest
 from .placement import FEWEST, Places, fit, rows_of, update
@@ -134,7 +135,7 @@ def _previous_map(model: str, database: str, embedding_type: str) -> Places | No
         return None
     uuids, latitude, longitude = zip(*rows, strict=True)
     unit_vectors = unit_vectors_from_latitude_longitude(np.array(latitude), np.array(longitude))
-    record = {key: recorded.get(f"map_{key}") for key in ("made_from", "fitted_with", "id")}
+    record = {key: recorded.get(f"map_{key}") for key in ("made_from", "fitted_with", "id", "radius")}
     return Places(list(uuids), np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
 
 
@@ -148,7 +149,7 @@ def _renew(
     n_threads: int,
 ) -> str:
     """Fit or update the map, and write its model."""
-    curve, digests = make_curve(settings), row_digests(embeddings)
+    digests = row_digests(embeddings)
     if settings["update"] == "refit":
         previous = None
     known = np.empty(0, int) if previous is None else rows_of(uuids, digests, previous)
@@ -161,6 +162,10 @@ def _renew(
         action = "place"
     else:
         action = "align" if n_new <= settings["refit_share"] * len(uuids) else "fit"
+    radius = settings["radius"]
+    if radius == "auto":
+        radius = default_radius(len(uuids)) if action == "fit" else float(previous.record["radius"])
+    curve = make_curve(settings, radius)
     if action == "fit":
         places = fit(uuids, embeddings, curve, n_threads, previous)
     else:
@@ -178,6 +183,7 @@ def _renew(
         "previous": None if previous is None else previous.record.get("id"),
         "version": UMAP_VERSION,
         **{key: settings[key] for key in FIT_KEYS},
+        "radius": radius,
         **package_versions(),
         **places.record,
     }

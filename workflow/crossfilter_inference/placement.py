@@ -23,7 +23,7 @@ FEWEST = 4  # photos that UMAP can make something of
 # Of the short run from an old map, in which new photos take whole steps and old ones this part of them: enough to let
 # the new ones find their places and their neighbours make room, too little to carry others away (benchmarks/SPHERE.md).
 _ALIGN_EPOCHS = 100
-_ALIGN_MOBILITY = 0.02
+_ALIGN_MOBILITY = 0.02 / 4**2  # times the squared radius: on a smaller sphere, a step is a larger angle
 _PLACE_NEIGHBOURS = 15
 _SAME = 1e-12  # added to the cosine distance, which is 0 between equal embeddings
 
@@ -133,7 +133,7 @@ def update(
     unit_vectors[new] = place(embeddings[new], embeddings[known[old]], previous.unit_vectors[old], n_threads)
     if improve:
         mobility = np.ones(len(uuids))
-        mobility[known[old]] = _ALIGN_MOBILITY
+        mobility[known[old]] = min(_ALIGN_MOBILITY * curve.radius**2, 1)
         unit_vectors = _lay_out(unit_vectors, places, curve, n_threads, _ALIGN_EPOCHS, mobility)
     places = _finished(places, unit_vectors, previous if improve else None, _known_pairs(known))
     if not improve:

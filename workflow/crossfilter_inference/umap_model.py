@@ -33,10 +33,10 @@ with warnings.catch_warnings():
 _PACKAGES = ("umap-learn", "numpy", "scipy")
 
 
-def make_curve(settings: dict) -> Curve:
+def make_curve(settings: dict, radius: float) -> Curve:
     """Fit UMAP's curve to `min_dist`, a length on the sphere of radius `radius`."""
     a, b = find_ab_params(1.0, settings["min_dist"])
-    return Curve(settings["n_neighbors"], a, b, settings["radius"], settings["random_state"])
+    return Curve(settings["n_neighbors"], a, b, radius, settings["random_state"])
 
 
 def to_pickle(places: Places, curve: Curve, min_dist: float) -> bytes:
