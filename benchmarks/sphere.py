@@ -33,7 +33,7 @@ N_SEEDS = 5
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
 RADIUS = layout.default_radius(100_000)
 CURVE = umap_model.make_curve(SETTINGS, RADIUS)
-RADII = (1, 2, 3, 4, 5, 6)
+RADII = (1, 2, 3, 4, 5, 6, 8)
 FIGURES = ("trustworthiness", "neighbours_kept", "label_purity", "sphere_share")
 ORIGINAL = """
 import sys, numpy, umap
