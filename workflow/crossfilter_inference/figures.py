@@ -5,6 +5,7 @@ References
 Mollweide's projection: J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
 """
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,9 @@ def draw_map(map_table: str, embeddings_folder: str, embedding_type: str, output
     rows = [(uuid, float(lat), float(lon)) for uuid, lat, lon in read_tsv(map_table, MAP_COLUMNS)]
     uuids = [uuid for uuid, _, _ in rows]
     places = np.array([(lon, lat) for _, lat, lon in rows]).reshape(-1, 2)
-    # At most so many, the same at every run, spread over all.
-    shown = sorted(set(np.linspace(0, len(rows) - 1, _MAX_THUMBNAILS).astype(int).tolist()))
+    # At most so many, by lot, and almost the same ones when photos have come.
+    lots = [hashlib.sha256(uuid.encode()).digest() for uuid in uuids]
+    shown = sorted(range(len(rows)), key=lots.__getitem__)[:_MAX_THUMBNAILS]
     thumbnails = _read_thumbnails(embeddings_folder, embedding_type, {uuids[i] for i in shown})
     title = f"{len(rows):,} photos by {embedding_type}, UMAP on the sphere, equal-area projection"
     png, n_thumbnails = _draw(places, {i: thumbnails[uuids[i]] for i in shown if uuids[i] in thumbnails}, title)
