@@ -21,3 +21,13 @@ def test_the_graph_is_umap_learns(n_images, n_neighbors, n_dims):
     assert graph.nnz == theirs.nnz
     assert abs(graph - graph.T).max() == 0
     assert np.array_equal(indices, before)
+
+
+def test_the_graph_is_umap_learns_where_all_neighbours_are_almost_equally_far():
+    indices = (np.arange(40)[:, None] + np.arange(15)).astype(np.int32) % 40
+    distances = np.tile(np.float32(0.5) + np.arange(15, dtype=np.float32) * np.float32(1e-5), (40, 1))
+    distances[:, 0] = 0
+    theirs = umap.umap_.fuzzy_simplicial_set(
+        np.empty((40, 1)), 15, np.random.RandomState(0), "cosine", knn_indices=indices, knn_dists=distances
+    )[0]
+    assert abs(fuzzy_graph(indices, distances) - theirs).max() < 1e-6

@@ -41,6 +41,12 @@ def test_a_large_table_is_searched_in_smaller_blocks(monkeypatch):
     assert all(map(np.array_equal, whole, neighbours.all_neighbours(rows, 15, 2)))
 
 
+def test_almost_equal_rows_are_told_apart():
+    rows = random_rows(1) + 2e-5 * np.random.default_rng(1).normal(size=(300, 48))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(neighbours.all_neighbours(rows, 15, 2)[0], by_hand(rows, rows, 15, np.arange(300)))
+
+
 def test_of_identical_rows_the_first_ones_are_taken():
     rows = np.repeat(random_rows(3), 40, axis=0)
     indices, distances = neighbours.all_neighbours(rows, 15, 2)

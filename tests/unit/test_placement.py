@@ -63,7 +63,7 @@ def test_a_place_does_not_depend_on_what_came_with_it(rows, old):
 def test_an_update_hardly_moves_the_map_and_is_as_good_as_a_new_one(rows, old):
     new = update(rows, old, improve=True)
     refit = placement.fit(named(800), rows, CURVE, 2, None)
-    assert 0 < new.record["drift_degrees"] <= 2
+    assert 0.05 < new.record["drift_degrees"] <= 2
     assert degrees_between(new.unit_vectors[:780], old.unit_vectors).mean() == pytest.approx(
         new.record["drift_degrees"]
     )
