@@ -88,10 +88,6 @@ def run(program: str, rows: Path) -> tuple[float, float, list[str]]:
     return time.perf_counter() - start, int(kilobytes) / 1024, printed
 
 
-def unit_vectors(model: object) -> np.ndarray:
-    return unit_vectors_from_angles(*model.embedding_.T)
-
-
 def stock(rows: np.ndarray, places: placement.Places, seed: int, radius: float | None) -> np.ndarray:
     """Lay the same neighbours out by umap-learn: on the sphere, or, without a radius, in the plane."""
     import umap
@@ -101,7 +97,7 @@ def stock(rows: np.ndarray, places: placement.Places, seed: int, radius: float |
         options |= {"a": CURVE.a * radius ** (2 * CURVE.b), "b": CURVE.b, "learning_rate": 1 / radius**2}
     knn = places.indices.astype(np.int64), places.distances
     model = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=knn, **options).fit(rows)
-    return model.embedding_ if radius is None else unit_vectors(model)
+    return model.embedding_ if radius is None else unit_vectors_from_angles(*model.embedding_.T)
 
 
 def ours(rows: np.ndarray, places: placement.Places, seed: int, radius: float) -> np.ndarray:

@@ -149,3 +149,15 @@ def test_a_database_without_a_model_is_refused(tmp_path):
     mapping.add(5)
     with pytest.raises(InputError, match="has no table T_UMAP_MODEL; make the map"):
         umap_model.load_umap_model(mapping.database, "T")
+
+
+def test_embeddings_are_known_again_by_what_the_table_holds_whatever_their_length(tmp_path):
+    mapping = Mapping(tmp_path)
+    mapping.add(20)
+    mapping.by_uuid = {name: 3 * row for name, row in mapping.by_uuid.items()}
+    mapping.write()
+    mapping.make()
+    mapping.store()
+    assert np.array_equal(pickle.loads(mapping.blob()).row_digests_, umap_model.row_digests(mapping.rows))
+    model = umap_model.load_umap_model(mapping.database, "T")
+    assert np.allclose(model.transform(mapping.rows), model.embedding_, atol=0.01)

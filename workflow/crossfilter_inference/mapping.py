@@ -79,12 +79,13 @@ def make_map(
             return "kept, nothing that it is made from has changed"
     with reading(database) as connection:
         uuids, embeddings = read_embeddings(connection, embedding_type)
+    digests = row_digests(embeddings)
     embeddings = _checked(uuids, embeddings, embedding_type, database)
 
     places = _previous_map(model, database, embedding_type)
     done = "kept, measured again"
     if places is None or places.indices is None or not _is_current(places.record, made_from, settings):
-        done = _renew(uuids, embeddings, settings, made_from, places, model, n_threads)
+        done = _renew(uuids, embeddings, digests, settings, made_from, places, model, n_threads)
         places = from_pickle(Path(model).read_bytes())
     latitude, longitude = latitude_longitude(places.unit_vectors)
     write_tsv(map_table, MAP_COLUMNS, zip(uuids, latitude.tolist(), longitude.tolist(), strict=True))
@@ -142,6 +143,7 @@ def _previous_map(model: str, database: str, embedding_type: str) -> Places | No
 def _renew(
     uuids: list[str],
     embeddings: np.ndarray,
+    digests: np.ndarray,
     settings: dict,
     made_from: str,
     previous: Places | None,
@@ -149,7 +151,6 @@ def _renew(
     n_threads: int,
 ) -> str:
     """Fit or update the map, and write its model."""
-    digests = row_digests(embeddings)
     if settings["update"] == "refit":
         previous = None
     known = np.empty(0, int) if previous is None else rows_of(uuids, digests, previous)

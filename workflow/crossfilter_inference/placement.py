@@ -93,7 +93,9 @@ def fit(uuids: list[str], embeddings: np.ndarray, curve: Curve, n_threads: int, 
             logger.info("%d photos: each has %d neighbours", n_images, n_neighbors)
         places = _with_graph(uuids, *all_neighbours(embeddings, n_neighbors, n_threads))
         unit_vectors = _lay_out(first_places(embeddings), places, curve, n_threads, default_n_epochs(n_images))
-    return _finished(places, unit_vectors, previous, _pairs(uuids, previous))
+    # Turned by all photos of the same UUID, whatever their embeddings are now.
+    known = np.empty(0, int) if previous is None else rows_of(uuids, None, previous)
+    return _finished(places, unit_vectors, previous, known)
 
 
 def update(
@@ -135,24 +137,24 @@ def update(
         mobility = np.ones(len(uuids))
         mobility[known[old]] = min(_ALIGN_MOBILITY * curve.radius**2, 1)
         unit_vectors = _lay_out(unit_vectors, places, curve, n_threads, _ALIGN_EPOCHS, mobility)
-    places = _finished(places, unit_vectors, previous if improve else None, _known_pairs(known))
+    places = _finished(places, unit_vectors, previous if improve else None, known)
     if not improve:
         places.angles[known[old]] = previous.angles[old]
         places.record["drift_degrees"] = 0.0
     return places
 
 
-def rows_of(uuids: list[str], row_digests: np.ndarray, previous: Places) -> np.ndarray:
+def rows_of(uuids: list[str], row_digests: np.ndarray | None, previous: Places) -> np.ndarray:
     """Find each photo of a previous map among the present ones.
 
     Returns
     -------
     array of shape (n_previous,), int
-        The row; -1 if the photo has gone, or has another embedding than it had.
+        The row; -1 if the photo has gone or, where digests are given, has another embedding than it had.
     """
     rows = {uuid: row for row, uuid in enumerate(uuids)}
     known = np.array([rows.get(uuid, -1) for uuid in previous.uuids])
-    if previous.row_digests is not None:
+    if row_digests is not None and previous.row_digests is not None:
         known[(row_digests[known] != previous.row_digests) & (known >= 0)] = -1
     return known
 
@@ -173,22 +175,11 @@ def _lay_out(
     return lay_out(unit_vectors, places.graph, *shape, n_threads, n_epochs, mobility)
 
 
-def _pairs(uuids: list[str], previous: Places | None) -> np.ndarray:
-    """Pair photos with those of the same UUID, whatever their embeddings."""
-    if previous is None:
-        return np.empty((0, 2), int)
-    rows = {uuid: row for row, uuid in enumerate(uuids)}
-    return _known_pairs(np.array([rows.get(uuid, -1) for uuid in previous.uuids]))
-
-
-def _known_pairs(known: np.ndarray) -> np.ndarray:
-    old = np.flatnonzero(known >= 0)
-    return np.column_stack([known[old], old])
-
-
-def _finished(places: Places, unit_vectors: np.ndarray, previous: Places | None, pairs: np.ndarray) -> Places:
+def _finished(places: Places, unit_vectors: np.ndarray, previous: Places | None, known: np.ndarray) -> Places:
     """Turn a map onto the previous one, and say how far the photos that are on both have moved."""
-    if previous is not None and len(pairs):
+    old = np.flatnonzero(known >= 0)
+    if previous is not None and len(old):
+        pairs = np.column_stack([known[old], old])
         unit_vectors = turned_onto(unit_vectors, previous.unit_vectors, pairs)
         drift = degrees_between(unit_vectors[pairs[:, 0]], previous.unit_vectors[pairs[:, 1]])
         places.record["drift_degrees"] = float(drift.mean())

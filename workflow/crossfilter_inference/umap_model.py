@@ -78,7 +78,7 @@ def from_pickle(blob: bytes) -> Places:
 
 
 def row_digests(embeddings: np.ndarray) -> np.ndarray:
-    """Digest each embedding, to know one that has changed.
+    """Digest each embedding as the table holds it, to know one that has changed.
 
     Returns
     -------
@@ -186,14 +186,14 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     _check(blob, recorded, f"{database}: {tables.umap_model.name}")
     model = pickle.loads(blob)
     rows = {uuid: row for row, uuid in enumerate(uuids)}
-    embeddings = unit_rows(embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]])
+    embeddings = embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]]
     if not np.array_equal(row_digests(embeddings), model.row_digests_):
         raise InputError(
             f"{database}: the embeddings have changed since the map was made; bring it up to date: snakemake --cores 8"
         )
     bound = BoundUMAP(**model.get_params())
     bound.__dict__.update(model.__dict__)
-    bound.rows_ = embeddings
+    bound.rows_ = unit_rows(embeddings)
     return bound
 
 
