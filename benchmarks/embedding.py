@@ -30,7 +30,8 @@ from material import SIZES, make_checkpoint, make_photos, plan_shard
 from others import Reference, SentenceTransformers, TransformersPipeline
 
 from crossfilter_inference import decode, embed, encoders
-from crossfilter_inference.database import Tables, pack_embedding, read_embeddings, reading, writing
+from crossfilter_inference.connections import reading, writing
+from crossfilter_inference.database import Tables, pack_embedding, read_embeddings
 from crossfilter_inference.encoders import devices
 from crossfilter_inference.images import Preprocessing
 from crossfilter_inference.plan import PlannedImage, read_plan
@@ -285,7 +286,8 @@ def matrix(folder: Path, n_rounds: int, n_rows: int = 100_000, n_dims: int = 768
             rows = [{"UUID": f"{n:036d}", "EMBEDDING": pack_embedding(embeddings[n])} for n in numbers]
             connection.execute(table.insert(), rows)
     program = (
-        "import sys, time, numpy; from crossfilter_inference.database import read_embeddings, reading\n"
+        "import sys, time, numpy; from crossfilter_inference.connections import reading\n"
+        "from crossfilter_inference.database import read_embeddings\n"
         "for _ in range(int(sys.argv[3])):\n"
         "    start = time.perf_counter()\n"
         "    with reading(sys.argv[1]) as connection: read_embeddings(connection, 'BENCH')\n"

@@ -1,6 +1,7 @@
 """What every command has in common: the library on the path, a log, and errors in one line."""
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -11,6 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 from crossfilter_inference.errors import InputError
+
+# What a disk or a network share does, and no mistake of ours.
+_OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -45,13 +49,18 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
         logger.error("error: %s", error)
         code = 1
     except KeyboardInterrupt:
-        logger.error("interrupted; what was finished is kept, the next run starts this job again")
+        logger.error("interrupted; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
     except SystemExit as terminated:
         code = terminated.code
-    except Exception:
-        logger.exception("this should not have happened:")
-        code = 70
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTER_TROUBLE:
+            where = f"{error.filename!r}: " if error.filename else ""
+            logger.error("error: %s%s; see to it, and run the same command again", where, error.strerror)
+            code = 1
+        else:
+            logger.exception("this should not have happened:")
+            code = 70
     # Everything is tidied up. An ordinary exit would wait for threads that are still in the encoder.
     logging.shutdown()
     os._exit(code)

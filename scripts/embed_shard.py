@@ -21,10 +21,14 @@ def main(arguments: argparse.Namespace) -> str:
         batch_size=None if arguments.batch_size == "auto" else int(arguments.batch_size),
         n_threads=arguments.threads,
         device=arguments.device,
+        max_pixels=int(arguments.max_megapixels * 1e6),
     )
+    if counts.n_kept:
+        return f"kept: all {counts.n_kept} photos are in {arguments.output} already"
     adopted = f", adopted {counts.n_adopted}" if counts.n_adopted else ""
+    resumed = f", gone on from {counts.n_resumed} of a broken-off job" if counts.n_resumed else ""
     return (
-        f"embedded {counts.n_computed} photos, copied {counts.n_copied}{adopted}, failed {counts.n_failed}: "
+        f"embedded {counts.n_computed} photos, copied {counts.n_copied}{adopted}{resumed}, failed {counts.n_failed}: "
         f"{counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.loading:.1f} s "
         f"loading the encoder ({counts.device}), {counts.encoding:.1f} s in it, {counts.waiting:.1f} s waiting for "
         f"images; beside it {counts.decoding:.1f} s decoding ({arguments.threads} at once) and {counts.writing:.1f} s "
@@ -43,5 +47,6 @@ if __name__ == "__main__":
     options.add_argument("--batch_size", default="auto", help="photos per call of the encoder (%(default)s)")
     options.add_argument("--threads", type=int, default=1, help="cores to use (%(default)s)")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
+    options.add_argument("--max_megapixels", type=float, default=268, help="larger photos fail (%(default)s)")
     _command.add_log(options)
     _command.run(main, options)

@@ -28,6 +28,7 @@ def main(arguments: argparse.Namespace) -> str:
     return (
         f"{arguments.database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "
         f"{stored.n_embeddings} embeddings; failures: {stored.n_failures}"
+        + (f"; shards retired: {stored.n_retired}" if stored.n_retired else "")
     )
 
 

@@ -7,17 +7,15 @@ import pytest
 import sqlalchemy as sa
 from conftest import leave_hot_journal
 
+from crossfilter_inference.connections import UnusableDatabase, reading, recover, writing
 from crossfilter_inference.database import (
     Tables,
     pack_embedding,
     read_embeddings,
     read_provenance,
-    reading,
-    recover,
     unpack_embedding,
     with_prefix,
     write_provenance,
-    writing,
 )
 from crossfilter_inference.errors import InputError
 
@@ -104,7 +102,7 @@ def test_a_failed_transaction_leaves_nothing(tmp_path):
 def test_a_reader_cannot_write(tmp_path):
     write_rows(tmp_path / "x.sqlite", {"a": np.ones(3)})
     with (
-        pytest.raises(sa.exc.OperationalError, match="readonly"),
+        pytest.raises(UnusableDatabase, match="readonly"),
         reading(tmp_path / "x.sqlite") as connection,
     ):
         connection.execute(sa.delete(Tables("T").embeddings))
@@ -120,7 +118,7 @@ def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
     path = tmp_path / "x.sqlite"
     write_rows(path, {"a": np.ones(3)})
     leave_hot_journal(path)
-    with pytest.raises(sa.exc.OperationalError, match="readonly"), reading(path) as connection:
+    with pytest.raises(UnusableDatabase, match="readonly"), reading(path) as connection:
         read_embeddings(connection, "T")
     recover(path)
     with reading(path) as connection:

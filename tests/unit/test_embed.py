@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,12 +15,21 @@ import pytest
 from conftest import COLOUR_ENCODER, DEMO, PROJECT
 from sqlalchemy import text
 
-from crossfilter_inference import decode, embed
-from crossfilter_inference.database import Tables, reading
+from crossfilter_inference import decode, embed, encoding
+from crossfilter_inference.connections import reading, writing
+from crossfilter_inference.database import Tables
 from crossfilter_inference.encoders import devices, resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.images import Preprocessing
-from crossfilter_inference.plan import PlannedImage, make_plan, write_manifest, write_plan
+from crossfilter_inference.plan import (
+    Plan,
+    PlannedImage,
+    make_plan,
+    read_plan,
+    read_shard_lists,
+    write_manifest,
+    write_plan,
+)
 from crossfilter_inference.scan import scan_folders
 
 
@@ -33,7 +43,9 @@ def shard(tmp_path):
     (tmp_path / "encoder.json").write_text(json.dumps(encoder))
     (tmp_path / "embeddings").mkdir()
 
-    def run(**options):
+    def run(*, anew=True, **options):
+        if anew:
+            (tmp_path / "embeddings" / "000001.sqlite").unlink(missing_ok=True)
         paths = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
         defaults = {"database": None, "batch_size": 8, "n_threads": 2}
         return embed.embed_shard(*(str(tmp_path / path) for path in paths), **{**defaults, **options})
@@ -66,7 +78,7 @@ def test_rows_do_not_depend_on_batch_size_or_threads(shard):
 
 def test_every_batch_has_the_same_shape(shard, monkeypatch):
     shapes = []
-    load = embed.load_encoder
+    load = encoding.load_encoder
 
     def watched(*arguments):
         encoder = load(*arguments)
@@ -74,7 +86,7 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
         encoder.encode_images = lambda images: shapes.append(images.shape) or encode(images)
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", watched)
+    monkeypatch.setattr(encoding, "load_encoder", watched)
     shard(batch_size=8)
     assert shapes == [(8, 32, 32, 3)] * 8
 
@@ -88,7 +100,7 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
     ],
 )
 def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch, spoil, message):
-    load = embed.load_encoder
+    load = encoding.load_encoder
 
     def spoilt(*arguments):
         encoder = load(*arguments)
@@ -96,10 +108,10 @@ def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch,
         encoder.encode_images = lambda images: spoil(encode(images))
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", spoilt)
+    monkeypatch.setattr(encoding, "load_encoder", spoilt)
     with pytest.raises(InputError, match=message):
         shard()
-    assert list(shard.folder.iterdir()) == []
+    assert list(shard.folder.glob("[0-9]*")) == []
 
 
 @pytest.mark.parametrize("where", ["encoder", "writer"])
@@ -108,17 +120,17 @@ def test_a_failing_part_ends_the_job_and_leaves_no_shard(shard, monkeypatch, whe
         raise MemoryError("no more")
 
     if where == "encoder":
-        monkeypatch.setattr(embed, "load_encoder", fail)
+        monkeypatch.setattr(encoding, "load_encoder", fail)
     else:
-        monkeypatch.setattr(embed.ShardWriter, "_write", fail)
+        monkeypatch.setattr(embed, "write_shard_database", fail)
     with pytest.raises(MemoryError, match="no more"):
         shard()
-    assert list(shard.folder.iterdir()) == []
+    assert list(shard.folder.glob("[0-9]*")) == []
 
 
 def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
     decoded, ahead = [], []
-    decode_image, load = decode.decode_image, embed.load_encoder
+    decode_image, load = decode.decode_image, encoding.load_encoder
     monkeypatch.setattr(decode, "decode_image", lambda *arguments: decoded.append(1) or decode_image(*arguments))
 
     def watched(*arguments):
@@ -133,9 +145,9 @@ def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
         encoder.encode_images = encode_images
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", watched)
+    monkeypatch.setattr(encoding, "load_encoder", watched)
     shard(batch_size=4)
-    assert max(ahead) <= (embed._BATCHES_AHEAD + 1) * 4
+    assert max(ahead) <= (encoding.BATCHES_AHEAD + 1) * 4
 
 
 def test_the_shard_says_what_made_it(shard):
@@ -146,7 +158,7 @@ def test_the_shard_says_what_made_it(shard):
 
 
 def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
-    load = embed.load_encoder
+    load = encoding.load_encoder
 
     def slow(*arguments):
         encoder = load(*arguments)
@@ -154,7 +166,7 @@ def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
         encoder.encode_images = lambda images: time.sleep(0.1) or encode(images)
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", slow)
+    monkeypatch.setattr(encoding, "load_encoder", slow)
     counts = shard(batch_size=31)
     assert 0.2 < counts.encoding < counts.total
     assert counts.encoding + counts.waiting < counts.total
@@ -167,7 +179,7 @@ def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
 
 @pytest.mark.parametrize(("slow_stage", "n_warnings"), [("decoding", 1), ("none", 0)])
 def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, slow_stage, n_warnings):
-    load, decode_image = embed.load_encoder, decode.decode_image
+    load, decode_image = encoding.load_encoder, decode.decode_image
 
     def on_a_gpu(*arguments):
         encoder = load(*arguments)
@@ -177,7 +189,7 @@ def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, s
             encoder.encode_images = lambda images: time.sleep(0.3) or encode(images)
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", on_a_gpu)
+    monkeypatch.setattr(encoding, "load_encoder", on_a_gpu)
     if slow_stage == "decoding":
         monkeypatch.setattr(decode, "decode_image", lambda *arguments: time.sleep(0.02) or decode_image(*arguments))
     shard()
@@ -193,14 +205,14 @@ def test_thumbnails_and_sizes_are_kept(shard):
 
 def with_encoder(monkeypatch, change):
     """Have the encoder changed when it is loaded."""
-    load = embed.load_encoder
+    load = encoding.load_encoder
 
     def changed(*arguments):
         encoder = load(*arguments)
         change(encoder, encoder.encode_images)
         return encoder
 
-    monkeypatch.setattr(embed, "load_encoder", changed)
+    monkeypatch.setattr(encoding, "load_encoder", changed)
 
 
 def test_when_memory_runs_out_batches_are_halved_and_nothing_is_lost(shard, monkeypatch, caplog):
@@ -236,7 +248,7 @@ def test_too_little_memory_for_one_image_is_one_line(shard, monkeypatch):
     message = r"T: the memory of cpu is too small for one image \(tried to allocate 1 GB\); free some, or"
     with pytest.raises(InputError, match=message):
         shard()
-    assert list(shard.folder.iterdir()) == []
+    assert list(shard.folder.glob("[0-9]*")) == []
 
 
 def test_an_encoder_that_takes_several_calls_at_once_gets_them(shard, monkeypatch):
@@ -299,7 +311,7 @@ def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
     with_encoder(monkeypatch, kill_decoders)
     with pytest.raises(InputError, match="a process that decoded images was killed, most often for want of memory"):
         shard(batch_size=2)
-    assert list(shard.folder.iterdir()) == []
+    assert list(shard.folder.glob("[0-9]*")) == []
 
 
 def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
@@ -320,6 +332,163 @@ def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
     job.kill()
     job.wait()
     assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+class Killed(BaseException):
+    """What ends a job in the middle, as a signal would."""
+
+
+def killed_after(monkeypatch, n_batches):
+    """Have the job killed in a call of the encoder, when others are done; returns the sizes of the calls."""
+    calls = []
+
+    def change(encoder, encode):
+        def encode_images(images):
+            calls.append(len(images))
+            if len(calls) > n_batches:
+                raise Killed
+            return encode(images)
+
+        encoder.encode_images = encode_images
+
+    with_encoder(monkeypatch, change)
+    return calls
+
+
+@pytest.mark.parametrize("n_batches", [0, 1, 5])
+def test_a_killed_job_is_gone_on_from_and_computes_nothing_twice(shard, monkeypatch, n_batches):
+    shard(batch_size=4)
+    expected = rows(shard, "embeddings"), rows(shard, "images"), rows(shard, "thumbnails")
+    with monkeypatch.context() as patch:
+        killed_after(patch, n_batches)
+        with pytest.raises(Killed):
+            shard(batch_size=4, n_threads=1)
+    counts = shard(batch_size=4, anew=False)
+    assert (counts.n_resumed, counts.n_computed) == (4 * n_batches, 62 - 4 * n_batches)
+    assert (rows(shard, "embeddings"), rows(shard, "images"), rows(shard, "thumbnails")) == expected
+    assert [path.name for path in shard.folder.iterdir()] == ["000001.sqlite"]
+
+
+def test_several_killed_jobs_are_gone_on_from(shard, monkeypatch):
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            killed_after(patch, 2)
+            with pytest.raises(Killed):
+                shard(batch_size=4)
+    assert shard().n_resumed == 24
+
+
+def test_a_torn_log_is_read_up_to_the_tear(shard, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(Killed):
+            shard(batch_size=4)
+    [log] = shard.folder.glob(".*.rows")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data[:-3])
+    counts = shard()
+    assert 8 <= counts.n_resumed <= 11
+    assert counts.n_resumed + counts.n_computed == 62
+
+
+@pytest.mark.parametrize("what", ["encoder", "list", "photo"])
+def test_rows_that_do_not_belong_are_not_taken_over(shard, monkeypatch, what):
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(Killed):
+            shard(batch_size=4)
+    folder = shard.folder.parent
+    if what == "encoder":
+        encoder = resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "another"})
+        (folder / "encoder.json").write_text(json.dumps(encoder))
+    elif what == "list":
+        lines = (folder / "shards" / "000001.tsv").read_text().splitlines(keepends=True)
+        (folder / "shards" / "000001.tsv").write_text("".join(lines[:-1]))
+    else:
+        images, rejected = read_plan(folder / "plan.tsv")
+        images[0] = images[0]._replace(mtime_ns=1)
+        write_plan(folder / "plan.tsv", Plan(images, rejected, []))
+    counts = shard()
+    assert counts.n_resumed == (19 if what == "photo" else 0)
+    assert counts.n_resumed + counts.n_computed == (62 if what == "encoder" else 61)
+
+
+def test_a_job_that_has_been_succeeded_ends_and_leaves_the_shard_alone(shard, monkeypatch):
+    """It outlives its killed Snakemake; the next run's job comes, takes over, and finishes first."""
+    successor = []
+
+    def change(encoder, encode):
+        def encode_images(images):
+            if not successor:
+                successor.append(None)
+                successor[0] = shard(batch_size=4)
+                (shard.folder / "000001.sqlite").rename(shard.folder / "published")
+            return encode(images)
+
+        encoder.encode_images = encode_images
+
+    with_encoder(monkeypatch, change)
+    with pytest.raises(InputError, match="another job has taken this shard over; this one, left over by a killed run"):
+        shard(batch_size=4, n_threads=1)
+    assert successor[0].n_computed == 62
+    assert [path.name for path in shard.folder.iterdir()] == ["published"]
+
+
+def test_a_shard_that_is_there_is_kept(shard, monkeypatch):
+    shard()
+    before = (shard.folder / "000001.sqlite").stat()
+    monkeypatch.setattr(decode, "read_image_file", None)
+    assert shard(anew=False).n_kept == 62
+    assert (shard.folder / "000001.sqlite").stat() == before
+
+
+@pytest.mark.parametrize("why", ["another encoder", "a photo more", "damaged"])
+def test_a_shard_that_is_not_what_it_would_become_is_made_again(shard, why):
+    shard()
+    folder = shard.folder.parent
+    if why == "another encoder":
+        encoder = resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "another"})
+        (folder / "encoder.json").write_text(json.dumps(encoder))
+    elif why == "a photo more":
+        with writing(shard.folder / "000001.sqlite") as connection:
+            uuid = connection.scalar(text("SELECT min(UUID) FROM T_IMAGES"))
+            connection.execute(text("DELETE FROM T_IMAGES WHERE UUID = :uuid"), {"uuid": uuid})
+    else:
+        (shard.folder / "000001.sqlite").write_bytes(b"x" * 5000)
+    assert shard(anew=False).n_computed == 62
+
+
+@pytest.mark.parametrize("change", ["touch", "remove", "fifo", "lock", "empty"])
+def test_a_photo_that_was_not_to_be_read_stays_without_an_owner(tmp_path, shard, change):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    paths = [shutil.copy2(path, photos) for path in sorted(DEMO.glob("*.jpg"))[:5]]
+    images = scan_folders([str(photos)], [".jpg"]).images
+    folder = shard.folder.parent
+    (folder / "shards" / "000001.tsv").unlink()
+    write_plan(folder / "plan.tsv", make_plan({}, images, [], 100))
+    write_manifest(folder / "plan.tsv", folder / "manifest.tsv", folder / "rejected.tsv", folder / "shards")
+    bad = photos / os.path.basename(paths[2])
+    if change == "touch":
+        os.utime(bad, (1, 1))
+    elif change == "empty":
+        bad.write_bytes(b"")
+    elif change == "lock":
+        bad.chmod(0)
+        if os.access(bad, os.R_OK):
+            pytest.skip("root reads everything")
+    else:
+        bad.unlink()
+        if change == "fifo":
+            os.mkfifo(bad)
+    counts = shard()
+    assert (counts.n_computed, counts.n_failed) == (4, 1)
+    assert make_plan(read_shard_lists(folder), images, [], 100).new_shards == ["000002"]
+    [owned] = [
+        image.uuid for image in make_plan(read_shard_lists(folder), images, [], 100).images if image.shard > "000001"
+    ]
+    assert owned == bad.stem
 
 
 def wait_until(condition):

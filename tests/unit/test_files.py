@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from crossfilter_inference import files
+from crossfilter_inference.errors import InputError
 
 
 def test_a_table_with_every_kind_of_name_is_read_back(tmp_path):
@@ -25,8 +26,22 @@ def test_pandas_and_csv_read_a_table(tmp_path):
 
 def test_another_table_is_refused(tmp_path):
     files.write_tsv(tmp_path / "t.tsv", ("A",), [])
-    with pytest.raises(ValueError, match="expected a first line with the columns A, B"):
+    with pytest.raises(InputError, match=r"t\.tsv' is damaged; delete it, and it is made again"):
         list(files.read_tsv(tmp_path / "t.tsv", ("A", "B")))
+
+
+@pytest.mark.parametrize("text", ["A\tB\n1\t2\n3", 'A\tB\n1\t2\n"3\t4', "A\tB\n1\t2\n3\t4\t5\n"])
+def test_a_table_that_is_cut_off_or_mixed_up_is_refused(tmp_path, text):
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(InputError, match=r"t\.tsv' is damaged"):
+        list(files.read_tsv(tmp_path / "t.tsv", ("A", "B")))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\0"])
+def test_what_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=r"x\.json' is damaged; delete it, and it is made again"):
+        files.read_json(tmp_path / "x.json")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 import io
+import os
+import resource
 
+import hostile_files
 import numpy as np
 import pytest
 from conftest import DEMO
@@ -154,11 +157,86 @@ def test_a_bad_file_has_a_reason(data, reason):
     assert raised.value.reason == reason
 
 
-def test_an_image_with_too_many_pixels_is_not_decoded(monkeypatch):
-    monkeypatch.setattr("crossfilter_inference.images.MAX_PIXELS", 99)
-    with pytest.raises(ImageError, match="10 x 10 pixels, at most 99 in all") as raised:
-        load_image(saved(halves(10, 10)), PREPROCESSING)
+def test_an_image_with_too_many_pixels_is_not_decoded():
+    data = saved(halves(2000, 1001))
+    with pytest.raises(ImageError, match="2000 x 1001 pixels, more than the 2 megapixels of max_megapixels") as raised:
+        load_image(data, PREPROCESSING, max_pixels=2_001_999)
     assert raised.value.reason == "too large"
+    assert load_image(data, PREPROCESSING, max_pixels=2_002_000).width == 2000
+
+
+@pytest.mark.parametrize(("data", "reason"), hostile_files.BAD.values(), ids=hostile_files.BAD)
+def test_a_hostile_file_has_its_reason_and_takes_little_memory(data, reason):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError) as raised:
+        load_image(data, PREPROCESSING)
+    assert raised.value.reason == reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000, "KB"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image appears to be a malformed MPO file")
+@pytest.mark.parametrize("data", hostile_files.STRANGE.values(), ids=hostile_files.STRANGE)
+def test_a_strange_file_shows_what_is_in_it(data):
+    loaded = load_image(data, PREPROCESSING)
+    assert (loaded.width, loaded.height) == (64, 48)
+    left, right = loaded.pixels[:, :12].reshape(-1, 3), loaded.pixels[:, 20:].reshape(-1, 3)
+    assert np.abs(left - np.array([250, 0, 0])).max() < 8
+    assert np.abs(right - np.array([0, 0, 250])).max() < 8
+
+
+def test_a_heap_of_exif_costs_the_time_but_not_the_orientation():
+    turned, heap = (0x0112, 3, 1, 6), (0x829A, 5, 2**17, 50)
+    exif = hostile_files.exif(turned, heap) + bytes(2**21)
+    segments = [hostile_files.segment(0xE1, b"Exif\0\0" + exif[i : i + 65_000]) for i in range(6, len(exif), 65_000)]
+    loaded = load_image(hostile_files.jpeg_with(*segments), PREPROCESSING)
+    assert (loaded.width, loaded.height, loaded.is_turned, loaded.taken) == (48, 64, True, None)
+
+
+def raising(error):
+    def function(*arguments, **options):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("Image.Image.load", MemoryError()),
+        ("Image.Image.getexif", MemoryError()),
+        ("Image.Image.resize", MemoryError()),
+        ("Image.Image.load", OSError("out of memory when reading image file")),
+        ("Image.Image.load", RuntimeError("Failed to decode frame 0: Out of memory")),
+        ("Image.Image.load", OSError("decoder error -9")),
+    ],
+)
+def test_want_of_memory_is_not_the_images_fault(monkeypatch, place, error):
+    data = saved(halves(64, 64))
+    monkeypatch.setattr(f"PIL.{place}", raising(error))
+    with pytest.raises(ImageError) as raised:
+        load_image(data, PREPROCESSING)
+    assert raised.value.reason == "out of memory"
+    assert str(raised.value)
+
+
+def test_a_file_that_does_not_fit_into_memory_has_its_reason(monkeypatch):
+    class File(io.BytesIO):
+        fileno = staticmethod(lambda: 0)
+        read = raising(MemoryError())
+
+    monkeypatch.setattr(images, "open", lambda *_, **__: File(), raising=False)
+    monkeypatch.setattr("os.fstat", lambda _: PHOTO.stat())
+    with pytest.raises(ImageError) as raised:
+        read_image_file(str(PHOTO))
+    assert raised.value.reason == "out of memory"
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    path = tmp_path / "sparse.jpg"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(ImageError, match=r"1,099,511,627,776 bytes, more than the 268 megapixels of max_megapixels"):
+        read_image_file(str(path))
 
 
 def test_a_file_is_read_once_with_its_digest(tmp_path):
@@ -171,8 +249,6 @@ def test_a_file_is_read_once_with_its_digest(tmp_path):
 
 @pytest.mark.parametrize("reason", ["missing", "empty", "unreadable"])
 def test_an_unreadable_file_has_a_reason(tmp_path, reason):
-    import os
-
     path = tmp_path / "x.jpg"
     if reason == "empty":
         path.touch()

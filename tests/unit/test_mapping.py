@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from crossfilter_inference import mapping as mapping_module
-from crossfilter_inference.database import Tables, pack_embedding, writing
+from crossfilter_inference.connections import writing
+from crossfilter_inference.database import Tables, pack_embedding
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest, write_json
 from crossfilter_inference.map_settings import settings_digest

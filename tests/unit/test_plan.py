@@ -3,6 +3,7 @@ import random
 import pytest
 
 from crossfilter_inference import plan
+from crossfilter_inference.errors import InputError
 from crossfilter_inference.scan import ImageFile, RejectedFile
 
 
@@ -62,14 +63,14 @@ def test_every_image_is_in_exactly_one_shard_over_a_random_history(tmp_path):
                 images[number] = image(number, size=rng.randrange(3), folder=f"folder{rng.randrange(2)}")
             for number in rng.sample(sorted(images), 3):
                 del images[number]
-            before = plan.read_shard_lists(folder / "shards")
+            before = plan.read_shard_lists(folder)
             planned = plan.make_plan(before, list(images.values()), [], rng.randrange(1, 9))
             plan.write_plan(folder / "plan.tsv", planned)
             written = plan.write_manifest(
                 folder / "plan.tsv", folder / "manifest.tsv", folder / "rejected.tsv", folder / "shards"
             )
             assert written == planned
-            after = plan.read_shard_lists(folder / "shards")
+            after = plan.read_shard_lists(folder)
             assert {shard: after[shard] for shard in before} == before
             assert after.keys() - before.keys() == set(planned.new_shards)
             for each in planned.images:
@@ -87,7 +88,7 @@ def test_half_written_lists_are_gone_on_from(tmp_path):
     paths = [tmp_path / "plan.tsv", tmp_path / "manifest.tsv", tmp_path / "rejected.tsv", tmp_path / "shards"]
     plan.write_manifest(*paths)
     (tmp_path / "shards" / "000002.tsv").unlink()
-    second = plan.make_plan(plan.read_shard_lists(tmp_path / "shards"), images, [], 2)
+    second = plan.make_plan(plan.read_shard_lists(tmp_path), images, [], 2)
     assert second.new_shards == ["000004"]
     assert list(owners(second).values()) == ["000001"] * 2 + ["000004"] * 2 + ["000003"] * 2
 
@@ -108,6 +109,7 @@ def test_the_digest_follows_paths_and_rejected_files():
 
 
 def test_a_damaged_shard_list_is_not_taken_for_an_empty_one(tmp_path):
-    (tmp_path / "000001.tsv").write_text("")
-    with pytest.raises(ValueError, match="expected a first line with the columns UUID, SIZE, MTIME_NS"):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "000001.tsv").write_text("")
+    with pytest.raises(InputError, match=r"000001\.tsv' is damaged; delete it, and it is made again"):
         plan.read_shard_lists(tmp_path)

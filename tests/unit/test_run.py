@@ -10,7 +10,7 @@ NO_PLAN = Plan([], [], [])
 
 def start(database, folder, known, queue):
     try:
-        run.start_run(database, folder, "T", known, NO_PLAN)
+        run.start_run(database, folder, "T", known, [], NO_PLAN, None)
         queue.put("started")
     except InputError as error:
         queue.put(str(error))
@@ -30,7 +30,7 @@ def start_elsewhere(*arguments):
 def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     database, folder = str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T")
     assert start_elsewhere(database, folder, []) == "started"
-    run.start_run(database, folder, "T", [], NO_PLAN)
+    run.start_run(database, folder, "T", [], [], NO_PLAN, None)
     assert "another run is at work on" in start_elsewhere(database, folder, [])
     run._held.pop().close()
     assert start_elsewhere(database, folder, []) == "started"

@@ -1,12 +1,16 @@
 """Merging: the database is a function of the shard databases and the manifest."""
 
+import os
+import shutil
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import COLOUR_ENCODER, DEMO
 
-from crossfilter_inference.database import read_embeddings, reading
+from crossfilter_inference.connections import reading
+from crossfilter_inference.database import read_embeddings
 from crossfilter_inference.embed import embed_shard
 from crossfilter_inference.encoders import resolve_encoder
 from crossfilter_inference.errors import InputError
@@ -29,15 +33,20 @@ class Store:
         write_json(self.folder / "encoder.json", resolve_encoder("T", settings))
 
     def photo(self, number, source=0, mtime_ns=1):
-        uuid = f"00000000-0000-4000-8000-{number:012d}"
-        path = sorted(DEMO.glob("*.jpg"))[source]
-        self.images[number] = ImageFile(uuid, str(path), path.stat().st_size, mtime_ns)
+        path = self.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(sorted(DEMO.glob("*.jpg"))[source], path)
+        self.stamp(number, path, mtime_ns)
+
+    def stamp(self, number, path, mtime_ns=1):
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+        self.images[number] = ImageFile(path.stem, str(path), path.stat().st_size, mtime_ns)
 
     def path(self, name):
         return str(self.folder / name)
 
     def plan(self, shard_size=3):
-        planned = make_plan(read_shard_lists(self.path("shards")), list(self.images.values()), [], shard_size)
+        planned = make_plan(read_shard_lists(self.folder), list(self.images.values()), [], shard_size)
         write_plan(self.path("plan.tsv"), planned)
         write_manifest(*map(self.path, ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards")))
         return planned
@@ -120,15 +129,15 @@ def test_ownership_that_went_back_to_an_old_shard_is_followed(store):
     assert store.rows() == first
 
 
-def test_a_photo_that_broke_moves_to_the_failures_and_back(store, tmp_path):
+def test_a_photo_that_broke_moves_to_the_failures_and_back(store):
     store.run()
     first = store.rows()
-    good = store.images[1]
-    (tmp_path / "bad.jpg").write_text("broken")
-    store.images[1] = good._replace(path=str(tmp_path / "bad.jpg"), size=6)
+    bad = Path(store.images[1].path)
+    bad.write_text("broken")
+    store.stamp(1, bad)
     stored = store.run()
     assert (stored.n_embeddings, stored.n_failures) == (6, 1)
-    store.images[1] = good
+    store.photo(1, source=1)
     stored = store.run()
     assert (stored.n_embeddings, stored.n_failures) == (7, 0)
     assert store.rows() == first

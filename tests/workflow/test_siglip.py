@@ -16,7 +16,8 @@ import torch
 from conftest import DEMO
 from PIL import Image
 
-from crossfilter_inference.database import read_embeddings, reading
+from crossfilter_inference.connections import reading
+from crossfilter_inference.database import read_embeddings
 from crossfilter_inference.embed import embed_shard
 from crossfilter_inference.encoders import load_text_encoder, resolve_encoder
 from crossfilter_inference.plan import make_plan, write_manifest, write_plan

@@ -9,23 +9,14 @@ msgpack map with the keys nd, type, kind, shape, data. A reader in one line, wit
 The floats are the last 4 n_dims bytes of the row, so a reader that knows this needs no msgpack at all.
 """
 
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import hashlib
 
 import msgpack
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, RowMapping, Select, Table
+from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table
 
 from .errors import InputError
-
-_BUSY_SECONDS = 60  # how long a writer waits for readers to let go
-# Of new databases. Embeddings of 768 dimensions leave a quarter of SQLite's usual 4,096 bytes empty, longer ones
-# spill over; in pages of this size a database is a fifth smaller and is read a sixth faster.
-_PAGE_BYTES = 16384
 
 
 def pack_embedding(embedding: np.ndarray) -> bytes:
@@ -96,39 +87,6 @@ class Tables:
     def create(self, connection: Connection, *tables: Table) -> None:
         """Create those of the tables that are not there yet."""
         self.metadata.create_all(connection, tables=tables)
-
-
-@contextmanager
-def reading(path: str | Path, *, wait: float = _BUSY_SECONDS) -> Iterator[Connection]:
-    """Open a database for reading only, for `wait` seconds at most while a writer holds it."""
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    with _connect(lambda: sqlite3.connect(uri, uri=True, timeout=wait), "BEGIN") as connection:
-        yield connection
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[Connection]:
-    """Open a database for one transaction: all of the block is kept, or, if it raises, nothing.
-
-    Raises
-    ------
-    InputError
-        If SQLite cannot write: locked for a minute, no space left, read-only.
-    """
-    with _writable(path, "BEGIN IMMEDIATE") as connection:
-        yield connection
-
-
-def recover(path: str | Path) -> None:
-    """Roll back what a killed writer left; readers, who may not write, cannot.
-
-    Raises
-    ------
-    InputError
-        If SQLite cannot.
-    """
-    with _writable(path, "BEGIN") as connection:  # not a writer's: it would have to wait for every reader
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
 
 
 def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[str], np.ndarray]:
@@ -209,73 +167,49 @@ def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}
 
 
-def read_shard_provenance(path: str, embedding_type: str) -> dict[str, str]:
-    """Read what made a shard database.
+def row_digest(uuid: str, blob: bytes) -> int:
+    """Digest one row of an embedding table."""
+    return int.from_bytes(hashlib.sha256(uuid.encode() + blob).digest(), "big")
 
-    Raises
-    ------
-    InputError
-        If it is damaged.
+
+class RowsDigest:
+    """The digest of a table of embeddings: the sum of its rows' digests, whatever their order.
+
+    So it follows rows that come and go without a look at the others, and tells a table that something else has changed.
+
+    Parameters
+    ----------
+    text : str
+        64 hexadecimal digits; that of no rows by default.
     """
-    try:
-        with reading(path) as connection:
-            provenance = read_provenance(connection, embedding_type)
-            if "shard_digest" in provenance:
-                return provenance
-    except sa.exc.DatabaseError:
-        pass
-    raise _damaged(path)
+
+    def __init__(self, text: str = "0"):
+        self._sum = int(text, 16)
+
+    def add(self, uuid: str, blob: bytes) -> None:
+        """Take a row in."""
+        self._sum += row_digest(uuid, blob)
+
+    def remove(self, uuid: str, blob: bytes) -> None:
+        """Take a row out."""
+        self._sum -= row_digest(uuid, blob)
+
+    def __str__(self) -> str:
+        return f"{self._sum % 2**256:064x}"
 
 
-def read_shard(path: str, query: Select) -> Iterator[RowMapping]:
-    """Yield rows of a shard database.
+def digest_rows(connection: Connection, embedding_type: str) -> tuple[int, str]:
+    """Digest all embeddings from the rows themselves.
 
-    Raises
-    ------
-    InputError
-        If it is damaged.
+    Returns
+    -------
+    n_rows : int
+    digest : str
     """
-    try:
-        with reading(path) as source:
-            yield from source.execute(query).mappings()
-    except sa.exc.DatabaseError:
-        raise _damaged(path) from None
-
-
-@contextmanager
-def _writable(path: str | Path, begin: str) -> Iterator[Connection]:
-    def connect() -> sqlite3.Connection:
-        is_new = not os.path.exists(path)
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-        if is_new:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        return connection
-
-    try:
-        with _connect(connect, begin) as connection:
-            yield connection
-    except sa.exc.DatabaseError as error:
-        broken = any(word in str(error.orig) for word in ("malformed", "not a database"))
-        way_out = "move it away, and it is made again from what lies beside it" if broken else "it is as it was before"
-        raise InputError(f"cannot write to the database {str(path)!r} ({error.orig}); {way_out}") from None
-
-
-@contextmanager
-def _connect(connect: object, begin: str) -> Iterator[Connection]:
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
-
-    # Python's sqlite3 begins transactions by itself, late, and not before CREATE TABLE: we begin them.
-    @sa.event.listens_for(engine, "connect")
-    def _(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def _(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    with engine.begin() as connection:
-        yield connection
-
-
-def _damaged(path: str) -> InputError:
-    return InputError(f"{path!r} is damaged; delete it, and it is made again")
+    digest, n_rows = RowsDigest(), 0
+    table = Tables(embedding_type).embeddings
+    # The driver's own cursor: SQLAlchemy would take most of the time.
+    for uuid, blob in connection.connection.cursor().execute(f"SELECT UUID, EMBEDDING FROM {table}"):
+        digest.add(uuid, blob)
+        n_rows += 1
+    return n_rows, str(digest)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .errors import InputError
-from .images import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
+from .images import MAX_PIXELS, ImageError, LoadedImage, Preprocessing, load_image, read_image_file
 from .plan import PlannedImage
 
 
@@ -31,21 +31,33 @@ class DecodedImage:
     seconds: float = 0
 
 
-def decode_image(image: PlannedImage, preprocessing: Preprocessing) -> DecodedImage:
+def decode_image(image: PlannedImage, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Read and decode one image; what cannot be decoded comes back with its error."""
     start = time.perf_counter()
     try:
         data, digest = read_image_file(image.path)
-        loaded = load_image(data, preprocessing)
+        _check_identity(image)
+        loaded = load_image(data, preprocessing, max_pixels)
         return DecodedImage(image, digest, loaded, seconds=time.perf_counter() - start)
     except ImageError as error:
         return DecodedImage(image, error=error, seconds=time.perf_counter() - start)
+
+
+def _check_identity(image: PlannedImage) -> None:
+    """Look, after reading, whether the file is still the one that was planned."""
+    try:
+        status = os.stat(image.path)
+    except OSError as error:
+        raise ImageError("missing", error.strerror) from None
+    if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+        raise ImageError("changed", "the file has changed since this run was planned; the next one embeds it")
 
 
 @contextmanager
 def decoding(
     images: list[PlannedImage],
     preprocessing: Preprocessing,
+    max_pixels: int = MAX_PIXELS,
     *,
     n_workers: int,
     n_ahead: Callable[[], int],
@@ -57,6 +69,7 @@ def decoding(
     ----------
     images : list of PlannedImage
     preprocessing : Preprocessing
+    max_pixels : int
     n_workers : int
         Threads or processes.
     n_ahead : function
@@ -70,7 +83,7 @@ def decoding(
     """
     pool = _processes(n_workers) if in_processes else ThreadPoolExecutor(n_workers, "decode")
     try:
-        yield _decoded(pool, images, preprocessing, n_ahead)
+        yield _decoded(pool, images, (preprocessing, max_pixels), n_ahead)
     except BrokenProcessPool:
         raise InputError(
             "a process that decoded images was killed, most often for want of memory; give the job more memory or "
@@ -81,11 +94,11 @@ def decoding(
 
 
 def _decoded(
-    pool: Executor, images: list[PlannedImage], preprocessing: Preprocessing, n_ahead: Callable[[], int]
+    pool: Executor, images: list[PlannedImage], how: tuple[Preprocessing, int], n_ahead: Callable[[], int]
 ) -> Iterator[DecodedImage]:
     ahead: deque[Future[DecodedImage]] = deque()
     for image in images:
-        ahead.append(pool.submit(decode_image, image, preprocessing))
+        ahead.append(pool.submit(decode_image, image, *how))
         while len(ahead) >= n_ahead():
             yield ahead.popleft().result()
     while ahead:

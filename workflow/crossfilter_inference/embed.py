@@ -1,35 +1,43 @@
-"""Embed the images of one shard: decode workers -> encoder -> writer.
+"""Embed the images of one shard: decode workers -> encoder -> log of rows -> shard database.
 
-Images are decoded ahead of the encoder and written behind it, both by a bounded number, so that it waits for neither.
-Every batch has the same shape, the last one is padded: an embedding does not depend on what else was in its batch. The
-shard database appears by rename.
+Images are decoded ahead of the encoder, by a bounded number. Every batch has the same shape, the last one is padded: an
+embedding does not depend on what else was in its batch. A batch that is done is in the log of rows, from which the next
+job goes on if this one is killed; when all images have met their fate, the shard database is made of it.
 """
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from .database import pack_embedding
 from .decode import DecodedImage, decoding
-from .encoders import Encoder, devices, load_encoder
+from .encoders import devices, provenance_digest
+from .encoding import Encoding
 from .errors import InputError
-from .files import printable, read_json
-from .images import Preprocessing
-from .known_rows import LENGTH_TOLERANCE, KnownRows
-from .plan import read_plan, read_shard_list
+from .files import digest, printable, read_json, write_tsv
+from .images import MAX_PIXELS, Preprocessing
+from .known_rows import KnownRows
+from .plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
 from .progress import Progress
-from .shard_database import Embedded, ShardWriter
+from .rows_log import RowsLog
+from .shard_database import (
+    Embedded,
+    ShardFailure,
+    ShardRow,
+    outcomes,
+    read_shard_provenance,
+    write_shard_database,
+)
 
 logger = logging.getLogger(__name__)
 
 _IDLE_SHARE = 0.25  # of the time that a GPU may wait without a warning
-_BATCHES_AHEAD = 3  # decoded, waiting for each stream of the encoder
-_BATCH_SIZE = 10  # of an encoder that has no wish
+# Reasons that say nothing of what a file holds: such a photo is planned again at the next run.
+_MAY_PASS = ("missing", "unreadable", "empty", "changed", "out of memory")
 
 
 def embed_shard(
@@ -42,8 +50,9 @@ def embed_shard(
     batch_size: int | None,
     n_threads: int,
     device: str = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Embedded:
-    """Embed one shard into a shard database.
+    """Embed one shard into a shard database, unless the one that is there is what it would become.
 
     Parameters
     ----------
@@ -59,6 +68,8 @@ def embed_shard(
     n_threads : int
         Cores to use.
     device : {"auto", "cpu", "cuda", "mps"}
+    max_pixels : int
+        Larger images are not decoded.
 
     Returns
     -------
@@ -70,50 +81,148 @@ def embed_shard(
         If the encoder gives embeddings of another shape, or not of unit length, or too little memory is there for a
         single image; if rows of unknown origin are not this encoder's.
     """
+    start = time.perf_counter()
     provenance = read_json(encoder_json)
     name = Path(output).stem
-    listed = set(read_shard_list(shard_list))
+    listed = read_shard_list(shard_list)
     # An image that has changed since its list was written belongs to a newer shard.
-    images = [image for image in read_plan(plan, name)[0] if image.identity in listed]
-    known = KnownRows(database, provenance, images)
-    with (
-        ShardWriter(output, provenance) as writer,
-        Progress(len(images), f"shard {name}") as progress,
-        _Encoding(provenance, batch_size, device, n_threads, writer.counts) as encoding,
-        decoding(
-            images,
-            Preprocessing.from_json(provenance["preprocessing"]),
-            n_workers=n_threads,
-            n_ahead=encoding.n_ahead,
-            in_processes=device != "cpu" and devices.may_have_gpu(),
-        ) as decoded,
-    ):
-        batches = _to_encode(encoding.timed(decoded), known, writer, progress, encoding)
-        for batch, embeddings in encoding.encoded(batches):
+    images = {image.identity: image for image in read_plan(plan, name)[0]}
+    images = {identity: images[identity] for identity in listed if identity in images}
+    if _is_there(output, provenance, images):
+        return Embedded(n_kept=len(images))
+    belongs_to = {"shard": digest(listed), "encoder": provenance_digest(provenance)}
+    with RowsLog(output, belongs_to, set(images)) as log:
+        rows = _Rows(log, len(log.finished))
+        to_do = [image for image in images.values() if image.uuid not in log.finished]
+        known = KnownRows(database, provenance, to_do)
+        with (
+            Progress(len(to_do), f"shard {name}") as progress,
+            Encoding(provenance, batch_size, device, n_threads, rows.counts) as encoding,
+            decoding(
+                to_do,
+                Preprocessing.from_json(provenance["preprocessing"]),
+                max_pixels,
+                n_workers=n_threads,
+                n_ahead=encoding.n_ahead,
+                in_processes=device != "cpu" and devices.may_have_gpu(),
+            ) as decoded,
+        ):
+            batches = _to_encode(encoding.timed(decoded), known, rows, progress, encoding)
+
+            def finish(batch: list[DecodedImage], embeddings: np.ndarray) -> None:
+                rows.add_batch(batch, embeddings, known)
+                progress.update(len(batch))
+
+            encoding.encode(batches, finish)
+        settled = {row[:3] for row in log.rows()}
+        settled |= {image.identity for image, failure in rows.failures if failure.reason not in _MAY_PASS}
+        _write_unread(Path(output), [identity for identity in listed if identity not in settled])
+        rows.counts.total = time.perf_counter() - start
+        write_shard_database(
+            output,
+            provenance,
+            (row._replace(path=printable(images[row[:3]].path)) for row in log.rows()),
+            [failure for _, failure in rows.failures],
+            rows.counts,
+        )
+    _warn_of_idle_gpu(rows.counts)
+    return rows.counts
+
+
+def _is_there(output: str, provenance: dict, images: dict[Identity, PlannedImage]) -> bool:
+    """Tell whether a shard database holds what became of all images under this provenance."""
+    if not Path(output).exists():
+        return False
+    try:
+        recorded = read_shard_provenance(output, provenance["name"])
+        embedded, failed = outcomes(output, provenance["name"])
+    except InputError:  # it is damaged, and made again
+        return False
+    if recorded["encoder_digest"] != provenance_digest(provenance):
+        return False
+    return all(identity in embedded or identity[0] in failed for identity in images)
+
+
+def _write_unread(output: Path, unread: list[Identity]) -> None:
+    path = output.with_suffix(".unread.tsv")
+    if unread:
+        write_tsv(path, SHARD_COLUMNS, unread)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _Rows:
+    """What becomes of the images, written down at once; for use by several threads."""
+
+    def __init__(self, log: RowsLog, n_resumed: int):
+        self.counts = Embedded(n_resumed=n_resumed)
+        self.failures: list[tuple[PlannedImage, ShardFailure]] = []
+        self._log = log
+        self._lock = threading.Lock()
+
+    def add_batch(self, batch: list[DecodedImage], embeddings: np.ndarray, known: KnownRows) -> None:
+        """Take images that were computed, and rows of unknown origin that were computed to check them."""
+        with self._lock:
             for item, embedding in zip(batch, embeddings, strict=True):
                 adopted = known.check(item, embedding)
-                writer.add(item, embedding if adopted is None else adopted, n_adopted=adopted is not None)
-            writer.flush()
-            progress.update(len(batch))
-    _warn_of_idle_gpu(writer.counts)
-    return writer.counts
+                self.counts.n_adopted += adopted is not None
+                self.counts.n_computed += adopted is None
+                self._add(item, embedding if adopted is None else adopted, is_final=adopted is None)
+            self._flush()
+
+    def add_known(self, item: DecodedImage, embedding: np.ndarray, *, is_adopted: bool) -> None:
+        """Take an image whose row need not be computed."""
+        with self._lock:
+            self.counts.n_adopted += is_adopted
+            self.counts.n_copied += not is_adopted
+            # Rows of unknown origin stand or fall with the check of all of them, which a next job makes again.
+            self._add(item, embedding, is_final=not is_adopted)
+            self._flush()
+
+    def add_failure(self, item: DecodedImage) -> None:
+        """Take an image that could not be embedded; the next job tries it again."""
+        path = printable(item.image.path)
+        logger.warning("%s: %s (%s)", path, item.error.reason, item.error)
+        failure = ShardFailure(item.image.uuid, path, item.error.reason, str(item.error))
+        self.failures.append((item.image, failure))
+        self.counts.n_failed += 1
+
+    def _add(self, item: DecodedImage, embedding: np.ndarray, *, is_final: bool) -> None:
+        loaded = item.loaded
+        self._log.add(
+            ShardRow(
+                *item.image.identity,
+                item.digest,
+                loaded.width,
+                loaded.height,
+                loaded.taken,
+                pack_embedding(embedding),
+                loaded.thumbnail,
+            ),
+            is_final=is_final,
+        )
+
+    def _flush(self) -> None:
+        start = time.perf_counter()
+        self._log.flush()
+        self.counts.writing += time.perf_counter() - start
 
 
 def _to_encode(
     decoded: Iterator[DecodedImage],
     known: KnownRows,
-    writer: ShardWriter,
+    rows: _Rows,
     progress: Progress,
-    encoding: "_Encoding",
+    encoding: Encoding,
 ) -> Iterator[list[DecodedImage]]:
     """Yield batches of the images that have to be computed; the others are done here."""
     batch: list[DecodedImage] = []
     for item in decoded:
         if item.error is not None:
-            writer.add_failure(item)
+            rows.add_failure(item)
             progress.update(1)
         elif (row := known.find(item)) is not None:
-            writer.add(item, row.embedding, n_copied=not row.is_adopted, n_adopted=row.is_adopted)
+            rows.add_known(item, row.embedding, is_adopted=row.is_adopted)
             progress.update(1)
         else:
             batch.append(item)
@@ -130,116 +239,3 @@ def _warn_of_idle_gpu(counts: Embedded) -> None:
             "the %s waited for decoding %.0f %% of the time: give the job more cores",
             *(counts.device, 100 * counts.waiting / (counts.total - counts.loading)),
         )
-
-
-class _Encoding:
-    """Encode batches of one fixed shape; the encoder is loaded when the first image needs it."""
-
-    def __init__(self, provenance: dict, batch_size: int | None, device: str, n_threads: int, counts: Embedded):
-        self._provenance, self._asked, self._counts = provenance, batch_size, counts
-        self._device, self._n_threads = device, n_threads
-        self._encoder: Encoder | None = None
-        self._batch_size = batch_size or _BATCH_SIZE
-        self._n_streams = 1
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._under_way: deque[tuple[list[DecodedImage], Future]] = deque()
-
-    @property
-    def batch_size(self) -> int:
-        """Images per call of the encoder."""
-        if self._encoder is None:
-            self._load()
-        return self._batch_size
-
-    def n_ahead(self) -> int:
-        """Say how many images may be decoded and wait."""
-        return _BATCHES_AHEAD * self._batch_size * self._n_streams
-
-    def timed(self, decoded: Iterator[DecodedImage]) -> Iterator[DecodedImage]:
-        """Pass images on, and count the time that they took and the time that the encoder waited for them."""
-        start = time.perf_counter()
-        for item in decoded:
-            if sum(not future.done() for _, future in self._under_way) < self._n_streams:
-                self._counts.waiting += time.perf_counter() - start
-            self._counts.decoding += item.seconds
-            yield item
-            start = time.perf_counter()
-
-    def encoded(self, batches: Iterator[list[DecodedImage]]) -> Iterator[tuple[list[DecodedImage], np.ndarray]]:
-        """Encode batches, several at once where the encoder can; they come out in order."""
-        for batch in batches:
-            self._under_way.append((batch, self._pool.submit(self._encode, batch)))
-            if len(self._under_way) == 2 * self._n_streams:
-                yield self._oldest()
-        while self._under_way:
-            yield self._oldest()
-
-    def _load(self) -> None:
-        start = time.perf_counter()
-        self._encoder = load_encoder(self._provenance, self._device, self._n_threads)
-        self._counts.device = str(getattr(self._encoder, "device", "cpu"))
-        self._batch_size = self._asked or getattr(self._encoder, "batch_size", _BATCH_SIZE)
-        self._n_streams = getattr(self._encoder, "n_streams", 1)
-        self._pool = ThreadPoolExecutor(self._n_streams, "encode")
-        self._counts.loading = time.perf_counter() - start
-
-    def _oldest(self) -> tuple[list[DecodedImage], np.ndarray]:
-        batch, future = self._under_way.popleft()
-        embeddings, seconds = future.result()
-        self._counts.encoding += seconds / self._n_streams
-        return batch, embeddings
-
-    def _encode(self, batch: list[DecodedImage]) -> tuple[np.ndarray, float]:
-        start = time.perf_counter()
-        size = self._encoder.preprocessing.size
-        embeddings: list[np.ndarray] = []
-        while len(embeddings) < len(batch):
-            n_images = self._batch_size
-            part = batch[len(embeddings) : len(embeddings) + n_images]
-            pixels = np.zeros((n_images, size, size, 3), np.uint8)
-            for row, item in zip(pixels, part, strict=False):
-                row[:] = item.loaded.pixels
-            try:
-                rows = self._encoder.encode_images(pixels)[: len(part)]
-            except MemoryError as error:
-                self._take_smaller_batches(n_images, error)
-                continue
-            self._check(part, rows)
-            embeddings.extend(rows)
-        return np.array(embeddings), time.perf_counter() - start
-
-    def _take_smaller_batches(self, n_images: int, error: MemoryError) -> None:
-        if n_images == 1:
-            raise InputError(
-                f"{self._provenance['name']}: the memory of {self._counts.device} is too small for one image "
-                f"({error}); free some, or choose another device or a smaller model"
-            ) from None
-        with self._lock:  # another stream may have found out already
-            if self._batch_size == n_images:
-                self._batch_size = n_images // 2
-                logger.warning(
-                    "the memory of %s is too small for batches of %d images: going on with %d",
-                    *(self._counts.device, n_images, self._batch_size),
-                )
-
-    def _check(self, batch: list[DecodedImage], embeddings: np.ndarray) -> None:
-        name, shape = self._provenance["name"], (len(batch), self._provenance["dimension"])
-        if embeddings.shape != shape:
-            raise InputError(f"{name}: the encoder gives embeddings of shape {embeddings.shape}, expected {shape}")
-        length = np.linalg.norm(embeddings, axis=1)
-        bad = ~(np.abs(length - 1) < LENGTH_TOLERANCE)  # so written, it is true of NaN too
-        if bad.any():
-            item = batch[bad.argmax()]
-            raise InputError(
-                f"{name}: the encoder gives an embedding of length {length[bad.argmax()]:.4g} for "
-                f"{printable(item.image.path)}, expected 1; nothing of this shard is stored"
-            )
-
-    def __enter__(self) -> "_Encoding":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._pool is not None:
-            # After an error or a signal nobody wants what is still in the encoder.
-            self._pool.shutdown(wait=kind is None, cancel_futures=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, reading
+from .connections import reading
+from .database import Tables
 from .files import read_tsv, write_bytes
 from .map_settings import MAP_COLUMNS
 

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from .errors import InputError
+
 # As much as is digested at once: between two pieces other threads are waited for.
 _CHUNK_BYTES = 2**23
 
@@ -63,8 +65,20 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict:
-    """Read a JSON object."""
-    return json.loads(Path(path).read_text("utf-8"))
+    """Read a JSON object.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    try:
+        value = json.loads(Path(path).read_text("utf-8"))
+        if isinstance(value, dict):
+            return value
+    except ValueError:
+        pass
+    raise damaged(path)
 
 
 def write_tsv(path: str | os.PathLike, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
@@ -81,14 +95,25 @@ def read_tsv(path: str | os.PathLike, header: tuple[str, ...]) -> Iterator[list[
 
     Raises
     ------
-    ValueError
-        If the first line is not `header`.
+    InputError
+        If the first line is not `header`, or another one has not as many fields.
     """
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.reader(file, delimiter="\t")
-        if tuple(next(rows, ())) != header:
-            raise ValueError(f"{path}: expected a first line with the columns {', '.join(header)}")
-        yield from rows
+        rows = csv.reader(file, delimiter="\t", strict=True)
+        try:
+            if tuple(next(rows, ())) != header:
+                raise damaged(path)
+            for row in rows:
+                if len(row) != len(header):
+                    raise damaged(path)
+                yield row
+        except csv.Error:
+            raise damaged(path) from None
+
+
+def damaged(path: str | os.PathLike) -> InputError:
+    """Say that a file which we wrote is not what we wrote."""
+    return InputError(f"{str(path)!r} is damaged; delete it, and it is made again")
 
 
 def digest(value: object) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, reading, recorded_encoder, unknown_rows, unpack_embedding
+from .connections import reading
+from .database import Tables, recorded_encoder, unknown_rows, unpack_embedding
 from .decode import DecodedImage
 from .encoders import provenance_digest
 from .errors import InputError

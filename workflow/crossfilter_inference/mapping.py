@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, read_embeddings, read_provenance, reading
+from .connections import reading
+from .database import Tables, read_embeddings, read_provenance
 from .errors import InputError
 from .files import digest, read_json, write_bytes, write_json, write_tsv
 from .layout import default_radius

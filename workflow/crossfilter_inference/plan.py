@@ -3,26 +3,32 @@
 A shard list is written once and never changed. It names images by identity: UUID, size and time. The
 owner of an image is the newest shard that lists it with the identity it has now; images without an owner
 go into new shards. So a rerun touches only new shards, whatever happened to the folder, and an image that
-only moved keeps its owner: the manifest, not the shard, knows paths.
+only moved keeps its owner: the manifest, not the shard, knows paths. What a shard lists and could not read when its job
+ran (a photo that was away, a disk that failed) stands beside its database as unread: it does not own that any more.
 
 On disk, below the state folder of the collection:
 
     shards/000001.tsv   UUID SIZE MTIME_NS                  one shard list
+    embeddings/000001.unread.tsv  the same                  what of it was not to be read; most often there is none
     manifest.tsv        UUID PATH SIZE MTIME_NS SHARD       every image and its owner, by UUID
     rejected.tsv        PATH REASON                         every other file with an image's extension
+    retired.tsv         SHARD                               shards that nothing is needed of any more
     plan.tsv            UUID PATH SIZE MTIME_NS SHARD REASON   both, as the run at hand found them
 """
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import digest, read_tsv, write_tsv
+from .files import damaged, read_tsv, write_tsv
 from .scan import ImageFile, RejectedFile
 
 MANIFEST_COLUMNS = ("UUID", "PATH", "SIZE", "MTIME_NS", "SHARD")
 REJECTED_COLUMNS = ("PATH", "REASON")
 PLAN_COLUMNS = (*MANIFEST_COLUMNS, "REASON")
+RETIRED_COLUMNS = ("SHARD",)
 SHARD_COLUMNS = ("UUID", "SIZE", "MTIME_NS")
 
 Identity = tuple[str, int, int]  # UUID, size in bytes, mtime in nanoseconds
@@ -59,7 +65,11 @@ class Plan:
 
     def digest(self) -> str:
         """Digest what reaches the manifest: 16 hexadecimal digits."""
-        return digest([self.images, self.rejected])
+        sha256 = hashlib.sha256()
+        for rows in (self.images, self.rejected):
+            for row in rows:
+                sha256.update("\0".join(map(str, row)).encode("utf-8", "surrogateescape") + b"\n")
+        return sha256.hexdigest()[:16]
 
 
 def make_plan(
@@ -69,13 +79,14 @@ def make_plan(
     shard_size: int,
     *,
     recompute: bool = False,
+    retry: frozenset[str] = frozenset(),
 ) -> Plan:
     """Give every image its owner.
 
     Parameters
     ----------
     shards : dict
-        The identities in every shard list there is, by the shard's name of six digits.
+        The identities that every shard list there is may own, by the shard's name of six digits.
     images : list of ImageFile
     rejected : list of RejectedFile
         Passed on.
@@ -83,6 +94,8 @@ def make_plan(
         Images per new shard, at least 1.
     recompute : bool
         Give every image to a new shard.
+    retry : frozenset of str
+        UUIDs of images that go into a new shard.
 
     Returns
     -------
@@ -97,7 +110,7 @@ def make_plan(
     last = max(map(int, shards), default=0)
     for image in sorted(images):
         shard = owner.get((image.uuid, image.size, image.mtime_ns))
-        if shard is None:
+        if shard is None or image.uuid in retry:
             shard = f"{last + 1 + n_new // shard_size:06d}"
             if n_new % shard_size == 0:
                 new_shards.append(shard)
@@ -107,8 +120,29 @@ def make_plan(
 
 
 def read_shard_lists(folder: str | Path) -> dict[str, set[Identity]]:
-    """Read every shard list in a folder; none, if there is no such folder."""
-    return {path.stem: set(read_shard_list(path)) for path in shard_lists(folder)}
+    """Read what every shard below a state folder may own; nothing, if there is no such folder."""
+    shards = {path.stem: set(read_shard_list(path)) for path in shard_lists(f"{folder}/shards")}
+    for path in Path(folder, "embeddings").glob("[0-9]*.unread.tsv"):
+        shards.get(path.name.split(".")[0], set()).difference_update(read_shard_list(path))
+    return shards
+
+
+def shards_at_work(plan: Plan, shards: Iterable[str], folder: str | Path) -> list[str]:
+    """Name the shards that a run makes or uses, the oldest first.
+
+    One that owns nothing has still a part if its database is there, as rows of photos that have gone may be in it;
+    unless the last merge found that nothing is needed from it.
+    """
+    owners = {image.shard for image in plan.images}
+    retired = read_retired(folder)
+    others = {shard for shard in shards if Path(folder, "embeddings", f"{shard}.sqlite").exists()}
+    return sorted(owners | (others - retired))
+
+
+def read_retired(folder: str | Path) -> set[str]:
+    """Name the shards from which the last merge needed nothing."""
+    path = Path(folder, "retired.tsv")
+    return {shard for (shard,) in read_tsv(path, RETIRED_COLUMNS)} if path.exists() else set()
 
 
 def shard_lists(folder: str | Path) -> list[Path]:
@@ -116,9 +150,24 @@ def shard_lists(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("[0-9]*.tsv"))
 
 
+def remove_shard(folder: str | Path, shard: str) -> None:
+    """Remove all that there is of a shard, its list last: a database without a list might be taken for a later one's."""
+    for name in (f"embeddings/{shard}.sqlite", f"embeddings/{shard}.unread.tsv", f"shards/{shard}.tsv"):
+        Path(folder, name).unlink(missing_ok=True)
+
+
 def read_shard_list(path: str | Path) -> list[Identity]:
-    """Read one shard list."""
-    return [(uuid, int(size), int(mtime_ns)) for uuid, size, mtime_ns in read_tsv(path, SHARD_COLUMNS)]
+    """Read one shard list.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        return [(uuid, int(size), int(mtime_ns)) for uuid, size, mtime_ns in read_tsv(path, SHARD_COLUMNS)]
+    except ValueError:
+        raise damaged(path) from None
 
 
 def write_plan(path: str | Path, plan: Plan) -> None:

@@ -11,19 +11,13 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from .database import (
-    Tables,
-    pack_embedding,
-    read_shard_provenance,
-    reading,
-    recorded_encoder,
-    unknown_rows,
-    with_prefix,
-)
+from .connections import reading
+from .database import Tables, pack_embedding, recorded_encoder, unknown_rows, with_prefix
 from .encoders import provenance_digest, provenance_to_text
 from .errors import InputError
 from .files import read_json
 from .plan import read_plan
+from .shard_database import read_shard_provenance
 
 
 def refuse_mixture(database: str, plan: str, provenance: dict, *, recompute: bool) -> None:

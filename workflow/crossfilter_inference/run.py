@@ -3,23 +3,37 @@
 import fcntl
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from .database import recover
+import sqlalchemy as sa
+
+from .connections import reading, recover
+from .database import Tables
 from .errors import InputError
 from .files import read_json, remove_parts
-from .plan import Plan, read_plan, shard_lists, write_plan
+from .plan import Plan, read_plan, remove_shard, shard_lists, write_plan
 from .provenance import refuse_foreign_shards
+from .rows_log import remove_logs
 from .state import state_folder
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
+_FEWEST_TO_JUDGE = 20  # photos
 
 
-def start_run(database: str, folder: str, embedding_type: str, known_shards: list[str], plan: Plan) -> None:
+def start_run(
+    database: str,
+    folder: str,
+    embedding_type: str,
+    known_shards: list[str],
+    shards: list[str],
+    plan: Plan,
+    max_deleted_share: float | None,
+) -> None:
     """Make ready for the first job: take the lock, clean up after a killed run, write the plan.
 
     The lock is held until this process ends, however it ends.
@@ -32,13 +46,17 @@ def start_run(database: str, folder: str, embedding_type: str, known_shards: lis
     embedding_type : str
     known_shards : list of str
         The shards that the plan was made from.
+    shards : list of str
+        Those that this run makes or uses.
     plan : Plan
+    max_deleted_share : float in [0, 1] or None
+        Share of the embeddings that may be deleted, as their photos have gone; None, if none are deleted.
 
     Raises
     ------
     InputError
         If another run is at work on this database, or was while the plan was made; if a shard database comes from
-        another encoder.
+        another encoder; if more than the allowed share would be deleted.
     """
     root = Path(state_folder(database))
     try:
@@ -61,9 +79,39 @@ def start_run(database: str, folder: str, embedding_type: str, known_shards: lis
         )
     if os.path.exists(database):
         recover(database)
+        if max_deleted_share is not None:
+            _check_deletions(database, embedding_type, plan, max_deleted_share)
     remove_parts(folder)
+    remove_logs(f"{folder}/embeddings", shards)
+    for shard in {*known_shards} - {*shards}:
+        remove_shard(folder, shard)
+    _leave_the_future(folder)
     refuse_foreign_shards(folder, embedding_type)
     write_plan(f"{folder}/plan.tsv", plan)
+
+
+def _check_deletions(database: str, embedding_type: str, plan: Plan, max_share: float) -> None:
+    table = Tables(embedding_type).embeddings
+    there = {image.uuid for image in plan.images}
+    with reading(database) as connection:
+        if not sa.inspect(connection).has_table(table.name):
+            return
+        uuids = connection.scalars(sa.select(table.c.UUID)).all()
+    n_gone = sum(uuid not in there for uuid in uuids)
+    if n_gone > max_share * len(uuids):
+        raise InputError(
+            f"missing_images: delete would remove {n_gone} of {len(uuids)} embeddings, whose photos have gone from "
+            f"input_dir, and max_deleted_share is {max_share:g}; if no disk is missing, run once with "
+            "--config max_deleted_share=1"
+        )
+
+
+def _leave_the_future(folder: str) -> None:
+    """Date back files from before the clock was set back: Snakemake would take them for newer than all to come."""
+    now = time.time()
+    for path in Path(folder).rglob("*"):
+        if path.stat().st_mtime > now:
+            os.utime(path, (now, now))
 
 
 def closing_lines(database: str, folder: str, *, with_map: bool) -> list[str]:
@@ -85,6 +133,24 @@ def closing_lines(database: str, folder: str, *, with_map: bool) -> list[str]:
     if rejected:
         lines.append(f"rejected: {len(rejected)} files, see {folder}/rejected.tsv")
     return [*lines, f"map: {folder}/map.png"] if with_map else lines
+
+
+def check_failures(folder: str, plan: Plan, max_share: float) -> None:
+    """Look, when all is stored, whether so many photos failed that something must be wrong with more than photos.
+
+    Raises
+    ------
+    InputError
+        If more than `max_share` of more than 20 photos failed.
+    """
+    n_failures, n_images = read_json(f"{folder}/embeddings.json")["n_failures"], len(plan.images)
+    if n_images > _FEWEST_TO_JUDGE and n_failures > max_share * n_images:
+        name = Path(folder).name
+        raise InputError(
+            f"{n_failures} of {n_images} photos failed, and max_failed_share is {max_share:g}; all others are stored. "
+            f"The table {name}_FAILURES says why; when that is mended, run once with --config retry_failures=true, or, "
+            "if these photos are what they are, set max_failed_share higher"
+        )
 
 
 def pass_on_sigterm() -> None:

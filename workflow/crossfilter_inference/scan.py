@@ -16,6 +16,8 @@ from typing import NamedTuple
 from .errors import InputError
 from .files import printable
 
+_UUID_LENGTH = 36
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
 
 
@@ -75,8 +77,11 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def canonical_uuid(uuid: str) -> str:
-    """Return the one spelling that two names of the same UUID share: 32 lower-case digits."""
-    return uuid.replace("-", "").lower()
+    """Return the one spelling that two names of the same UUID share: lower case, with hyphens."""
+    if uuid.islower() and len(uuid) == _UUID_LENGTH:
+        return uuid
+    digits = uuid.replace("-", "").lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
@@ -99,7 +104,7 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
         If a folder is missing or cannot be read.
     """
     scan = Scan()
-    known = tuple(extension.lower() for extension in extensions)
+    known = {extension.lower() for extension in extensions}
     found: dict[str, ImageFile] = {}
     seen_folders: set[tuple[int, int]] = set()
     for folder in folders:
@@ -109,44 +114,51 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
         except OSError as error:
             raise InputError(f"input_dir: cannot read the folder {path!r} ({error.strerror})") from None
         for entry in _walk(path, seen_folders, scan.rejected):
-            stem, extension = os.path.splitext(entry.name)
-            if extension.lower() not in known:
-                scan.n_others[extension.lower()] += 1
+            stem, _, extension = entry.name.rpartition(".")
+            extension = f".{extension.lower()}" if stem.strip(".") else ""
+            if extension not in known:
+                scan.n_others[extension] += 1
                 continue
             image = _check(entry, stem)
             if isinstance(image, RejectedFile):
                 scan.rejected.append(image)
                 continue
             key = canonical_uuid(stem)
-            first, *second = sorted({image, found.get(key, image)}, key=lambda candidate: os.fsencode(candidate.path))
-            found[key] = first
-            scan.rejected += [RejectedFile(other.path, f"the same UUID as {first.path}") for other in second]
+            other = found.setdefault(key, image)
+            if other.path != image.path:  # two files, or one that two of the folders hold
+                first, second = sorted((image, other), key=lambda candidate: os.fsencode(candidate.path))
+                found[key] = first
+                scan.rejected.append(RejectedFile(second.path, f"the same UUID as {first.path}"))
     scan.images = sorted(found.values())
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
 
 
 def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]) -> Iterator[os.DirEntry]:
-    """Yield every entry that is not a folder, in byte order, each real folder once."""
+    """Yield every entry that is not a folder; each real folder once, under its first path in byte order."""
+    folders = []
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+            for entry in entries:
+                if _is_folder(entry):
+                    folders.append(entry)
+                else:
+                    yield entry
     except OSError as error:
         rejected.append(RejectedFile(folder + os.sep, f"unreadable folder ({error.strerror})"))
-        return
-    for entry in entries:
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a loop of links: no folder, and judged like any other file
-            is_folder = False
-        if is_folder:
-            yield from _walk(entry.path, seen, rejected)
-        else:
-            yield entry
+    for entry in sorted(folders, key=lambda entry: os.fsencode(entry.name)):
+        yield from _walk(entry.path, seen, rejected)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links: no folder, and judged like any other file
+        return False
 
 
 def _check(entry: os.DirEntry, stem: str) -> ImageFile | RejectedFile:
@@ -160,6 +172,7 @@ def _check(entry: os.DirEntry, stem: str) -> ImageFile | RejectedFile:
         return RejectedFile(entry.path, "not a regular file")
     if status.st_size == 0:
         return RejectedFile(entry.path, "empty")
-    if not os.access(entry.path, os.R_OK):
+    # Most photos may be read by everybody, which is known already; a question for each takes as long as all the rest.
+    if status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK):
         return RejectedFile(entry.path, "unreadable (Permission denied)")
     return ImageFile(stem, entry.path, status.st_size, status.st_mtime_ns)

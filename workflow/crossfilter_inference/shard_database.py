@@ -1,30 +1,51 @@
-"""A shard database: written behind the encoder, and appearing by rename when all is in it.
+"""A shard database: the rows of one shard, made in one go and appearing by rename.
 
 It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
 encoder was (`encoder_*`), digests its contents (`shard_digest`), and keeps the job's own figures (`timing_*`).
 """
 
-import hashlib
-import logging
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, pack_embedding, write_provenance, writing
-from .decode import DecodedImage
+from .connections import UnusableDatabase, reading, writing
+from .database import RowsDigest, Tables, read_provenance, write_provenance
 from .encoders import provenance_to_text
-from .files import new_part, printable, publish
+from .files import damaged, new_part, publish
 
-logger = logging.getLogger(__name__)
+_CHUNK = 1000  # rows
 
-_BATCHES_BEHIND = 4  # encoded, waiting for the writer
-_MOST_IMAGES = 100  # in a transaction
+
+class ShardRow(NamedTuple):
+    """An embedded image: what its file is, what was seen in it, and its packed embedding.
+
+    The fields up to `taken` and the embedding are columns of the tables; `thumbnail` is a JPEG.
+    """
+
+    uuid: str
+    size: int
+    mtime_ns: int
+    digest: str
+    width: int
+    height: int
+    taken: str | None
+    embedding: bytes
+    thumbnail: bytes = b""
+    path: str = ""
+
+
+class ShardFailure(NamedTuple):
+    """An image that could not be embedded, and why."""
+
+    uuid: str
+    path: str
+    reason: str
+    message: str
 
 
 @dataclass
@@ -38,6 +59,8 @@ class Embedded:
     n_computed: int = 0
     n_copied: int = 0
     n_adopted: int = 0
+    n_resumed: int = 0
+    n_kept: int = 0
     n_failed: int = 0
     device: str = "none"
     loading: float = 0
@@ -50,122 +73,182 @@ class Embedded:
     @property
     def images_per_second(self) -> float:
         """Images of every fate per second, from start to end."""
-        return (self.n_computed + self.n_copied + self.n_adopted + self.n_failed) / self.total if self.total else 0
+        n_done = self.n_computed + self.n_copied + self.n_adopted + self.n_failed
+        return n_done / self.total if self.total else 0
 
 
-class ShardWriter:
-    """Write a shard database behind the encoder, one transaction per batch; it appears when all is in it."""
+def write_shard_database(
+    output: str | Path,
+    provenance: dict,
+    rows: Iterable[ShardRow],
+    failures: list[ShardFailure],
+    counts: Embedded,
+) -> None:
+    """Write a shard database, which appears by rename.
 
-    def __init__(self, output: str, provenance: dict):
-        self.counts = Embedded()
-        self._start = time.perf_counter()
-        self._output, self._provenance = Path(output), provenance
-        self._tables = Tables(provenance["name"])
-        self._rows: dict[sa.Table, list[dict[str, Any]]] = {}
-        self._n_waiting = 0
-        self._pool = ThreadPoolExecutor(1, "write")
-        self._written: deque[Future[None]] = deque()
-        self._part = new_part(output)
-        tables = self._tables
-        with writing(self._part) as connection:
+    Parameters
+    ----------
+    output : str or Path
+    provenance : dict
+        The contents of `encoder.json`.
+    rows : iterable of ShardRow
+    failures : list of ShardFailure
+    counts : Embedded
+        Its times end here.
+
+    Raises
+    ------
+    UnusableDatabase
+        If it cannot be written.
+    """
+    start = time.perf_counter()
+    tables, shard, digest = Tables(provenance["name"]), Path(output).stem, _ShardDigest()
+    part = new_part(output)
+    try:
+        with writing(part) as connection:
             tables.create(
                 connection,
                 *(tables.embeddings, tables.images, tables.failures, tables.thumbnails, tables.provenance),
             )
+            for chunk in chunks(rows):
+                values = [
+                    {
+                        "UUID": row.uuid,
+                        "PATH": row.path,
+                        "SIZE": row.size,
+                        "MTIME_NS": row.mtime_ns,
+                        "DIGEST": row.digest,
+                        "WIDTH": row.width,
+                        "HEIGHT": row.height,
+                        "TAKEN": row.taken,
+                        "SHARD": shard,
+                        "EMBEDDING": row.embedding,
+                        "JPEG": row.thumbnail,
+                    }
+                    for row in chunk
+                ]
+                for table in (tables.embeddings, tables.images, tables.thumbnails):
+                    names = table.c.keys()
+                    connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
+                for row in chunk:
+                    digest.add(row)
+            for failure in failures:
+                values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
+                connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
+                digest.add_failure(failure)
+            write_provenance(connection, provenance["name"], "encoder_", provenance_to_text(provenance))
+            write_provenance(connection, provenance["name"], "shard_", {"digest": str(digest)})
+            counts.writing += time.perf_counter() - start
+            counts.total += time.perf_counter() - start
+            timing = {key: str(value) for key, value in asdict(counts).items()}
+            write_provenance(connection, provenance["name"], "timing_", timing)
+        publish(part, output)
+    finally:
+        part.unlink(missing_ok=True)
 
-    def add(self, item: DecodedImage, embedding: np.ndarray, *, n_copied: int = 0, n_adopted: int = 0) -> None:
-        """Take one embedded image; it counts as computed unless it was copied or adopted."""
-        image, loaded = item.image, item.loaded
-        self._add(self._tables.embeddings, {"UUID": image.uuid, "EMBEDDING": pack_embedding(embedding)})
-        self._add(self._tables.thumbnails, {"UUID": image.uuid, "JPEG": loaded.thumbnail})
-        self._add(
-            self._tables.images,
-            {
-                "UUID": image.uuid,
-                "PATH": printable(image.path),
-                "SIZE": image.size,
-                "MTIME_NS": image.mtime_ns,
-                "DIGEST": item.digest,
-                "WIDTH": loaded.width,
-                "HEIGHT": loaded.height,
-                "TAKEN": loaded.taken,
-                "SHARD": image.shard,
-            },
+
+def read_shard_provenance(path: str | Path, embedding_type: str) -> dict[str, str]:
+    """Read what made a shard database.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    with _reading_shard(path) as connection:
+        provenance = read_provenance(connection, embedding_type)
+    if "shard_digest" not in provenance:
+        raise damaged(path)
+    return provenance
+
+
+def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[ShardRow], list[ShardFailure]]]:
+    """Yield the rows of a shard database, without thumbnails, and its failures, some at a time.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or, at the end, if the rows are not those that were written.
+    """
+    digest = _ShardDigest()
+    tables = Tables(embedding_type)
+    images, embeddings, failures = tables.images, tables.embeddings, tables.failures
+    with _reading_shard(path) as connection:
+        # The driver's own cursor: SQLAlchemy would take most of the time.
+        cursor = connection.connection.cursor()
+        rows = cursor.execute(
+            "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, EMBEDDING, x'', PATH"
+            f" FROM {images} i JOIN {embeddings} e ON e.UUID = i.UUID"
         )
-        self.counts.n_copied += n_copied
-        self.counts.n_adopted += n_adopted
-        self.counts.n_computed += not (n_copied or n_adopted)
-        self._end_image()
+        for chunk in chunks(map(ShardRow._make, rows)):
+            for row in chunk:
+                digest.add(row)
+            yield chunk, []
+        columns = (failures.c.UUID, failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
+        for chunk in chunks(map(ShardFailure._make, connection.execute(sa.select(*columns)))):
+            for failure in chunk:
+                digest.add_failure(failure)
+            yield [], chunk
+        if read_provenance(connection, embedding_type).get("shard_digest") != str(digest):
+            raise damaged(path)
 
-    def add_failure(self, item: DecodedImage) -> None:
-        """Take an image that could not be embedded."""
-        path = printable(item.image.path)
-        logger.warning("%s: %s (%s)", path, item.error.reason, item.error)
-        self._add(
-            self._tables.failures,
-            {
-                "UUID": item.image.uuid,
-                "PATH": path,
-                "REASON": item.error.reason,
-                "MESSAGE": str(item.error),
-                "SHARD": item.image.shard,
-            },
-        )
-        self.counts.n_failed += 1
-        self._end_image()
 
-    def flush(self) -> None:
-        """Have written what has come, behind the caller, in one transaction."""
-        rows, self._rows, self._n_waiting = self._rows, {}, 0
-        self._written.append(self._pool.submit(self._write, rows))
-        while len(self._written) > _BATCHES_BEHIND:
-            self._written.popleft().result()
+def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int, int]], set[str]]:
+    """Read what became of a shard's images.
 
-    def _add(self, table: sa.Table, row: dict[str, Any]) -> None:
-        self._rows.setdefault(table, []).append(row)
+    Returns
+    -------
+    embedded : set of (UUID, size, mtime_ns)
+    failed : set of str
+        UUIDs.
 
-    def _end_image(self) -> None:
-        self._n_waiting += 1
-        if self._n_waiting == _MOST_IMAGES:
-            self.flush()
+    Raises
+    ------
+    InputError
+        If the shard database is damaged.
+    """
+    tables = Tables(embedding_type)
+    images, failures = tables.images, tables.failures
+    with _reading_shard(path) as connection:
+        embedded = connection.execute(sa.select(images.c.UUID, images.c.SIZE, images.c.MTIME_NS))
+        return {tuple(row) for row in embedded}, set(connection.scalars(sa.select(failures.c.UUID)))
 
-    def _write(self, rows: dict[sa.Table, list[dict[str, Any]]]) -> None:
-        start = time.perf_counter()
-        with writing(self._part) as connection:
-            for table, values in rows.items():
-                connection.execute(sa.insert(table), values)
-        self.counts.writing += time.perf_counter() - start
 
-    def _finish(self) -> None:
-        self.flush()
-        while self._written:
-            self._written.popleft().result()
-        self.counts.total = time.perf_counter() - self._start
-        with writing(self._part) as connection:
-            encoder = provenance_to_text(self._provenance)
-            write_provenance(connection, self._provenance["name"], "encoder_", encoder)
-            digest = {"digest": self._content_digest(connection)}
-            write_provenance(connection, self._provenance["name"], "shard_", digest)
-            timing = {key: str(value) for key, value in asdict(self.counts).items()}
-            write_provenance(connection, self._provenance["name"], "timing_", timing)
-        publish(self._part, self._output)
+def chunks(rows: Iterable) -> Iterator[list]:
+    """Yield rows by the thousand."""
+    chunk = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
-    def _content_digest(self, connection: sa.Connection) -> str:
-        """Digest what a merge takes from here, but for paths, which the manifest knows better."""
-        digest = hashlib.sha256()
-        for table in (self._tables.embeddings, self._tables.images, self._tables.failures):
-            columns = [column for column in table.c if column.name != "PATH"]
-            for row in connection.execute(sa.select(*columns).order_by(table.c.UUID)):
-                digest.update(repr(tuple(row)).encode())
-        return digest.hexdigest()
 
-    def __enter__(self) -> "ShardWriter":
-        return self
+class _ShardDigest:
+    """The digest of what a merge takes from a shard, in any order, but for paths, which the manifest knows better."""
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-            self._part.unlink(missing_ok=True)
+    def __init__(self):
+        self._digest = RowsDigest()
+
+    def add(self, row: ShardRow) -> None:
+        values = "\0".join(map(str, row[:7]))
+        self._digest.add(values, row.embedding)
+
+    def add_failure(self, failure: ShardFailure) -> None:
+        self._digest.add("\0".join((failure.uuid, failure.reason, failure.message)), b"")
+
+    def __str__(self) -> str:
+        return str(self._digest)
+
+
+@contextmanager
+def _reading_shard(path: str | Path) -> Iterator[sa.Connection]:
+    try:
+        with reading(path) as connection:
+            yield connection
+    except UnusableDatabase as error:
+        if error.is_busy:
+            raise
+        raise damaged(path) from None

@@ -4,14 +4,15 @@ Everything that belongs to `results/photos.sqlite` lies in `results/photos/`; a 
 end in `.sqlite` has its state in the folder of its whole name plus `.state`, so that no two databases share one.
 """
 
-import json
 import os
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from .database import read_provenance, reading
+from .connections import UnusableDatabase, reading
+from .database import Tables, read_provenance
 from .errors import InputError
+from .files import read_json
 
 
 def state_folder(database: str) -> str:
@@ -73,19 +74,35 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
         writer left, is judged at the next run.
     """
     try:
-        known = json.loads(Path(receipt).read_text())
+        known = read_json(receipt)
         number, digest = int(known["generation"]), known["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, InputError, KeyError, TypeError, ValueError):
         return 1
     if not os.path.exists(database):
         return number + 1
     try:
         with reading(database, wait=0) as connection:
             found = read_provenance(connection, embedding_type).get(key)
-    except sa.exc.OperationalError as error:
-        if any(word in str(error.orig) for word in ("locked", "readonly")):
-            return number
-        return number + 1
-    except sa.exc.DatabaseError:
-        return number + 1
+    except UnusableDatabase as error:
+        return number if error.is_busy else number + 1
     return number + (found != digest)
+
+
+def failed_photos(database: str, embedding_type: str) -> frozenset[str]:
+    """Name the photos that could not be embedded; none, if the database cannot be read now.
+
+    Returns
+    -------
+    frozenset of str
+        Their UUIDs.
+    """
+    if not os.path.exists(database):
+        return frozenset()
+    table = Tables(embedding_type).failures
+    try:
+        with reading(database, wait=0) as connection:
+            if not sa.inspect(connection).has_table(table.name):
+                return frozenset()
+            return frozenset(connection.scalars(sa.select(table.c.UUID)))
+    except UnusableDatabase:
+        return frozenset()

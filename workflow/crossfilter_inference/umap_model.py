@@ -19,7 +19,8 @@ from importlib.metadata import version
 import numpy as np
 import sqlalchemy as sa
 
-from .database import Tables, read_embeddings, read_provenance, reading
+from .connections import reading
+from .database import Tables, read_embeddings, read_provenance
 from .errors import InputError
 from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE
 from .placement import Curve, Places, place

@@ -24,7 +24,7 @@ from crossfilter_inference import encoders, map_settings, run, state
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest
-from crossfilter_inference.plan import Plan, make_plan, read_shard_lists
+from crossfilter_inference.plan import Plan, make_plan, read_shard_lists, shards_at_work
 from crossfilter_inference.scan import scan_folders
 
 
@@ -41,6 +41,7 @@ def plan_run(shards):
         scan.rejected,
         config["shard_size"],
         recompute=config["recompute_existing_embeddings"],
+        retry=state.failed_photos(DATABASE, TYPE) if config["retry_failures"] else frozenset(),
     )
     logger.info(f"{plan.summary()}; {scan.summary()}")
     return plan
@@ -75,9 +76,9 @@ try:
     STARTED = time.time()
     SCRIPTS = f"{workflow.basedir}/scripts"
     STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
-    OLD_SHARDS = read_shard_lists(f"{STATE}/shards")
+    OLD_SHARDS = read_shard_lists(STATE)
     PLAN = plan_run(OLD_SHARDS)
-    SHARDS = sorted({*OLD_SHARDS, *PLAN.new_shards})
+    SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
     ENCODER_DIGEST = encoders.settings_digest(TYPE, ENCODER)
@@ -112,7 +113,10 @@ localrules:
 
 onstart:
     try:
-        run.start_run(DATABASE, STATE, TYPE, sorted(OLD_SHARDS), PLAN)
+        run.start_run(
+            *(DATABASE, STATE, TYPE, sorted(OLD_SHARDS), SHARDS, PLAN),
+            config["max_deleted_share"] if config["missing_images"] == "delete" else None,
+        )
     except InputError as error:
         sys.exit(f"{error}")
     run.pass_on_sigterm()
@@ -121,6 +125,10 @@ onstart:
 onsuccess:
     for line in run.closing_lines(DATABASE, STATE, with_map=config["reproject_umap_embeddings"]):
         logger.info(line)
+    try:
+        run.check_failures(STATE, PLAN, config["max_failed_share"])
+    except InputError as error:
+        sys.exit(f"{error}")
 
 
 onerror:

@@ -3,6 +3,9 @@ Embed the photos, one job per shard.
 
 NEEDS: <results>/shards/{shard}.tsv, <results>/encoder.json, and <results>/plan.tsv for where the photos are now
 MAKES: <results>/embeddings/{shard}.sqlite
+
+A job that was broken off leaves a log of the rows that it has made, from which the next one goes on. One that finds its
+database already made of the same list by the same encoder ends at once.
 """
 
 
@@ -12,7 +15,7 @@ rule embed_shard:
         shard="<results>/shards/{shard}.tsv",
         encoder="<results>/encoder.json",
     output:
-        database="<results>/embeddings/{shard}.sqlite",
+        database=update("<results>/embeddings/{shard}.sqlite"),
     log:
         "<logs>/embed_shard/{shard}.log",
     benchmark:
@@ -27,6 +30,7 @@ rule embed_shard:
         batch_size=config["batch_size"],
         device=config["device"],
         database=DATABASE,
+        max_megapixels=config["max_megapixels"],
         recompute="yes" if config["recompute_existing_embeddings"] else "no",
     message:
         "embed shard {wildcards.shard}"
@@ -34,4 +38,5 @@ rule embed_shard:
         "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
         " --output {output.database:q} --database {resources.database:q} --recompute {resources.recompute}"
-        " --batch_size {resources.batch_size} --threads {threads} --device {resources.device} --log {log:q}"
+        " --batch_size {resources.batch_size} --threads {threads} --device {resources.device}"
+        " --max_megapixels {resources.max_megapixels} --log {log:q}"

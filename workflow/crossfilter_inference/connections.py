@@ -1,0 +1,103 @@
+"""Open an SQLite database for reading, or for one transaction; what SQLite complains of comes out in one line."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from .errors import InputError
+
+_BUSY_SECONDS = 60  # how long a writer waits for readers to let go
+# Of new databases. Embeddings of 768 dimensions leave a quarter of SQLite's usual 4,096 bytes empty, longer ones
+# spill over; in pages of this size a database is a fifth smaller and is read a sixth faster.
+_PAGE_BYTES = 16384
+
+
+class UnusableDatabase(InputError):
+    """A database that SQLite cannot read or write; `is_busy` if that will pass, `is_damaged` if it will not."""
+
+    def __init__(self, path: str | Path, error: Exception, *, done: str):
+        words = str(getattr(error, "orig", error))
+        # A reader may not roll back what a killed writer left, and says so in these words.
+        self.is_busy = any(word in words for word in ("locked", "readonly", "busy"))
+        self.is_damaged = any(word in words for word in ("malformed", "not a database"))
+        way_out = "it is as it was before"
+        if self.is_damaged:
+            way_out = "move it away, and it is made again from what lies beside it"
+        elif "locked" in words:
+            way_out = "another program has it open: close that, and run the same command again"
+        super().__init__(f"cannot {done} the database {str(path)!r} ({words}); {way_out}")
+
+
+@contextmanager
+def reading(path: str | Path, *, wait: float = _BUSY_SECONDS) -> Iterator[Connection]:
+    """Open a database for reading only, for `wait` seconds at most while a writer holds it.
+
+    Raises
+    ------
+    UnusableDatabase
+        If SQLite cannot read it.
+    """
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    with _connect(path, lambda: sqlite3.connect(uri, uri=True, timeout=wait), "BEGIN", "read") as connection:
+        yield connection
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Connection]:
+    """Open a database for one transaction: all of the block is kept, or, if it raises, nothing.
+
+    Raises
+    ------
+    UnusableDatabase
+        If SQLite cannot write: locked for a minute, no space left, read-only, damaged.
+    """
+    with _connect(path, lambda: _open(path), "BEGIN IMMEDIATE", "write to") as connection:
+        yield connection
+
+
+def recover(path: str | Path) -> None:
+    """Roll back what a killed writer left; readers, who may not write, cannot.
+
+    Raises
+    ------
+    UnusableDatabase
+        If SQLite cannot.
+    """
+    # Not a writer's transaction: that would have to wait for every reader.
+    with _connect(path, lambda: _open(path), "BEGIN", "write to") as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+
+
+def _open(path: str | Path) -> sqlite3.Connection:
+    is_new = not os.path.exists(path)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    if is_new:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    return connection
+
+
+@contextmanager
+def _connect(
+    path: str | Path, connect: Callable[[], sqlite3.Connection], begin: str, done: str
+) -> Iterator[Connection]:
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
+
+    # Python's sqlite3 begins transactions by itself, late, and not before CREATE TABLE: we begin them.
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        raise UnusableDatabase(path, error, done=done) from None

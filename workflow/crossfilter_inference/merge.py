@@ -1,0 +1,154 @@
+"""Merge shard databases into the tables of the database, inside a transaction.
+
+Every image's row comes from the shard that owns it. Of an image that has gone, the newest shard that tells its fate has
+its row. The digest of all rows follows what is put in and taken out, so that a merge costs what it brings, and a table
+that something else has changed can be told (`verify`).
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from sqlalchemy import TEXT, Column, Connection, MetaData, Table
+
+from .database import RowsDigest, Tables, digest_rows, read_provenance
+from .files import printable, read_tsv
+from .plan import MANIFEST_COLUMNS
+from .shard_database import ShardFailure, ShardRow, read_shard
+
+# The manifest as a table of the transaction, so that memory does not grow with the collection.
+manifest_table = Table(
+    "MANIFEST",
+    MetaData(),
+    Column("UUID", TEXT, primary_key=True),
+    Column("PATH", TEXT),
+    Column("SHARD", TEXT),
+    prefixes=["TEMPORARY"],
+)
+_GIVEN = "UUID IN (SELECT value FROM json_each(?))"
+
+
+def load_manifest(connection: Connection, path: str | Path) -> None:
+    """Make the manifest a table of this connection."""
+    manifest_table.create(connection)
+    rows = ((uuid, printable(file), shard) for uuid, file, _, _, shard in read_tsv(path, MANIFEST_COLUMNS))
+    connection.connection.cursor().executemany("INSERT INTO MANIFEST VALUES (?, ?, ?)", rows)
+
+
+class Merge:
+    """Bring the rows of shards into the tables of an embedding type, beside a loaded manifest.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction for writing.
+    embedding_type : str
+    keep : bool
+        Keep rows of images that have gone.
+
+    Attributes
+    ----------
+    n_merged, n_deleted : int
+        Embeddings that came from shards, and that were dropped.
+    """
+
+    def __init__(self, connection: Connection, embedding_type: str, *, keep: bool):
+        self.n_merged = self.n_deleted = 0
+        self._connection, self._type, self._keep = connection, embedding_type, keep
+        # The driver's own cursor: SQLAlchemy would take most of the time.
+        self._cursor = connection.connection.cursor()
+        tables = Tables(embedding_type)
+        self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
+        recorded = read_provenance(connection, embedding_type)
+        if recorded.get("embeddings_rows") == str(self._n_rows()):
+            self._digest = RowsDigest(recorded["embeddings_digest"])
+        else:  # the first merge, or one into rows that came from elsewhere
+            self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
+
+    def take(self, shard: str, path: str | Path) -> None:
+        """Take over the rows of one shard: of the images that it owns, and of those that have gone."""
+        for rows, failures in read_shard(path, self._type):
+            self._take_rows(shard, rows)
+            self._take_failures(shard, failures)
+
+    def forget(self) -> None:
+        """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
+        gone = "UUID NOT IN (SELECT UUID FROM MANIFEST)"
+        self._cursor.execute(f"DELETE FROM {self._failures} WHERE {gone}")
+        rows = self._cursor.execute(
+            f"SELECT e.UUID, coalesce(SHARD, '') FROM {self._embeddings} e LEFT JOIN {self._images} i"
+            f" ON i.UUID = e.UUID WHERE e.{gone} ORDER BY 2, 1"
+        ).fetchall()
+        if not rows:
+            return
+        dropped = [uuid for uuid, _ in rows]
+        if self._keep:
+            newest = {_spelling(uuid): uuid for uuid in dropped}
+            there = self._cursor.execute("SELECT UUID FROM MANIFEST")
+            respelled = {spelling for (uuid,) in there if (spelling := _spelling(uuid)) in newest}
+            dropped = [u for u in dropped if newest[_spelling(u)] != u or _spelling(u) in respelled]
+        self._drop(dropped)
+        self.n_deleted += len(dropped)
+
+    def totals(self) -> tuple[int, str]:
+        """Count the embeddings, and digest them."""
+        return self._n_rows(), str(self._digest)
+
+    def _take_rows(self, shard: str, rows: list[ShardRow]) -> None:
+        owners = self._owners(row.uuid for row in rows)
+        if len(owners) < len(rows):
+            gone = self._gone([row.uuid for row in rows if row.uuid not in owners], shard)
+            owners |= {row.uuid: (row.path, shard) for row in rows if row.uuid in gone}
+        rows = [row for row in rows if owners.get(row.uuid, ("", ""))[1] == shard]
+        self._drop([row.uuid for row in rows])
+        for row in rows:
+            self._digest.add(row.uuid, row.embedding)
+        self._cursor.executemany(
+            f"INSERT INTO {self._embeddings} VALUES (?, ?)", [(row.uuid, row.embedding) for row in rows]
+        )
+        self._cursor.executemany(
+            f"INSERT INTO {self._images} (UUID, PATH, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, SHARD)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(row.uuid, owners[row.uuid][0], *row[1:7], shard) for row in rows],
+        )
+        self.n_merged += len(rows)
+
+    def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
+        owners = self._owners(failure.uuid for failure in failures)
+        self._drop(self._gone([failure.uuid for failure in failures if failure.uuid not in owners], shard))
+        failures = [failure for failure in failures if owners.get(failure.uuid, ("", ""))[1] == shard]
+        self._drop([failure.uuid for failure in failures])
+        self._cursor.executemany(
+            f"INSERT INTO {self._failures} (UUID, PATH, REASON, MESSAGE, SHARD) VALUES (?, ?, ?, ?, ?)",
+            [(failure.uuid, owners[failure.uuid][0], *failure[2:], shard) for failure in failures],
+        )
+
+    def _owners(self, uuids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Look up path and shard of images; those that have gone have none."""
+        rows = self._cursor.execute(f"SELECT UUID, PATH, SHARD FROM MANIFEST WHERE {_GIVEN}", [json.dumps([*uuids])])
+        return {uuid: (path, shard) for uuid, path, shard in rows}
+
+    def _gone(self, uuids: list[str], shard: str) -> list[str]:
+        """Choose those, of images that have gone, of which no newer shard has a row."""
+        if not (uuids and self._keep):
+            return []
+        query = f"SELECT UUID FROM {self._images} WHERE SHARD > ? AND {_GIVEN}"
+        newer = {uuid for (uuid,) in self._cursor.execute(query, [shard, json.dumps(uuids)])}
+        return [uuid for uuid in uuids if uuid not in newer]
+
+    def _drop(self, uuids: list[str]) -> None:
+        """Take out whatever is there of images."""
+        if not uuids:
+            return
+        given = [json.dumps(uuids)]
+        for row in self._cursor.execute(f"SELECT UUID, EMBEDDING FROM {self._embeddings} WHERE {_GIVEN}", given):
+            self._digest.remove(*row)
+        for table in (self._embeddings, self._images, self._failures):
+            self._cursor.execute(f"DELETE FROM {table} WHERE {_GIVEN}", given)
+
+    def _n_rows(self) -> int:
+        return self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0]
+
+
+def _spelling(uuid: str) -> str:
+    return uuid.replace("-", "").lower()
