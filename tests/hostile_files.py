@@ -163,6 +163,7 @@ STRANGE: dict[str, bytes] = {
     "a JPEG with an orientation in words": jpeg_with(segment(0xE1, exif((0x0112, 2, 4, 0x00707574)))),
     "a JPEG with a time of no calendar": jpeg_with(segment(0xE1, exif((0x0132, 2, 4, 0x00393939)))),
     "a JPEG whose EXIF is garbage": jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(range(256)))),
+    "a PNG whose EXIF is garbage": png_with(png_chunk(b"eXIf", b"garbage!")),
     "a JPEG with garbage after its end": saved(quality=95) + bytes(range(256)) * 99,
     "a JPEG in which a segment comes twice": jpeg_with(saved()[2:20], data=saved(quality=95)),
 }

@@ -160,7 +160,7 @@ def test_a_bad_file_has_a_reason(data, reason):
 def test_an_image_with_too_many_pixels_is_not_decoded():
     data = saved(halves(2000, 1001))
     with pytest.raises(ImageError, match="2000 x 1001 pixels, more than the 2 megapixels of max_megapixels") as raised:
-        load_image(data, PREPROCESSING, max_pixels=2_001_999)
+        load_image(data, PREPROCESSING, max_pixels=2_000_000)
     assert raised.value.reason == "too large"
     assert load_image(data, PREPROCESSING, max_pixels=2_002_000).width == 2000
 
@@ -185,8 +185,8 @@ def test_a_strange_file_shows_what_is_in_it(data):
 
 
 def test_a_heap_of_exif_costs_the_time_but_not_the_orientation():
-    turned, heap = (0x0112, 3, 1, 6), (0x829A, 5, 2**17, 50)
-    exif = hostile_files.exif(turned, heap) + bytes(2**21)
+    turned, time, heap = (0x0112, 3, 1, 6), (0x0132, 2, 20, 50), (0x829A, 5, 2**17, 70)
+    exif = hostile_files.exif(turned, time, heap) + b"2021:05:06 07:08:09\0" + bytes(2**21)
     segments = [hostile_files.segment(0xE1, b"Exif\0\0" + exif[i : i + 65_000]) for i in range(6, len(exif), 65_000)]
     loaded = load_image(hostile_files.jpeg_with(*segments), PREPROCESSING)
     assert (loaded.width, loaded.height, loaded.is_turned, loaded.taken) == (48, 64, True, None)
@@ -235,7 +235,7 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path):
     path = tmp_path / "sparse.jpg"
     path.touch()
     os.truncate(path, 2**40)
-    with pytest.raises(ImageError, match=r"1,099,511,627,776 bytes, more than the 268 megapixels of max_megapixels"):
+    with pytest.raises(ImageError, match=r"1,099,511,627,776 bytes, more than the 268\.435 megapixels of max_mega"):
         read_image_file(str(path))
 
 

@@ -9,6 +9,7 @@ msgpack map with the keys nd, type, kind, shape, data. A reader in one line, wit
 The floats are the last 4 n_dims bytes of the row, so a reader that knows this needs no msgpack at all.
 """
 
+import functools
 import hashlib
 
 import msgpack
@@ -40,6 +41,7 @@ def unpack_embedding(blob: bytes) -> np.ndarray:
     return np.frombuffer(msgpack.unpackb(blob)[b"data"], "<f4")
 
 
+@functools.cache  # a thousand shards ask for the same ones
 class Tables:
     """The tables of one embedding type."""
 
@@ -186,13 +188,13 @@ class RowsDigest:
     def __init__(self, text: str = "0"):
         self._sum = int(text, 16)
 
-    def add(self, uuid: str, blob: bytes) -> None:
+    def add(self, row_digest: int) -> None:
         """Take a row in."""
-        self._sum += row_digest(uuid, blob)
+        self._sum += row_digest
 
-    def remove(self, uuid: str, blob: bytes) -> None:
+    def remove(self, row_digest: int) -> None:
         """Take a row out."""
-        self._sum -= row_digest(uuid, blob)
+        self._sum -= row_digest
 
     def __str__(self) -> str:
         return f"{self._sum % 2**256:064x}"
@@ -210,6 +212,6 @@ def digest_rows(connection: Connection, embedding_type: str) -> tuple[int, str]:
     table = Tables(embedding_type).embeddings
     # The driver's own cursor: SQLAlchemy would take most of the time.
     for uuid, blob in connection.connection.cursor().execute(f"SELECT UUID, EMBEDDING FROM {table}"):
-        digest.add(uuid, blob)
+        digest.add(row_digest(uuid, blob))
         n_rows += 1
     return n_rows, str(digest)

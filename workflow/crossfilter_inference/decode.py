@@ -35,7 +35,7 @@ def decode_image(image: PlannedImage, preprocessing: Preprocessing, max_pixels: 
     """Read and decode one image; what cannot be decoded comes back with its error."""
     start = time.perf_counter()
     try:
-        data, digest = read_image_file(image.path)
+        data, digest = read_image_file(image.path, max_pixels)
         _check_identity(image)
         loaded = load_image(data, preprocessing, max_pixels)
         return DecodedImage(image, digest, loaded, seconds=time.perf_counter() - start)

@@ -146,6 +146,8 @@ def write_stamp(path: str | os.PathLike) -> None:
 
 def printable(path: str) -> str:
     """Spell a path so that any terminal, log and database can hold it."""
+    if path.isprintable():
+        return path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -296,4 +296,4 @@ def _undecodable(error: Exception) -> ImageError:
 
 
 def _too_large(what: str, max_pixels: int) -> ImageError:
-    return ImageError("too large", f"{what}, more than the {max_pixels / 1e6:.0f} megapixels of max_megapixels")
+    return ImageError("too large", f"{what}, more than the {max_pixels / 1e6:.6g} megapixels of max_megapixels")

@@ -6,12 +6,13 @@ that something else has changed can be told (`verify`).
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 
-from .database import RowsDigest, Tables, digest_rows, read_provenance
+from .database import RowsDigest, Tables, digest_rows, read_provenance, row_digest
 from .files import printable, read_tsv
 from .plan import MANIFEST_COLUMNS
 from .shard_database import ShardFailure, ShardRow, read_shard
@@ -65,9 +66,16 @@ class Merge:
         else:  # the first merge, or one into rows that came from elsewhere
             self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
 
-    def take(self, shard: str, path: str | Path) -> None:
-        """Take over the rows of one shard: of the images that it owns, and of those that have gone."""
-        for rows, failures in read_shard(path, self._type):
+    def take(self, shards: dict[str, str]) -> None:
+        """Take over the rows of shards: of the images that they own, and of those that have gone.
+
+        Parameters
+        ----------
+        shards : dict
+            Path of the shard database by the shard's name, the oldest first.
+        """
+        read = ((shard, *part) for shard, path in shards.items() for part in read_shard(path, self._type))
+        for shard, rows, failures in _one_ahead(read):
             self._take_rows(shard, rows)
             self._take_failures(shard, failures)
 
@@ -102,7 +110,7 @@ class Merge:
         rows = [row for row in rows if owners.get(row.uuid, ("", ""))[1] == shard]
         self._drop([row.uuid for row in rows])
         for row in rows:
-            self._digest.add(row.uuid, row.embedding)
+            self._digest.add(row.row_digest)
         self._cursor.executemany(
             f"INSERT INTO {self._embeddings} VALUES (?, ?)", [(row.uuid, row.embedding) for row in rows]
         )
@@ -142,12 +150,24 @@ class Merge:
             return
         given = [json.dumps(uuids)]
         for row in self._cursor.execute(f"SELECT UUID, EMBEDDING FROM {self._embeddings} WHERE {_GIVEN}", given):
-            self._digest.remove(*row)
+            self._digest.remove(row_digest(*row))
         for table in (self._embeddings, self._images, self._failures):
             self._cursor.execute(f"DELETE FROM {table} WHERE {_GIVEN}", given)
 
     def _n_rows(self) -> int:
         return self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0]
+
+
+def _one_ahead(items: Generator) -> Iterator:
+    """Have the next item made in a thread while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            coming = pool.submit(next, items, None)
+            while (item := coming.result()) is not None:
+                coming = pool.submit(next, items, None)
+                yield item
+        finally:
+            pool.submit(items.close)  # by the thread that has its databases open
 
 
 def _spelling(uuid: str) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from .connections import UnusableDatabase, reading, writing
-from .database import RowsDigest, Tables, read_provenance, write_provenance
+from .database import RowsDigest, Tables, read_provenance, row_digest, write_provenance
 from .encoders import provenance_to_text
 from .files import damaged, new_part, publish
 
@@ -24,7 +24,7 @@ _CHUNK = 1000  # rows
 class ShardRow(NamedTuple):
     """An embedded image: what its file is, what was seen in it, and its packed embedding.
 
-    The fields up to `taken` and the embedding are columns of the tables; `thumbnail` is a JPEG.
+    The fields are columns of the tables, but for `row_digest`, which the reader of a shard database fills in.
     """
 
     uuid: str
@@ -37,6 +37,7 @@ class ShardRow(NamedTuple):
     embedding: bytes
     thumbnail: bytes = b""
     path: str = ""
+    row_digest: int = 0
 
 
 class ShardFailure(NamedTuple):
@@ -131,7 +132,7 @@ def write_shard_database(
                     names = table.c.keys()
                     connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
                 for row in chunk:
-                    digest.add(row)
+                    digest.add(row._replace(row_digest=row_digest(row.uuid, row.embedding)))
             for failure in failures:
                 values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
                 connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
@@ -180,7 +181,8 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[Sha
             "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, EMBEDDING, x'', PATH"
             f" FROM {images} i JOIN {embeddings} e ON e.UUID = i.UUID"
         )
-        for chunk in chunks(map(ShardRow._make, rows)):
+        for chunk in chunks(rows):
+            chunk = [ShardRow(*row, row_digest(row[0], row[7])) for row in chunk]
             for row in chunk:
                 digest.add(row)
             yield chunk, []
@@ -233,11 +235,13 @@ class _ShardDigest:
         self._digest = RowsDigest()
 
     def add(self, row: ShardRow) -> None:
-        values = "\0".join(map(str, row[:7]))
-        self._digest.add(values, row.embedding)
+        self._add(*row[:7], row.row_digest)
 
     def add_failure(self, failure: ShardFailure) -> None:
-        self._digest.add("\0".join((failure.uuid, failure.reason, failure.message)), b"")
+        self._add(failure.uuid, failure.reason, failure.message)
+
+    def _add(self, *values: object) -> None:
+        self._digest.add(row_digest("\0".join(map(str, values)), b""))
 
     def __str__(self) -> str:
         return str(self._digest)

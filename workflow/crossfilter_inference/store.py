@@ -85,8 +85,7 @@ def store_embeddings(
         n_adopted = sum(int(provenance.get("timing_n_adopted", 0)) for provenance in provenances.values())
 
         merge = Merge(connection, embedding_type, keep=not delete_missing)
-        for shard in _shards_to_merge(connection, tables, digests):
-            merge.take(shard, shards[shard])
+        merge.take({shard: shards[shard] for shard in _shards_to_merge(connection, tables, digests)})
         merge.forget()
         _follow_moves(connection, tables)
         _refuse_mixture(connection, tables, encoder, n_adopted)

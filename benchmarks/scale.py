@@ -1,0 +1,174 @@
+r"""What planning, the DAG and the merge cost in collections of up to a million photos; writes benchmarks/SCALE.md.
+
+The photos are files of one byte: nothing but their names, sizes and times is looked at here. The shard databases are
+written by the library with random rows of 768 floats, as if the encoder had made them, and merged by the workflow.
+
+    PYTHONPATH=workflow python benchmarks/scale.py --sizes 10000 100000 1000000 --folder /tmp/scale
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from crossfilter_inference.database import pack_embedding
+from crossfilter_inference.files import read_json
+from crossfilter_inference.plan import read_shard_list, shard_lists
+from crossfilter_inference.shard_database import Embedded, ShardRow, write_shard_database
+
+PROJECT = Path(__file__).resolve().parent.parent
+N_DIMS = 768
+ENCODER = f"""
+import numpy as np
+from crossfilter_inference.images import Preprocessing
+PREPROCESSING = Preprocessing(size=16, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+def resolve(settings):
+    return {{"model": "flat", "weights_sha256": "0", "preprocessing": PREPROCESSING.to_json(),
+            "dimension": {N_DIMS}, "versions": {{}}}}
+def load(provenance, device, n_threads):
+    return Encoder(provenance)
+class Encoder:
+    preprocessing = PREPROCESSING
+    def __init__(self, provenance):
+        self.provenance = provenance
+    def encode_images(self, images):
+        rows = images.reshape(len(images), -1)[:, :{N_DIMS}] + np.float32(1)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+"""
+
+
+class Collection:
+    """A folder of files named after UUIDs, and the runs on it."""
+
+    def __init__(self, folder: Path, n_photos: int):
+        self.folder, self.n_photos = folder, n_photos
+        self.photos, self.state = folder / "photos", folder / "results" / "photos" / "FLAT"
+        shutil.rmtree(folder, ignore_errors=True)
+        for part in range(256):
+            (self.photos / f"{part:02x}").mkdir(parents=True)
+        for number in range(n_photos):
+            name = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+            (self.photos / name[:2] / f"{name}.jpg").write_bytes(b"x")
+        (folder / "encoder.py").write_text(ENCODER)
+        config = {
+            "input_dir": "photos",
+            "output_embeddings_db": "results/photos.sqlite",
+            "embedding_type": "FLAT",
+            "encoders": {"FLAT": {"backend": "encoder.py", "model": "flat"}},
+            "reproject_umap_embeddings": False,
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def snakemake(self, *options: str) -> tuple[float, float, str]:
+        """Run the workflow; return seconds, MB of Snakemake's own process, and what it said."""
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), *options),
+            *("--cores", "2", "--configfile", "config.yaml"),
+        ]
+        start = time.perf_counter()
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            seconds = time.perf_counter() - start
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        if status:
+            raise SystemExit(said[-4000:])
+        return seconds, usage.ru_maxrss / 1024, said
+
+    def embed(self) -> None:
+        """Write every shard database with random rows."""
+        random = np.random.default_rng(0)
+        provenance = read_json(self.state / "encoder.json")
+        for path in shard_lists(self.state / "shards"):
+            listed = read_shard_list(path)
+            embeddings = random.standard_normal((len(listed), N_DIMS), np.float32)
+            embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+            rows = [
+                ShardRow(*identity, f"{random.bytes(32).hex()}", 4000, 3000, None, pack_embedding(row), b"x", "x")
+                for identity, row in zip(listed, embeddings, strict=True)
+            ]
+            output = self.state / "embeddings" / f"{path.stem}.sqlite"
+            write_shard_database(output, provenance, rows, [], Embedded())
+
+    def find(self) -> float:
+        """List the same files with size and time; return the seconds that it takes."""
+        start = time.perf_counter()
+        command = ["find", self.photos, "-printf", "%p %s %T@\n"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+    def benchmark(self, rule: str) -> tuple[float, float]:
+        """Read what Snakemake measured of a job: seconds, and MB at most."""
+        header, values, *_ = (self.state / "benchmarks" / rule / f"{rule}.tsv").read_text().splitlines()
+        row = dict(zip(header.split("\t"), values.split("\t"), strict=True))
+        return float(row["s"]), float(row["max_rss"])
+
+
+def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
+    """Measure one size."""
+    collection = Collection(folder / str(n_photos), n_photos)
+    collection.find()
+    figures = {"files": f"{n_photos:,}"}
+    seconds, memory, _ = collection.snakemake("-n")
+    figures["first plan (`snakemake -n`)"] = f"{seconds:.1f} s, {memory:.0f} MB"
+    seconds, memory, _ = collection.snakemake("write_manifest", "resolve_encoder")
+    figures["first plan, and manifest and shard lists written"] = f"{seconds:.1f} s"
+    collection.embed()
+    seconds, memory, _ = collection.snakemake()
+    merge_seconds, merge_memory = collection.benchmark("store_embeddings")
+    figures["first merge"] = f"{merge_seconds:.1f} s, {n_photos / merge_seconds:,.0f} rows/s, {merge_memory:.0f} MB"
+    ours, theirs = [], []
+    for _ in range(n_rounds):
+        theirs.append(collection.find())
+        seconds, memory, said = collection.snakemake("-n")
+        assert "Nothing to be done" in said, said[-3000:]
+        ours.append(seconds)
+    figures["nothing new (`snakemake -n`)"] = f"{statistics.median(ours):.1f} s, {memory:.0f} MB"
+    figures["`find` listing the same"] = f"{statistics.median(theirs):.2f} s"
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    figures["ratio"] = f"{statistics.median(ratios):.1f}"
+    for photo in sorted((PROJECT / "demo" / "photos").glob("*.jpg"))[:3]:
+        shutil.copy(photo, collection.photos)
+    seconds, _, said = collection.snakemake("-n")
+    figures["3 new (`snakemake -n`)"] = f"{seconds:.1f} s"
+    seconds, _, said = collection.snakemake()
+    assert "embedded 3 photos" in said, said[-3000:]
+    merge_seconds, merge_memory = collection.benchmark("store_embeddings")
+    figures["3 new, until their rows are in the database"] = f"{seconds:.1f} s"
+    figures["of it the merge"] = f"{merge_seconds:.1f} s, {merge_memory:.0f} MB"
+    shutil.rmtree(collection.folder)
+    return figures
+
+
+def main() -> None:
+    """Measure every size, and write the table."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--folder", type=Path, help="a folder with room for 8 KB per photo (a temporary one)")
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        columns = [measure(arguments.folder or Path(temporary), size, arguments.rounds) for size in arguments.sizes]
+        columns.insert(0, measure(arguments.folder or Path(temporary), 10, arguments.rounds))
+    lines = [[name, *(figures[name] for figures in columns)] for name in columns[0]]
+    lines.insert(1, ["---"] * len(lines[0]))
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = (PROJECT / "benchmarks" / "SCALE.md").read_text() if (PROJECT / "benchmarks" / "SCALE.md").exists() else ""
+    before, _, _ = text.partition("| files |")
+    (PROJECT / "benchmarks" / "SCALE.md").write_text(before + table + "\n")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

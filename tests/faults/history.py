@@ -1,0 +1,407 @@
+"""Random histories of a collection: changes, faults, runs; each run leaves the database that it would be from scratch.
+
+Everything comes from one seed. What a run may do is judged from outside: by the folder of photos, by what lies on the
+disk before and after, and by which images the encoder was given.
+"""
+
+import hashlib
+import io
+import os
+import random
+import re
+import shutil
+import sqlite3
+import uuid
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import counting_encoder
+import numpy as np
+import yaml
+from PIL import Image
+
+from crossfilter_inference.database import pack_embedding
+from crossfilter_inference.encoders import provenance_digest, resolve_encoder
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.images import ImageError, load_image
+from crossfilter_inference.rows_log import _frames
+from crossfilter_inference.shard_database import read_shard, read_shard_provenance
+
+TYPE = "COUNT"
+BATCH_SIZE = 2
+UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Violation(AssertionError):
+    """A history that ended as it must not."""
+
+
+@cache
+def photo(number: int) -> bytes:
+    """Make a small photo, another one for each number."""
+    pixels = np.random.default_rng(number).integers(1, 255, (5, 7, 3), np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).resize((28, 20)).save(jpeg, "JPEG", quality=60 + number % 30, progressive=number % 3 == 0)
+    return jpeg.getvalue()
+
+
+@cache
+def reference(data: bytes, model: str) -> dict:
+    """Embed one file's bytes on their own: the row of its photo, or its failure."""
+    try:
+        loaded = load_image(data, counting_encoder.PREPROCESSING)
+    except ImageError as error:
+        return {"REASON": error.reason, "MESSAGE": str(error)}
+    [embedding] = counting_encoder.CountingEncoder(model).encode_images(loaded.pixels[None])
+    return {
+        "EMBEDDING": pack_embedding(embedding),
+        "DIGEST": hashlib.sha256(data).hexdigest(),
+        "WIDTH": loaded.width,
+        "HEIGHT": loaded.height,
+        "TAKEN": loaded.taken,
+        "pixels": counting_encoder.pixels_digest(loaded.pixels),
+    }
+
+
+class History:
+    """A collection in a folder, and what happens to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty or missing.
+    seed : int
+    """
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.random = folder, random.Random(seed)
+        self.photos, self.database = folder / "photos", folder / "results" / "photos.sqlite"
+        self.state = folder / "results" / "photos" / TYPE
+        self.encoded = folder / "encoded"
+        self.photos.mkdir(parents=True)
+        self.encoded.touch()
+        os.environ["COUNTING_ENCODER_FILE"] = str(self.encoded)
+        self.settings = {
+            "input_dir": str(self.photos),
+            "output_embeddings_db": str(self.database),
+            "embedding_type": TYPE,
+            "encoders": {TYPE: {"backend": counting_encoder.__file__, "model": "a"}},
+            "batch_size": BATCH_SIZE,
+            "shard_size": self.random.randint(1, 6),
+            "reproject_umap_embeddings": False,
+            "max_failed_share": 1,
+            "max_deleted_share": 1,
+        }
+        self.log: list[str] = []
+        self.n_photos = 0
+        self.ever: dict[str, set[bytes]] = {}  # the rows that a UUID ever had, by its one spelling
+        self.old_versions: list[tuple[str, bytes, int]] = []
+        self.is_damaged = False
+        for _ in range(self.random.randint(2, 8)):
+            self.add()
+
+    # ---- what happens to photos -------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """What the encoder's numbers hang on."""
+        return self.settings["encoders"][TYPE]["model"]
+
+    def files(self) -> list[Path]:
+        """Find all photos, by path."""
+        return sorted(path for path in self.photos.rglob("*") if path.is_file())
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a photo, at a time of its own."""
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        self.touch(path)
+
+    def touch(self, path: Path | None = None) -> None:
+        """Give a photo a new time."""
+        path = path or self.random.choice(self.files())
+        self.n_photos += 1
+        when = 1_600_000_000_000_000_000 + self.n_photos * 1_000_000
+        os.utime(path, ns=(when, when))
+
+    def add(self) -> None:
+        """Add photos: good ones, copies of others, broken ones, and what is none."""
+        for _ in range(self.random.randint(1, 4)):
+            self.n_photos += 1
+            data = photo(self.random.randrange(60))
+            kind = self.random.randrange(10)
+            if kind == 0:
+                data = data[: len(data) // 2]
+            elif kind == 1:
+                data = b"no photo %d" % self.n_photos
+            elif kind == 2:
+                data = b""
+            name = str(uuid.UUID(int=self.random.getrandbits(128)))
+            if kind == 3:
+                name = "holiday"
+            self.write(
+                self.photos / self.random.choice(["", "album"]) / f"{name}.{self.random.choice(['jpg', 'JPEG'])}", data
+            )
+
+    def change(self) -> None:
+        """Put another content into a file."""
+        path = self.random.choice(self.files())
+        self.old_versions.append((str(path), path.read_bytes(), path.stat().st_mtime_ns))
+        self.write(path, photo(self.random.randrange(60, 120)) if self.random.random() < 0.8 else b"broken")
+
+    def restore(self) -> None:
+        """Put an old version back, with its old time."""
+        if self.old_versions:
+            path, data, mtime_ns = self.random.choice(self.old_versions)
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_bytes(data)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+
+    def move(self) -> None:
+        """Move a photo, or rename the folder of some."""
+        path = self.random.choice(self.files())
+        target = self.photos / self.random.choice(["", "album", "elsewhere", 'qu"ote\n']) / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+
+    def respell(self) -> None:
+        """Spell a UUID in another way."""
+        path = self.random.choice(self.files())
+        stem = self.random.choice([path.stem.upper(), path.stem.lower(), path.stem.replace("-", "")])
+        path.rename(path.with_name(f"{stem}{path.suffix}"))
+
+    def delete(self) -> None:
+        """Delete some photos, but never all."""
+        for path in self.random.sample(self.files(), min(3, len(self.files()) // 3)):
+            self.old_versions.append((str(path), path.read_bytes(), path.stat().st_mtime_ns))
+            path.unlink()
+        if not self.expected():
+            self.add()
+
+    def touch_all(self) -> None:
+        """Copy the collection: every file gets a new time."""
+        for path in self.files():
+            self.touch(path)
+
+    # ---- what happens to settings and state -------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Change a setting."""
+        match self.random.randrange(6):
+            case 0:
+                self.settings["shard_size"] = self.random.randint(1, 6)
+            case 1:
+                self.settings["missing_images"] = self.random.choice(["keep", "delete"])
+            case 2:
+                self.settings["retry_failures"] = self.random.random() < 0.5
+            case 3:
+                self.settings["recompute_existing_embeddings"] = self.random.random() < 0.3
+            case 4 if self.settings.get("missing_images") == "delete":  # else rows of gone photos refuse it, rightly
+                self.settings["encoders"][TYPE]["model"] = self.random.choice(["a", "another"])
+            case _:
+                self.settings["batch_size"] = self.random.choice([BATCH_SIZE, 1])
+
+    def state_files(self) -> list[Path]:
+        """Find everything that the workflow remembers, the database first."""
+        found = sorted(p for p in self.state.rglob("*") if p.is_file() and not {"logs", "benchmarks"} & {*p.parts})
+        return [self.database] * self.database.exists() + found
+
+    def lose(self) -> None:
+        """Lose a file of the state, or Snakemake's records."""
+        files = self.state_files()
+        if files and self.random.random() < 0.9:
+            path = self.random.choice([*files, *files[:1] * 3])
+            self.log.append(f"lost {path.name}")
+            path.unlink()
+            Path(f"{path}-journal").unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder / ".snakemake", ignore_errors=True)
+
+    def damage(self) -> None:
+        """Damage a file of the state: cut off, overwritten in the middle, emptied."""
+        files = [path for path in self.state_files() if path.stat().st_size]
+        if not files:
+            return
+        path = self.random.choice([*files, *files[:1] * 3])
+        size, keep = path.stat().st_size, path.stat()
+        with path.open("r+b") as file:
+            match self.random.randrange(3):
+                case 0:
+                    file.truncate(self.random.randrange(size))
+                case 1:
+                    file.seek(self.random.randrange(size))
+                    file.write(self.random.randbytes(min(size, 200)))
+                case 2:
+                    file.truncate(0)
+        if self.random.random() < 0.5:
+            os.utime(path, ns=(keep.st_mtime_ns, keep.st_mtime_ns))
+        self.log.append(f"damaged {path.name}")
+        self.is_damaged = True
+
+    def set_clock_back(self) -> None:
+        """Let everything that there is be from the future."""
+        for path in self.state_files():
+            when = path.stat().st_mtime + 100_000
+            os.utime(path, (when, when))
+
+    def happen(self) -> None:
+        """Let some things happen between two runs."""
+        changes = [self.add] * 4 + [self.change] * 3 + [self.touch, self.restore, self.move, self.respell] * 2
+        changes += [self.delete] * 2 + [self.touch_all, self.configure, self.configure, self.lose, self.lose]
+        changes += [self.damage, self.set_clock_back]
+        for change in self.random.choices(changes, k=self.random.randrange(4)):
+            if change not in (self.restore, self.configure) and not self.files():
+                change = self.add
+            self.log.append(change.__name__)
+            change()
+        if not self.expected():
+            self.add()
+            self.write(self.photos / f"{uuid.UUID(int=self.random.getrandbits(128))}.jpg", photo(1))
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.settings))
+
+    # ---- what must be -----------------------------------------------------------------------------------------
+
+    def expected(self) -> dict[str, dict]:
+        """Say what the database must hold of the photos that are there, by UUID."""
+        found: dict[str, Path] = {}
+        for path in sorted(self.files(), key=os.fsencode):
+            if UUID.fullmatch(path.stem) and path.suffix.lower() in (".jpg", ".jpeg") and path.stat().st_size:
+                found.setdefault(spelling(path.stem), path)
+        rows = {}
+        for path in found.values():
+            status = path.stat()
+            identity = {"PATH": _printable(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
+            rows[path.stem] = {**reference(path.read_bytes(), self.model), **identity}
+        return rows
+
+    def look(self) -> dict:
+        """Look what lies on the disk: the rows that need not be computed again, and how much was encoded until now."""
+        there = {"database": set(), "shards": {}, "encoded": Counter(self.encoded.read_text().split())}
+        digest = provenance_digest(resolve_encoder(TYPE, self.settings["encoders"][TYPE]))
+        copy = self.folder / "look.sqlite"
+        for suffix in ("", "-journal"):
+            Path(f"{copy}{suffix}").unlink(missing_ok=True)
+            if Path(f"{self.database}{suffix}").exists():
+                shutil.copy(f"{self.database}{suffix}", f"{copy}{suffix}")
+        try:
+            connection = sqlite3.connect(copy)
+            recorded = dict(connection.execute(f"SELECT KEY, VALUE FROM {TYPE}_PROVENANCE"))
+            if recorded.get("encoder_digest") == digest:
+                rows = connection.execute(f"SELECT DIGEST FROM {TYPE}_IMAGES JOIN {TYPE}_EMBEDDINGS USING (UUID)")
+                there["database"] = {row[0] for row in rows}
+        except sqlite3.DatabaseError:
+            pass
+        finally:
+            connection.close()
+        for path in self.state.glob("embeddings/[0-9]*.sqlite"):
+            try:
+                if read_shard_provenance(path, TYPE)["encoder_digest"] == digest:
+                    rows = [row for chunk, _ in read_shard(path, TYPE) for row in chunk]
+                    there["shards"].setdefault(path.stem, {}).update({row[:3]: row.digest for row in rows})
+            except InputError:
+                continue
+        for path in self.state.glob("embeddings/.*.rows"):
+            head, *rows = _frames(path) if path.stat().st_size else [{}]
+            if head.get("encoder") == digest:
+                finished = {tuple(row[1:4]): row[4] for row in rows}
+                there["shards"].setdefault(path.name.split(".")[1], {}).update(finished)
+        return there
+
+    def check_killed(self, before: dict) -> None:
+        """Check that of what a broken-off run has computed no more is lost than the batch in flight."""
+        after = self.look()
+        saved = {digest for rows in after["shards"].values() for digest in rows.values()} | after["database"]
+        pixels = {
+            reference(path.read_bytes(), self.model).get("pixels") for path in self.files() if _digest(path) in saved
+        }
+        computed = after["encoded"] - before["encoded"]
+        lost = sum(n for image, n in computed.items() if image not in pixels)
+        self.must(lost <= BATCH_SIZE, f"{lost} images were computed and are lost, of {computed.total()}")
+
+    def check(self, before: dict) -> None:
+        """Check a run that has succeeded."""
+        expected, rows = self.expected(), self.rows()
+        failures = {uuid: row for uuid, row in expected.items() if "REASON" in row}
+        good = {uuid: row for uuid, row in expected.items() if "REASON" not in row}
+        self.must(
+            self.failures() == {u: (r["PATH"], r["REASON"], r["MESSAGE"]) for u, r in failures.items()}, "failures"
+        )
+        names = ("EMBEDDING", "PATH", "SIZE", "MTIME_NS", "DIGEST", "WIDTH", "HEIGHT", "TAKEN")
+        for uuid_, row in good.items():
+            self.must(uuid_ in rows, f"{uuid_} is missing")
+            for name in names:
+                self.must(
+                    rows[uuid_][name] == row[name], f"{uuid_}: {name} is {rows[uuid_][name]!r}, not {row[name]!r}"
+                )
+            self.ever.setdefault(spelling(uuid_), set()).add(row["EMBEDDING"])
+        there = {spelling(uuid_) for uuid_ in expected}
+        for uuid_ in rows.keys() - good.keys():
+            self.must(self.settings.get("missing_images") != "delete", f"{uuid_} has gone, and is kept")
+            self.must(spelling(uuid_) not in there, f"{uuid_} is there in another spelling")
+            self.must(rows[uuid_]["EMBEDDING"] in self.ever[spelling(uuid_)], f"{uuid_} never had this row")
+        manifest = dict(self.manifest())
+        self.must(manifest.keys() == expected.keys(), "the manifest has other photos")
+        self.check_computed(before, good, manifest)
+        leftovers = [path.name for path in self.state.rglob(".*") if path.is_file() and path.name != ".lock"]
+        self.must(not leftovers, f"left over: {leftovers}")
+        self.is_damaged = False
+
+    def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
+        """Check that exactly those images were computed of which no row was on the disk."""
+        wanted: Counter[str] = Counter()
+        for uuid_, row in good.items():
+            finished = before["shards"].get(manifest[uuid_], {})
+            is_finished = (uuid_, row["SIZE"], row["MTIME_NS"]) in finished
+            is_known = row["DIGEST"] in before["database"] and not self.settings.get("recompute_existing_embeddings")
+            if not (is_finished or is_known):
+                wanted[row["pixels"]] += 1
+        computed = self.look()["encoded"] - before["encoded"]
+        if self.is_damaged:
+            return
+        self.must(computed <= wanted, f"{(computed - wanted).total()} images were computed needlessly")
+        self.must(wanted <= computed, f"{(wanted - computed).total()} images come from nowhere")
+
+    def rows(self) -> dict[str, dict]:
+        """Read every embedding, with what is on record of its image."""
+        connection = sqlite3.connect(self.database)
+        connection.row_factory = sqlite3.Row
+        try:
+            query = f"SELECT * FROM {TYPE}_EMBEDDINGS LEFT JOIN {TYPE}_IMAGES USING (UUID)"
+            return {row["UUID"]: dict(row) for row in connection.execute(query)}
+        finally:
+            connection.close()
+
+    def failures(self) -> dict[str, tuple]:
+        """Read every failure."""
+        connection = sqlite3.connect(self.database)
+        try:
+            rows = connection.execute(f"SELECT UUID, PATH, REASON, MESSAGE FROM {TYPE}_FAILURES")
+            return {uuid_: tuple(row) for uuid_, *row in rows}
+        finally:
+            connection.close()
+
+    def manifest(self) -> list[tuple[str, str]]:
+        """Read UUID and shard of every photo."""
+        from crossfilter_inference.files import read_tsv
+        from crossfilter_inference.plan import MANIFEST_COLUMNS
+
+        return [(row[0], row[4]) for row in read_tsv(self.state / "manifest.tsv", MANIFEST_COLUMNS)]
+
+    def must(self, is_so: bool, what: str) -> None:
+        """Raise if something is not so."""
+        if not is_so:
+            raise Violation(what)
+
+
+def spelling(uuid_: str) -> str:
+    """Return the one spelling of a UUID."""
+    return uuid_.replace("-", "").lower()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _printable(path: Path) -> str:
+    return str(path).replace("\n", "\\n")

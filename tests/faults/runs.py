@@ -1,0 +1,276 @@
+"""Two ways to run a history's collection: through Snakemake, and through the library alone, in a forked process."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from history import TYPE, History
+
+from crossfilter_inference import run
+from crossfilter_inference.config import check_config
+from crossfilter_inference.embed import embed_shard
+from crossfilter_inference.encoders import resolve_encoder, settings_digest
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.files import read_json, write_json, write_stamp
+from crossfilter_inference.plan import make_plan, read_shard_lists, shards_at_work, write_manifest
+from crossfilter_inference.provenance import refuse_mixture
+from crossfilter_inference.scan import scan_folders
+from crossfilter_inference.state import failed_photos
+from crossfilter_inference.store import store_embeddings
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+class Player:
+    """Run a collection, undisturbed or with a fault, and judge what it says."""
+
+    def __init__(self, history: History):
+        self.history, self.output = history, ""
+
+    def run(self, fault: str) -> int | None:
+        """Run once; return the exit code, or None for a run that was killed."""
+        ballast = self.history.folder / "results" / "ballast"
+        if fault == "disk":
+            self._fill_disk(ballast)
+        try:
+            return self._run(kill=fault == "kill")
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    def take_way_out(self) -> bool:
+        """Do what an error says: delete, or move away, the file that it names."""
+        errors = "\n".join(line for line in self.output.splitlines() if "damaged" in line or "move it away" in line)
+        for name in re.findall(r"'([^']+)'", errors):
+            path = Path(name)
+            if path.exists() and self.history.folder in path.resolve().parents:
+                self.history.log.append(f"deleted {path.name}, as the error says")
+                path.unlink()
+                Path(f"{path}-journal").unlink(missing_ok=True)
+                return True
+        return False
+
+    def check(self) -> None:
+        """Check more of a run that has succeeded."""
+
+    def end(self) -> None:
+        """Check the whole at the end of a history."""
+
+    def stop(self) -> None:
+        """Leave no process behind."""
+
+    def _run(self, *, kill: bool) -> int | None:
+        raise NotImplementedError
+
+    def _fill_disk(self, ballast: Path) -> None:
+        free = self.history.random.choice([0, 1, 4, 16, 64, 256, 1024]) * 1024
+        disk = os.statvfs(ballast.parent)
+        n_bytes = max(0, disk.f_bavail * disk.f_frsize - free)
+        with suppress(OSError):
+            ballast.write_bytes(bytes(n_bytes))
+
+
+class LibraryPlayer(Player):
+    """Planning, embedding and store in one process."""
+
+    _typical = 0.1  # seconds of a run
+
+    def _run(self, *, kill: bool) -> int | None:
+        said = self.history.folder / "said"
+        start = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            self._child(said)
+        if kill:
+            time.sleep(self.history.random.uniform(0, 1.2 * self._typical))
+            os.kill(child, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                self.history.must(False, "a hang")
+            time.sleep(0.001)
+        if not kill:
+            self._typical += 0.2 * (time.monotonic() - start - self._typical)
+        self.output = said.read_text() if said.exists() else ""
+        return None if os.WIFSIGNALED(ended[1]) else os.WEXITSTATUS(ended[1])
+
+    def _child(self, said: Path) -> None:
+        code = 1
+        try:
+            out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            self._workflow()
+            code = 0
+        except InputError as error:
+            os.write(2, f"error: {error}\n".encode())
+        except OSError as error:
+            if error.errno != 28:  # no space left
+                os.write(2, traceback.format_exc().encode())
+            os.write(2, f"error: {error}\n".encode())
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+
+    def _workflow(self) -> None:
+        """Do what the Snakefile and its rules do."""
+        history = self.history
+        config = check_config(history.settings, SCHEMA)
+        state, database = str(history.state), str(history.database)
+        recompute = config["recompute_existing_embeddings"]
+        known = read_shard_lists(state)
+        scan = scan_folders(config["input_dir"], config["image_extensions"])
+        retry = failed_photos(database, TYPE) if config["retry_failures"] else frozenset()
+        plan = make_plan(known, scan.images, scan.rejected, config["shard_size"], recompute=recompute, retry=retry)
+        shards = shards_at_work(plan, known, state)
+        delete = config["missing_images"] == "delete"
+        run.start_run(
+            database, state, TYPE, sorted(known), shards, plan, config["max_deleted_share"] if delete else None
+        )
+        encoder, plan_path = f"{state}/encoder.json", f"{state}/plan.tsv"
+        settings = config["encoders"][TYPE]
+        stamp = Path(f"{state}/settings/encoder-{settings_digest(TYPE, settings)}")
+        if not (stamp.exists() and Path(encoder).exists()):
+            resolved = resolve_encoder(TYPE, settings, "cpu")
+            if not delete:
+                refuse_mixture(database, plan_path, resolved, recompute=recompute)
+            if not Path(encoder).exists() or read_json(encoder) != resolved:
+                write_json(encoder, resolved)
+            write_stamp(stamp)
+        write_manifest(plan_path, f"{state}/manifest.tsv", f"{state}/rejected.tsv", f"{state}/shards")
+        for shard in shards:
+            embed_shard(
+                f"{state}/shards/{shard}.tsv",
+                plan_path,
+                encoder,
+                f"{state}/embeddings/{shard}.sqlite",
+                database=None if recompute else database,
+                batch_size=config["batch_size"],
+                n_threads=2,
+                device="cpu",
+            )
+        store_embeddings(
+            encoder,
+            f"{state}/manifest.tsv",
+            database,
+            f"{state}/shards",
+            f"{state}/embeddings",
+            f"{state}/embeddings.json",
+            generation=1,
+            delete_missing=delete,
+        )
+
+
+class SnakemakePlayer(Player):
+    """The workflow itself, killed in several ways; at the end it is compared with one that starts from nothing."""
+
+    def __init__(self, history: History):
+        super().__init__(history)
+        self.process: subprocess.Popen | None = None
+        self._typical = 4.0
+        self.with_map = history.random.randrange(10) == 0
+        if self.with_map:
+            update = history.random.choice(["refit", "align", "place"])
+            history.settings |= {"reproject_umap_embeddings": True, "umap": {"update": update, "n_neighbors": 3}}
+
+    def check(self) -> None:
+        """Nothing is left to be done, and the map is of the same photos."""
+        self._start("--dry-run").wait(timeout=60)
+        self._read_output()
+        done = "Nothing to be done" in self.output
+        again = self.history.settings.get("recompute_existing_embeddings")
+        again = again or (self.history.settings.get("retry_failures") and self.history.failures())
+        self.history.must(done or bool(again), "there is something left to do")
+        if self.with_map:
+            self.history.must(self._map(self.history.database).keys() == self.history.rows().keys(), "the map's photos")
+
+    def end(self) -> None:
+        """The same folder from scratch gives the same database."""
+        history, fresh = self.history, self.history.folder / "fresh"
+        if history.settings.get("recompute_existing_embeddings"):
+            return
+        history.settings["missing_images"] = "delete"
+        (history.folder / "config.yaml").write_text(__import__("yaml").safe_dump(history.settings))
+        while self._run(kill=False) != 0:
+            history.must(self.take_way_out(), "an error without a way out")
+        options = ("--config", f"output_embeddings_db={fresh}/photos.sqlite")
+        history.must(self._start(*options).wait(timeout=200) == 0, "the run from scratch fails")
+        for name in ("EMBEDDINGS", "IMAGES", "FAILURES"):
+            history.must(
+                _table(history.database, name) == _table(fresh / "photos.sqlite", name), f"{name} from scratch"
+            )
+        if self.with_map and history.settings["umap"]["update"] == "refit":
+            history.must(self._map(history.database) == self._map(fresh / "photos.sqlite"), "the map from scratch")
+        shutil.rmtree(fresh)
+
+    def stop(self) -> None:
+        """Leave no process behind, neither Snakemake nor jobs that outlive it."""
+        for process in psutil.process_iter(["cwd"]):
+            if process.info["cwd"] == str(self.history.folder):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    def _start(self, *options: str) -> subprocess.Popen:
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--cores", "2"),
+            *(*options, "--configfile", "config.yaml"),
+        ]
+        with (self.history.folder / "said").open("wb") as said:
+            self.process = subprocess.Popen(
+                command, cwd=self.history.folder, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        return self.process
+
+    def _run(self, *, kill: bool) -> int | None:
+        start = time.monotonic()
+        process = self._start()
+        if kill:
+            how, number = self.history.random.choice(
+                [(os.killpg, signal.SIGKILL)] * 2
+                + [(os.kill, signal.SIGKILL), (os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)]
+            )
+            self.history.log.append(f"{how.__name__} {signal.Signals(number).name}")
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(self.history.random.uniform(0.5, 1.1 * self._typical))
+            with suppress(ProcessLookupError):
+                how(process.pid, number)
+        try:
+            code = process.wait(timeout=200)
+        except subprocess.TimeoutExpired:
+            self._read_output()
+            self.history.must(False, "a hang")
+        self._read_output()
+        if not kill:
+            self._typical += 0.2 * (time.monotonic() - start - self._typical)
+        return None if kill and code else code
+
+    def _read_output(self) -> None:
+        self.output = (self.history.folder / "said").read_text(errors="replace")
+
+    def _map(self, database: Path) -> dict[str, tuple]:
+        return {row[0]: row[1:] for row in _table(database, "UMAP_HAVERSINE")}
+
+
+def _table(database: Path, name: str) -> list[tuple]:
+    import sqlite3
+
+    connection = sqlite3.connect(database)
+    try:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({TYPE}_{name})") if row[1] != "SHARD"]
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {TYPE}_{name} ORDER BY UUID").fetchall()
+    finally:
+        connection.close()
+
+
+PLAYERS = {"in-process": LibraryPlayer, "snakemake": SnakemakePlayer}
