@@ -5,8 +5,10 @@ BIN := .venv/bin
 # Two tests at once where there is room; each runs whole workflows.
 TESTS ?= tests
 TEST_OPTIONS ?= -n 2 --dist loadfile
+RUNS ?= 300
+RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run test lint bench format lock
+.PHONY: help run test lint soak bench format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,9 +25,13 @@ lint: .venv/installed  ## check style and workflow
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 
-bench: .venv/extra  ## measure embedding and map, and write benchmarks/*.md (an hour); OPTIONS are for the embedding
+soak: .venv/extra  ## play random histories with faults; goes on where it was broken off (half an hour)
+	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
+
+bench: .venv/extra  ## measure embedding, map and planning, and write benchmarks/*.md (an hour); OPTIONS are for the embedding
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/sphere.py
+	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
 
 format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff check --fix .

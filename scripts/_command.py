@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
@@ -15,6 +17,18 @@ from crossfilter_inference.errors import InputError
 
 # What a disk or a network share does, and no mistake of ours.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
+
+
+def _interrupted_early(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in a word that Ctrl-C came while modules were being imported."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("interrupted", file=sys.stderr)
+    os._exit(128 + signal.SIGINT)
+
+
+sys.excepthook = _interrupted_early
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -34,8 +48,10 @@ def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentPar
     arguments = options.parse_args()
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log := getattr(arguments, "log", None):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w"))
+        with suppress(OSError):  # on a full disk there is the terminal still
+            log.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log, mode="w"))
+    logging.raiseExceptions = False  # as above
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     logging.captureWarnings(True)
     for name in ("httpx", "numba", "matplotlib", "PIL"):  # they have much to say at this level

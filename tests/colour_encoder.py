@@ -1,6 +1,7 @@
 """An encoder of one's own, as a user would add it: mean colours of 4 x 4 fields. Needs numpy alone, so it is fast.
 
-It waits for as long as the file that COLOUR_ENCODER_PAUSE names exists, so that a test can kill it in the middle.
+It waits for as long as a file `encode` or `resolve` exists in the folder that COLOUR_ENCODER_PAUSE names, so that tests
+can kill it in the middle; but the first calls of the encoder for which `let-through` gives the number.
 """
 
 import os
@@ -34,16 +35,23 @@ class ColourEncoder:
 
     def __init__(self, provenance: dict):
         self.provenance = provenance
+        self._n_calls = 0
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
-        _pause("encode")
+        self._n_calls += 1
+        _pause("encode", self._n_calls)
         fields = images.reshape(len(images), 4, 8, 4, 8, 3).mean(axis=(2, 4), dtype=np.float32)
         features = fields.reshape(len(images), -1) + len(self.provenance["weights_sha256"])
         return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
-def _pause(where: str) -> None:
-    pause = Path(os.environ.get("COLOUR_ENCODER_PAUSE", "/nonexistent")) / where
+def _pause(where: str, n_calls: int = 1) -> None:
+    folder = Path(os.environ.get("COLOUR_ENCODER_PAUSE", "/nonexistent"))
+    pause, let_through = folder / where, folder / "let-through"
+    if pause.exists():
+        (folder / f"{where}-calls").write_text(str(n_calls))
+        if let_through.exists() and n_calls <= int(let_through.read_text()):
+            return
     while pause.exists():
         (pause.parent / f"{where}-reached").touch()
         time.sleep(0.05)

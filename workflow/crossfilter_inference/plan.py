@@ -151,7 +151,7 @@ def shard_lists(folder: str | Path) -> list[Path]:
 
 
 def remove_shard(folder: str | Path, shard: str) -> None:
-    """Remove all that there is of a shard, its list last: a database without a list might be taken for a later one's."""
+    """Remove all that there is of a shard, its list last: a later shard of this name must not find its database."""
     for name in (f"embeddings/{shard}.sqlite", f"embeddings/{shard}.unread.tsv", f"shards/{shard}.tsv"):
         Path(folder, name).unlink(missing_ok=True)
 

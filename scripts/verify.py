@@ -1,0 +1,44 @@
+r"""Say whether database, manifest, shards and map agree: one line per check, and the way out where one has failed.
+
+It reads the configuration as Snakemake does, with paths relative to the current folder, and writes nothing. The exit
+code is 0 if all is well, and 1 if not, or while a run is at work.
+
+Example:
+    python scripts/verify.py --configfile mine.yaml --sample 20
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import _command
+from crossfilter_inference.verify import closing_line, read_config, verify
+
+PROJECT = Path(__file__).resolve().parent.parent
+KEYS = ("embedding_type", "input_dir", "output_embeddings_db", "device")
+
+
+def main(arguments: argparse.Namespace) -> str:
+    config = read_config(
+        [str(PROJECT / "config.yaml"), *arguments.configfile],
+        {key: getattr(arguments, key) for key in KEYS},
+        str(PROJECT / "workflow" / "schemas" / "config.schema.yaml"),
+    )
+    checks = []
+    for check in verify(config, n_sample=arguments.sample, n_threads=os.cpu_count() or 1):
+        print(check, flush=True)
+        checks.append(check)
+    print(closing_line(checks), flush=True)
+    sys.exit(int(any(check.state == "FAILED" for check in checks)))
+
+
+if __name__ == "__main__":
+    options = _command.parser(__doc__)
+    options.add_argument("--configfile", nargs="+", action="extend", default=[], help="files that change config.yaml")
+    options.add_argument("--embedding_type", help="which encoder, if not the one of the configuration")
+    options.add_argument("--input_dir", nargs="+", help="folders of photos, if not those of the configuration")
+    options.add_argument("--output_embeddings_db", help="database, if not the one of the configuration")
+    options.add_argument("--device", help="auto, cpu, cuda or mps, if not the one of the configuration")
+    options.add_argument("--sample", type=int, default=8, help="photos to embed again; 0 leaves it out (%(default)s)")
+    _command.run(main, options)

@@ -1,0 +1,88 @@
+"""Random histories with faults, some of the many that `make soak` plays; and that it would notice."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).parent / "soak.py"
+
+
+def soak(folder: Path, *options: str, program: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, SOAK]
+    if program:  # the same, with something of the library broken on purpose
+        start = f"import sys; sys.argv[0] = {str(SOAK)!r}; sys.path.insert(0, {str(SOAK.parent)!r})\nimport soak\n"
+        (folder / "broken.py").write_text(f"{start}{program}\nif __name__ == '__main__':\n    soak.main()\n")
+        command = [sys.executable, folder / "broken.py"]
+    environment = {**os.environ, "COVERAGE": ""}
+    return subprocess.run(
+        [*command, "--folder", str(folder / "play"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env=environment,
+    )
+
+
+def test_twenty_runs_through_snakemake_and_some_hundred_without_end_right(tmp_path):
+    done = soak(tmp_path, "--snakemake", "20", "--in-process", "300", "--jobs", "2")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
+    assert [int(n) for n in re.findall(r": (\d+) runs", done.stdout)] >= [20, 300]
+    assert "failures: 0" in done.stdout
+    assert list((tmp_path / "play").iterdir()) == []
+
+
+BROKEN = {
+    "a digest that is not looked at": (
+        "import crossfilter_inference.known_rows as known\nknown.KnownRows.find = lambda self, item: None",
+        "images were computed needlessly",
+    ),
+    "a log that is not kept": (
+        "import crossfilter_inference.rows_log as log\nlog.RowsLog._take_over = lambda self, other, *_: other.unlink()",
+        "images were computed needlessly",
+    ),
+    "rows of gone photos that stay": (
+        "import crossfilter_inference.merge as merge\nmerge.Merge.forget = lambda self: None",
+        "has gone, and is kept|is there in another spelling|failures",
+    ),
+    "changed photos that are overlooked": (
+        "import runs\n"
+        "plan = runs.make_plan\n"
+        "def blind(known, images, *rest, **options):\n"
+        "    there = {row[0]: row for rows in known.values() for row in rows}\n"
+        "    return plan(known, [i._replace(size=there[i.uuid][1], mtime_ns=there[i.uuid][2]) if i.uuid in there else i"
+        " for i in images], *rest, **options)\n"
+        "runs.make_plan = blind",
+        "failures|is missing|EMBEDDING is|SIZE is|MTIME_NS is",
+    ),
+    "an error that is no message": (
+        "import runs\ndef fail(*_, **__):\n    raise KeyError('x')\nruns.store_embeddings = fail",
+        "a traceback in place of a message",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_library_is_noticed(tmp_path, what):
+    program, message = BROKEN[what]
+    done = soak(tmp_path, "--in-process", "400", "--seed", "1", "--jobs", "2", program=program)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(message, done.stdout), done.stdout[-3000:]
+    assert "FAILED: python tests/faults/soak.py --play in-process --seed " in done.stdout
+
+
+def test_a_soak_that_was_broken_off_goes_on(tmp_path):
+    (tmp_path / "play").mkdir()
+    counts = {"snakemake": {}, "in-process": {"runs": 400, "undisturbed": 400}}
+    state = {"asked": {"snakemake": 0, "in-process": 420}, "seed": 5000, "next": 20, "counts": counts, "seconds": 3600}
+    (tmp_path / "play" / "progress.json").write_text(json.dumps(state))
+    done = soak(tmp_path, "--in-process", "420", "--jobs", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "going on after 20 histories" in done.stdout
+    assert re.search(r"in-process: 42\d runs \(.*4\d\d undisturbed\)", done.stdout)
+    assert re.search(r"seeds from 5000, 21 histories, 36\d\d s, failures: 0", done.stdout)
