@@ -52,6 +52,19 @@ def test_parts_of_killed_jobs_are_removed(tmp_path):
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
 
 
+def test_what_is_left_of_shards_without_a_part_is_removed(tmp_path):
+    folder = tmp_path / "x" / "T"
+    for name in ("shards/000001.tsv", "shards/000002.tsv", "embeddings/000001.sqlite", "embeddings/000002.sqlite"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for name in ("000001.unread.tsv", ".000001.abc.rows", ".000002.abc.rows"):
+        (folder / "embeddings" / name).touch()
+    run.start_run(str(tmp_path / "x.sqlite"), str(folder), "T", ["000001", "000002"], ["000002"], NO_PLAN, None)
+    run._held.pop().close()
+    there = {path.name for part in ("shards", "embeddings") for path in (folder / part).iterdir()}
+    assert there == {"000002.tsv", "000002.sqlite", ".000002.abc.rows"}
+
+
 def test_the_errors_of_this_run_are_collected(tmp_path):
     logs = tmp_path / "logs" / "fit_umap"
     logs.mkdir(parents=True)

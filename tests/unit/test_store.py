@@ -7,15 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from conftest import COLOUR_ENCODER, DEMO
 
-from crossfilter_inference.connections import reading
-from crossfilter_inference.database import read_embeddings
+from crossfilter_inference.connections import reading, writing
+from crossfilter_inference.database import digest_rows, read_embeddings, read_provenance
 from crossfilter_inference.embed import embed_shard
 from crossfilter_inference.encoders import resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import read_json, write_json
-from crossfilter_inference.plan import make_plan, read_shard_lists, write_manifest, write_plan
+from crossfilter_inference.plan import (
+    make_plan,
+    read_retired,
+    read_shard_lists,
+    shards_at_work,
+    write_manifest,
+    write_plan,
+)
 from crossfilter_inference.scan import ImageFile
 from crossfilter_inference.store import store_embeddings
 
@@ -224,3 +232,106 @@ def test_a_row_does_not_depend_on_shard_batch_or_position(store):
     again = store.rows()
     assert {again[store.images[number].uuid] for number in (10, 11, 12)} == {rows[store.images[4].uuid]}
     assert np.isclose(np.linalg.norm(np.frombuffer(rows[store.images[4].uuid], "<f4")), 1)
+
+
+def recorded_digest(store):
+    """What the database says of its rows, and what they are."""
+    with reading(store.path("x.sqlite")) as connection:
+        recorded = read_provenance(connection, "T")
+        return (int(recorded["embeddings_rows"]), recorded["embeddings_digest"]), digest_rows(connection, "T")
+
+
+def test_the_recorded_digest_follows_every_change_of_the_rows(store):
+    for change in (
+        lambda: None,
+        lambda: store.photo(1, source=9, mtime_ns=2),
+        lambda: store.images.pop(2),
+        lambda: store.photo(8, source=8),
+        lambda: store.photo(1, source=1),
+    ):
+        change()
+        store.run()
+        recorded, actual = recorded_digest(store)
+        assert recorded == actual
+    store.run(delete_missing=True)
+    recorded, actual = recorded_digest(store)
+    assert recorded == actual
+    assert actual[0] == 7
+
+
+def test_a_merge_beside_rows_that_something_else_has_put_in_digests_all(store):
+    store.run()
+    with writing(store.path("x.sqlite")) as connection:
+        connection.execute(sa.text("INSERT INTO T_EMBEDDINGS VALUES ('00000000-0000-4000-8000-00000000000f', x'00')"))
+    store.photo(8, source=8)
+    store.run()
+    recorded, actual = recorded_digest(store)
+    assert recorded == actual
+
+
+def test_a_row_changed_by_hand_is_not_taken_into_the_recorded_digest(store):
+    store.run()
+    with writing(store.path("x.sqlite")) as connection:
+        connection.execute(sa.text("UPDATE T_EMBEDDINGS SET EMBEDDING = x'00' WHERE UUID LIKE '%3'"))
+    store.photo(8, source=8)
+    store.run()
+    recorded, actual = recorded_digest(store)
+    assert recorded != actual
+
+
+def test_a_shard_database_whose_rows_have_rotted_is_not_merged(store):
+    store.run()
+    path = store.folder / "embeddings" / "000002.sqlite"
+    data = path.read_bytes()
+    row = store.rows()[store.images[4].uuid]
+    assert data.count(row) == 1
+    path.write_bytes(data.replace(row, row[:-1] + bytes([row[-1] ^ 1])))
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge(database="fresh.sqlite")
+    with reading(store.path("fresh.sqlite")) as connection:
+        assert sa.inspect(connection).get_table_names() == [], "the whole transaction is taken back"
+
+
+def test_of_a_gone_photo_in_two_spellings_the_newest_row_stays_also_in_a_rebuilt_database(store):
+    store.run()
+    path = Path(store.images[1].path)
+    respelled = path.rename(path.with_name(f"{path.stem.replace('-', '')}.jpg"))
+    store.stamp(1, respelled)
+    store.run()
+    del store.images[1]
+    store.run()
+    rows = store.rows()
+    assert len(rows) == 7
+    assert respelled.stem in rows
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == rows
+
+
+def test_a_photo_that_failed_before_it_went_does_not_come_back_with_an_older_row(store):
+    store.run()
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    store.run()
+    del store.images[1]
+    assert store.run().n_embeddings == 6
+    assert store.run().n_retired == 0
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_shards_of_which_nothing_is_needed_are_named(store):
+    store.run()
+    assert read_retired(store.folder) == set()
+    for number in range(3):
+        store.photo(number, source=number, mtime_ns=2)
+    assert store.run().n_retired == 1
+    assert read_retired(store.folder) == {"000001"}
+    assert shards_at_work(store.plan(), ["000001", "000002", "000003", "000004"], store.folder) == [
+        "000002",
+        "000003",
+        "000004",
+    ]
+    for number in range(3):
+        store.photo(number, source=number)
+    assert shards_at_work(store.plan(), ["000001", "000002"], store.folder)[0] == "000001", "it owns photos again"

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import verify as command
 import yaml
-from conftest import COLOUR_ENCODER, leave_hot_journal
+from conftest import COLOUR_ENCODER, DEMO, leave_hot_journal
 from test_mapping import SETTINGS
 from test_store import Store
 
+from crossfilter_inference import encoding
 from crossfilter_inference.connections import reading, recover
 from crossfilter_inference.database import digest_rows, pack_embedding
 from crossfilter_inference.errors import InputError
@@ -313,7 +314,11 @@ def test_a_receipt_of_another_database_is_noticed(collection, key):
     receipt = collection.folder / "embeddings.json"
     write_json(receipt, {**read_json(receipt), key: 0})
     os.utime(collection.folder / "map_stored.json")
-    assert collection.failed() == ("digest", f"'{receipt}' is of another database: run snakemake")
+    assert collection.failed() == (
+        "digest",
+        f"'{receipt}' is of another database: delete '{receipt}' and run snakemake",
+    )
+    receipt.unlink()
     collection.run()
     assert collection.is_well()
 
@@ -403,22 +408,19 @@ def test_rows_of_unknown_origin_are_counted(collection):
     assert (state, text) == ("ok", "9 files = 7 embedded + 1 failed + 1 rejected; rows of unknown origin: 1")
 
 
+@pytest.mark.parametrize("damage", ["missing", "damaged", "out of order"])
 @pytest.mark.parametrize("name", ["manifest.tsv", "rejected.tsv"])
-def test_a_list_of_files_that_is_missing_or_damaged_is_made_again(collection, name):
-    path = collection.folder / name
-    path.write_text("damaged")
-    assert collection.failed() == ("fates", f"'{path}' is damaged; delete it, and it is made again")
-    path.unlink()
-    assert collection.failed() == ("fates", f"'{path}' is missing: run snakemake")
+def test_a_list_of_files_that_is_missing_or_damaged_is_made_again(collection, name, damage):
+    path, manifest = collection.folder / name, collection.folder / "manifest.tsv"
+    header, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text("damaged" if name == "rejected.tsv" or damage == "damaged" else "".join([header, *lines[::-1]]))
+    if damage == "missing":
+        path.unlink()
+    files = f"'{path}'" if name == "manifest.tsv" else f"'{path}' and '{manifest}'"
+    expected = f"'{path}' is missing or damaged: delete {files} and run snakemake"
+    assert collection.failed() == ("fates", expected)
     collection.run()
     assert collection.is_well()
-
-
-def test_a_manifest_that_is_out_of_order_is_damaged(collection):
-    path = collection.folder / "manifest.tsv"
-    header, *lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([header, *reversed(lines)]))
-    assert collection.failed() == ("fates", f"'{path}' is damaged; delete it, and it is made again")
 
 
 def test_a_folder_of_photos_that_is_away_is_named(collection):
@@ -521,8 +523,11 @@ def test_an_encoder_json_that_describes_another_encoder_is_made_again(collection
         os.utime(path, ns=times)
     name, text = collection.failed()
     assert name == "provenance"
-    assert re.match(r"1 are not of the encoder \w{16} \(.*encoder\.json\): delete '.*encoder\.json' and run", text)
+    receipt = collection.folder / "embeddings.json"
+    assert re.match(r"1 are not of the encoder \w{16} \(.*encoder\.json\): ", text)
+    assert text.endswith(f": delete '{path}' and '{receipt}' and run snakemake")
     path.unlink()
+    receipt.unlink()
     collection.run()
     assert collection.is_well()
 
@@ -543,13 +548,14 @@ def test_a_shard_of_another_encoder_is_made_again(collection):
 def test_an_encoder_json_that_is_missing_or_damaged_is_made_again(collection, damage):
     path = collection.folder / "encoder.json"
     path.unlink()
-    expected = f"'{path}' is missing: run snakemake"
     if damage != "missing":
         path.write_text(damage)
-        expected = f"'{path}' is damaged; delete it, and it is made again"
+    receipt = collection.folder / "embeddings.json"
+    expected = f"'{path}' is missing or damaged: delete '{path}' and '{receipt}' and run snakemake"
     found = collection.verify(sample=20)
     failed = {name: text for name, (state, text) in found.items() if state == "FAILED"}
     assert failed == dict.fromkeys(("embeddings", "provenance", "sample"), expected)
+    receipt.unlink()
     path.unlink(missing_ok=True)
     collection.run()
     assert collection.is_well()
@@ -586,20 +592,25 @@ def test_the_map_in_the_database_is_the_one_that_was_stored(collection, statemen
     assert collection.is_well()
 
 
-@pytest.mark.parametrize("file", ["map.tsv", "umap_model.pkl"])
-def test_files_of_the_map_that_have_changed_are_made_again(collection, file):
+@pytest.mark.parametrize("file", ["map.tsv", "umap_model.pkl", "none"])
+def test_files_of_the_map_that_have_changed_or_gone_are_made_again(collection, file):
     model, places = collection.folder / "umap_model.pkl", collection.folder / "map.tsv"
     before = places.read_text()
     if file == "map.tsv":
         places.write_text(before.replace("0\t", "0\t1", 1))
+    elif file == "none":
+        places.unlink()
     else:
         model.write_bytes(model.read_bytes() + b" ")
     name, text = collection.failed()
     assert name == "map"
-    assert text.startswith("1 of the files of the map are not what was stored (umap_model.pkl or map.tsv): ")
-    assert f"delete '{model}' and '{places}' and run snakemake, photos keep their places" in text
-    model.unlink()
-    places.unlink()
+    receipt = collection.folder / "map_stored.json"
+    assert text == (
+        f"1 files of the map are not what was stored (umap_model.pkl or map.tsv): delete '{model}' too, and delete "
+        f"'{places}' and '{receipt}' and run snakemake, photos keep their places"
+    )
+    for path in (model, places, receipt):
+        path.unlink(missing_ok=True)
     collection.run()
     assert collection.is_well()
     assert [line.split("\t")[0] for line in places.read_text().splitlines()] == [
@@ -646,9 +657,9 @@ def test_a_row_that_its_photo_does_not_give_is_named(collection):
 
 def test_a_file_that_has_changed_without_a_trace_is_named(collection):
     path = collection.photos / f"{UUID(3)}.jpg"
-    data, time = bytearray(path.read_bytes()), path.stat().st_mtime_ns
-    data[-1] ^= 1
-    path.write_bytes(data)
+    size, time = path.stat().st_size, path.stat().st_mtime_ns
+    other = next(data for data in map(Path.read_bytes, sorted(DEMO.glob("*.jpg"))) if len(data) < size)
+    path.write_bytes(other.ljust(size, b"\0"))
     os.utime(path, ns=(time, time))
     assert collection.failed(sample=20) == (
         "sample",
@@ -667,6 +678,7 @@ def test_a_file_that_was_destroyed_without_a_trace_is_named(collection):
     name, text = collection.failed(sample=20)
     assert name == "sample"
     assert text.startswith(f"1 photos cannot be decoded any more ({path}: ")
+    assert text.endswith("): put them back, or touch them and run snakemake")
 
 
 def test_photos_that_changed_or_went_are_left_out_of_the_sample(collection):
@@ -689,6 +701,14 @@ def test_an_encoder_that_cannot_be_loaded_is_told(collection, tmp_path):
     name, text = collection.failed(sample=20)
     assert name == "sample"
     assert "is no longer what encoder.json describes" in text
+
+
+def test_an_encoder_that_fails_is_no_traceback(collection, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(encoding, "load_encoder", fail)
+    assert collection.failed(sample=20) == ("sample", "the encoder does not work (RuntimeError: why)")
 
 
 # ---- the whole ----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from .map_settings import MAP_COLUMNS
 from .plan import MANIFEST_COLUMNS, REJECTED_COLUMNS
 from .scan import Scan
 from .shard_database import read_shard_provenance
-from .soundness import Problems, is_due
+from .soundness import Problems, is_due, using, way_back
 
 _CHUNK_BYTES = 2**20
 
@@ -53,8 +53,8 @@ def check_fates(
     """
     tables, problems, counts = Tables(embedding_type), Problems(), Counter()
     manifest = folder / "manifest.tsv"
-    way_out = f"delete {str(manifest)!r} and run snakemake"
-    if not is_due(folder / "embeddings.json", manifest):
+    way_out = way_back(manifest)
+    if manifest.exists() and not is_due(folder / "embeddings.json", manifest):
         way_out = f"delete {str(manifest)!r} too, and {rebuild}"
     found = {image.uuid: [str(image.size), str(image.mtime_ns)] for image in scan.images}
     for uuid, told in _by_uuid(
@@ -87,7 +87,8 @@ def check_fates(
             problems.add("rows from another shard or file than the manifest's", uuid, way_out)
         counts.update(fates)
     problems.check()
-    rejected = {path for path, _ in read_tsv(folder / "rejected.tsv", REJECTED_COLUMNS)}
+    with using(folder / "rejected.tsv"):
+        rejected = {path for path, _ in read_tsv(folder / "rejected.tsv", REJECTED_COLUMNS)}
     counts["new"] = len(found)
     counts["rejected otherwise"] = len(rejected ^ {file.path for file in scan.rejected})
     n_embedded, n_failed = counts["embedding"], counts["failure"]
@@ -124,7 +125,7 @@ def check_provenance(recorded: str | None, encoder: dict, folder: Path, shards: 
         That names what differs from most others.
     """
     problems, path = Problems(), folder / "encoder.json"
-    resolve = f"delete {str(path)!r} and run snakemake"
+    resolve = way_back(path)
     delete = f"delete these, and {str(folder / 'embeddings.json')!r}, and run snakemake"
     digests = {(path, resolve): provenance_digest(encoder), ("the database", rebuild): recorded}
     for shard in shards:
@@ -163,10 +164,9 @@ def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild
     if is_due(folder / "map_stored.json", folder / "embeddings.json"):
         way_out = "run snakemake"
     elif _files_digest(*files) != recorded.get("map_digest"):
-        way_out = (
-            f"delete {' and '.join(repr(str(path)) for path in files)} and run snakemake, photos keep their places"
-        )
-        problems.add("of the files of the map are not what was stored", f"{files[0].name} or {files[1].name}", way_out)
+        way_out = f"delete {str(files[0])!r} too, and {way_back(files[1])}, photos keep their places"
+        problems.add("files of the map are not what was stored", "umap_model.pkl or map.tsv", way_out)
+        problems.check()
     for table in (tables.umap_haversine, tables.umap_model):
         if not sa.inspect(connection).has_table(table.name):
             raise InputError(f"there is no table {table}: {way_out}")
@@ -207,17 +207,18 @@ def _table_rows(connection: Connection, table: Table, kind: str, *columns: str) 
 
 
 def _file_rows(path: Path, header: tuple[str, ...], kind: str) -> Iterator[tuple]:
-    last = ""
-    for uuid, *values in read_tsv(path, header):
-        if uuid <= last:
-            raise damaged(path)
-        last = uuid
-        yield uuid, kind, *values
+    with using(path):
+        last = ""
+        for uuid, *values in read_tsv(path, header):
+            if uuid <= last:
+                raise damaged(path)
+            last = uuid
+            yield uuid, kind, *values
 
 
 def _files_digest(*paths: Path) -> str:
     sha256 = hashlib.sha256()
-    for path in paths:
+    for path in filter(Path.exists, paths):
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 sha256.update(chunk)

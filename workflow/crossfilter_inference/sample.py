@@ -19,7 +19,7 @@ from .images import Preprocessing
 from .known_rows import LEAST_COSINE
 from .plan import MANIFEST_COLUMNS, PlannedImage
 from .shard_database import Embedded
-from .soundness import Problems
+from .soundness import Problems, using
 
 _MAY_PASS = ("missing", "unreadable", "changed")  # why a photo is left out
 _LOTS = 4  # drawn for each photo of the sample, as some have failed, changed or gone
@@ -55,8 +55,9 @@ class Sample:
             If the encoder does not work; if a row is not like its photo, a photo cannot be decoded any more, or its
             file has changed without a trace.
         """
-        lots = ((random.random(), *row) for row in read_tsv(self._manifest, MANIFEST_COLUMNS))
-        drawn = [PlannedImage(*row) for _, *row in heapq.nsmallest(_LOTS * n_images, lots)]
+        with using(self._manifest):
+            lots = ((random.random(), *row) for row in read_tsv(self._manifest, MANIFEST_COLUMNS))
+            drawn = [PlannedImage(*row) for _, *row in heapq.nsmallest(_LOTS * n_images, lots)]
         images = islice(self._decode(drawn), n_images)
         try:
             with Encoding(self._provenance, None, device, n_threads, Embedded()) as encoding:
@@ -90,7 +91,9 @@ class Sample:
                 self._problems.add("files have changed, and not their size and time", image.path, way_out)
             elif item.error.reason not in _MAY_PASS:
                 what = f"{image.path}: {item.error}"
-                self._problems.add("photos cannot be decoded any more", what, "look into these files")
+                self._problems.add(
+                    "photos cannot be decoded any more", what, "put them back, or touch them and run snakemake"
+                )
 
     def _compare(self, batch: list[DecodedImage], computed: np.ndarray) -> None:
         for item, embedding in zip(batch, computed, strict=True):

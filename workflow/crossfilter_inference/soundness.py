@@ -4,6 +4,8 @@ Rows pass by some at a time, so that memory does not grow with the collection.
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +28,44 @@ class Problems:
     """What a check finds fault with: how many of each kind, the names of the first ones, and the way out."""
 
     def __init__(self):
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._names: dict[tuple[str, str], list[str]] = {}
+        self._counts: dict[str, Counter[str]] = {}
+        self._names: dict[str, list[str]] = {}
 
     def add(self, what: str, name: object, way_out: str) -> None:
         """Count one."""
-        self._counts[what, way_out] += 1
-        names = self._names.setdefault((what, way_out), [])
+        self._counts.setdefault(way_out, Counter())[what] += 1
+        names = self._names.setdefault(what, [])
         if len(names) < _N_NAMED:
             names.append(printable(str(name)))
 
     def check(self) -> None:
         """Raise an InputError that tells all, if there is anything to tell."""
         if self._counts:
-            raise InputError("; ".join(self._line(*kind) for kind in self._counts))
+            raise InputError("; ".join(map(self._line, self._counts)))
 
-    def _line(self, what: str, way_out: str) -> str:
-        n, names = self._counts[what, way_out], self._names[what, way_out]
-        return f"{n} {what} ({', '.join(names)}{', ...' if n > len(names) else ''}): {way_out}"
+    def _line(self, way_out: str) -> str:
+        kinds = []
+        for what, n in self._counts[way_out].items():
+            names = self._names[what]
+            kinds.append(f"{n} {what} ({', '.join(names)}{', ...' if n > len(names) else ''})")
+        return f"{', '.join(kinds)}: {way_out}"
+
+
+def way_back(path: Path) -> str:
+    """Say how a file of the state folder is made again."""
+    # Snakemake does not miss a file that only its rules read, before one of them is due.
+    with_it = {"encoder.json": "embeddings.json", "rejected.tsv": "manifest.tsv", "map.tsv": "map_stored.json"}
+    paths = [path, path.with_name(with_it[path.name])] if path.name in with_it else [path]
+    return f"delete {' and '.join(repr(str(path)) for path in paths)} and run snakemake"
+
+
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Say of a file that is missing or damaged how it is made again."""
+    try:
+        yield
+    except (FileNotFoundError, InputError):
+        raise InputError(f"{str(path)!r} is missing or damaged: {way_back(path)}") from None
 
 
 def check_integrity(connection: Connection) -> str:
@@ -132,7 +154,9 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
 
 def is_due(output: Path, source: Path) -> bool:
     """Tell, as Snakemake does, whether a run was broken off before it brought `output` up to `source`."""
-    return not output.exists() or output.stat().st_mtime_ns < source.stat().st_mtime_ns
+    if not (output.exists() and source.exists()):
+        return True
+    return output.stat().st_mtime_ns < source.stat().st_mtime_ns
 
 
 def _is_sound_list(path: Path) -> bool:

@@ -24,7 +24,7 @@ from .errors import InputError
 from .files import damaged, read_json
 from .sample import Sample
 from .scan import scan_folders
-from .soundness import STRANGE, check_embeddings, check_integrity, check_shards
+from .soundness import STRANGE, check_embeddings, check_integrity, check_shards, using, way_back
 from .state import state_folder
 
 
@@ -60,12 +60,12 @@ def read_config(files: list[str], changes: dict, schema: str) -> dict:
     config: dict = {}
     for path in files:
         try:
-            read = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+            read = yaml.safe_load(Path(path).read_text("utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f"--configfile: {path!r} cannot be read ({' '.join(str(error).split())})") from None
-        if not isinstance(read, dict):
+        if not isinstance(read, dict | None):
             raise InputError(f"--configfile: {path!r} holds no keys of a configuration")
-        _update(config, read)
+        _update(config, read or {})
     return check_config({**config, **{key: value for key, value in changes.items() if value is not None}}, schema)
 
 
@@ -136,7 +136,6 @@ class _Collection:
         self._database = config["output_embeddings_db"]
         self._root = Path(state_folder(self._database))
         self._folder = self._root / self._type
-        self._receipt = self._folder / "embeddings.json"
         self._tables = Tables(self._type)
         self._rebuild = f"delete {self._database!r} and run snakemake, it is rebuilt from the shards"
         self._recorded: dict[str, str] = {}
@@ -152,8 +151,6 @@ class _Collection:
             return Check(name, "skipped", str(why))
         except InputError as error:
             text = str(error)
-        except FileNotFoundError as error:
-            text = f"{str(error.filename)!r} is missing: run snakemake"
         except OSError as error:
             text = f"{str(error.filename)!r} cannot be read ({error.strerror}): see to it"
         except STRANGE as error:
@@ -208,10 +205,11 @@ class _Collection:
     @cached_property
     def _encoder(self) -> dict:
         path = self._folder / "encoder.json"
-        encoder = read_json(path)
-        if encoder.get("name") != self._type or not encoder.keys() >= {"backend", *RESOLVED_KEYS}:
-            raise damaged(path)
-        return encoder
+        with using(path):
+            encoder = read_json(path)
+            if encoder.get("name") != self._type or not encoder.keys() >= {"backend", *RESOLVED_KEYS}:
+                raise damaged(path)
+            return encoder
 
     def check_embeddings(self) -> str:
         n_dims = self._encoder["dimension"]
@@ -227,9 +225,11 @@ class _Collection:
                 f"something else has changed rows: {n_rows} with digest {digest[:8]} are there, {recorded[0]} with "
                 f"{str(recorded[1])[:8]} were stored: {self._rebuild}"
             )
-        receipt = read_json(self._receipt)
-        if (receipt.get("n_embeddings"), receipt.get("digest")) != (n_rows, digest):
-            raise InputError(f"{str(self._receipt)!r} is of another database: run snakemake")
+        receipt = self._folder / "embeddings.json"
+        with using(receipt):
+            told = read_json(receipt)
+        if (told.get("n_embeddings"), told.get("digest")) != (n_rows, digest):
+            raise InputError(f"{str(receipt)!r} is of another database: {way_back(receipt)}")
         return f"{n_rows} rows with digest {digest[:8]}, as they were stored"
 
     def check_fates(self) -> str:

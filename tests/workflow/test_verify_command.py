@@ -1,0 +1,170 @@
+"""The command that verifies, and that its ways out, followed with a real Snakemake, mend what it finds."""
+
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT, Collection, new_collection
+from test_kill import started, wait_until
+
+COMMAND = [sys.executable, "-W", "error", str(PROJECT / "scripts" / "verify.py")]
+
+
+def verify(collection, *options):
+    """Run the command; return its exit code and its lines."""
+    done = subprocess.run(
+        [*COMMAND, "--configfile", "config.yaml", *options],
+        cwd=collection.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]
+
+
+def files(collection):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in collection.folder.rglob("*")}
+
+
+def change(collection, statement):
+    """Change the database by hand; {T} stands for the table of embeddings."""
+    connection = sqlite3.connect(collection.database)
+    with connection:
+        connection.execute(statement.replace("{T}", f"{collection.type}_EMBEDDINGS"))
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Photos in three shards, the last of which holds only the row of one that has gone."""
+    collection = new_collection(tmp_path_factory.mktemp("verify") / "collection", 9, shard_size=5)
+    collection.run()
+    [gone] = collection.add_photos(1)
+    collection.run()
+    (collection.folder / "photos" / f"{gone}.jpg").unlink()
+    collection.run()
+    shutil.copytree(collection.folder, collection.folder.with_name("copy"))
+    return collection
+
+
+@pytest.fixture
+def collection(made):
+    shutil.rmtree(made.folder)
+    shutil.copytree(made.folder.with_name("copy"), made.folder)
+    return Collection(made.folder)
+
+
+def test_after_a_run_all_is_well_and_nothing_is_written(collection):
+    before = files(collection)
+    code, lines = verify(collection)
+    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert [line.split()[:2] for line in lines[:-1]] == [
+        *(["ok", name] for name in ("database", "embeddings", "digest", "fates", "shards", "provenance")),
+        *(["skipped", "map"], ["ok", "sample"]),
+    ]
+    assert files(collection) == before
+
+
+def test_a_map_is_verified_too(demo):
+    code, lines = verify(demo, "--sample", "2")
+    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert lines[-3] == "ok       map         62 places, one for each embedding, as in map.tsv; model as stored"
+    change(demo, "UPDATE EFFICIENTNET_LITE0_UMAP_HAVERSINE SET SEMANTIC_EMBEDDING_UMAP_LATITUDE = 0")
+    code, lines = verify(demo, "--sample", "0")
+    assert code == 1
+    assert "places unlike those of map.tsv" in lines[-2]
+    follow(demo, lines[-2])
+    code, lines = verify(demo, "--sample", "0")
+    assert (code, lines[-1]) == (0, "all is well"), lines
+
+
+def follow(collection, line):
+    """Do what a line says: delete what it names, and run Snakemake."""
+    assert line.count("run snakemake") == 1, line
+    what, _, way_out = line.rpartition(": ")
+    names = set(re.findall(r"'(.*?)'", way_out))
+    if "delete these" in way_out:
+        names |= set(re.findall(r"[^ (]+/\d{6}\.\w+", what))
+    for name in names:
+        (collection.folder / name).unlink(missing_ok=True)
+    collection.run()
+
+
+@pytest.mark.parametrize(
+    ("damage", "check"),
+    [
+        ("a row", "digest"),
+        ("a record", "fates"),
+        ("a shard", "shards"),
+        ("the shard of a photo that has gone", "shards"),
+        ("a shard list", "shards"),
+        ("the merged digest", "shards"),
+        ("encoder.json", "provenance"),
+        ("the recorded encoder", "provenance"),
+        ("encoder.json is lost", "provenance"),
+        ("the manifest is lost", "fates"),
+        ("the rejected files are lost", "fates"),
+        ("the receipt", "digest"),
+    ],
+)
+def test_the_way_out_mends_what_was_damaged(collection, damage, check):
+    state, before = collection.state, collection.embeddings()
+    encoder = state / "encoder.json"
+    match damage:
+        case "a row":
+            change(collection, "UPDATE {T} SET EMBEDDING = (SELECT max(EMBEDDING) FROM {T})")
+        case "a record":
+            change(collection, "UPDATE COLOUR_IMAGES SET SHARD = '000009'")
+        case "a shard":
+            (state / "embeddings" / "000002.sqlite").write_text("no database " * 999)
+        case "the shard of a photo that has gone":
+            (state / "embeddings" / "000003.sqlite").write_text("no database " * 999)
+        case "a shard list":
+            (state / "shards" / "000002.tsv").write_text("damaged")
+        case "the merged digest":
+            change(collection, "UPDATE COLOUR_SHARDS SET DIGEST = 'x' WHERE SHARD = '000003'")
+        case "encoder.json":
+            encoder.write_text(encoder.read_text().replace('"weights_sha256": "a"', '"weights_sha256": "b"'))
+        case "the recorded encoder":
+            change(collection, "UPDATE COLOUR_PROVENANCE SET VALUE = 'x' WHERE KEY = 'encoder_digest'")
+        case "encoder.json is lost":
+            encoder.unlink()
+        case "the manifest is lost":
+            (state / "manifest.tsv").unlink()
+        case "the rejected files are lost":
+            (state / "rejected.tsv").unlink()
+        case "the receipt":
+            (state / "embeddings.json").write_text("{}")
+    code, lines = verify(collection, "--sample", "0")
+    assert code == 1
+    failed = {line.split()[1]: line for line in lines if line.startswith("FAILED")}
+    assert check in failed, lines
+    follow(collection, failed[check])
+    code, lines = verify(collection)
+    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert collection.embeddings() == before
+
+
+def test_a_mistake_in_the_configuration_is_one_line(collection):
+    code, lines = verify(collection, "--embedding_type", "COLOR")
+    assert (code, len(lines)) == (1, 1)
+    assert "did you mean COLOUR?" in lines[0]
+
+
+def test_while_a_run_is_at_work_nothing_is_verified(collection, tmp_path):
+    collection.add_photos(2)  # the one that had gone, and a new one
+    (tmp_path / "encode").touch()
+    with started(collection, COLOUR_ENCODER_PAUSE=str(tmp_path)) as process:
+        wait_until((tmp_path / "encode-reached").exists, process, "encode")
+        code, lines = verify(collection)
+        assert (code, len(lines)) == (1, 1), lines
+        assert lines[0] == "error: a run is at work on 'results/photos.sqlite'; verify when it has ended"
+        (tmp_path / "encode").unlink()
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert verify(collection)[0] == 0
