@@ -335,3 +335,16 @@ def test_shards_of_which_nothing_is_needed_are_named(store):
     for number in range(3):
         store.photo(number, source=number)
     assert shards_at_work(store.plan(), ["000001", "000002"], store.folder)[0] == "000001", "it owns photos again"
+
+
+def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_gone_photos(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    del store.images[1]
+    store.photo(2, source=9, mtime_ns=2)
+    store.run()
+    newest = store.rows()
+    store.photo(2, source=2)
+    assert store.run().n_merged == 2, "both rows of the first shard that are wanted"
+    assert store.rows().items() >= {u: row for u, row in newest.items() if not u.endswith("2")}.items()

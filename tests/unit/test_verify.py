@@ -293,6 +293,7 @@ def test_a_row_of_another_type_is_no_traceback(collection, value):
     collection.sql("UPDATE T_EMBEDDINGS SET EMBEDDING = ? WHERE UUID = ?", (value, UUID(3)))
     found = collection.verify(sample=20)
     assert {name for name, (state, _) in found.items() if state == "FAILED"} == {"embeddings", "digest", "sample"}
+    assert found["embeddings"][1].startswith(f"1 rows are not 48 float32 numbers in msgpack ({UUID(3)}): delete")
     assert "there are values that no run has written" in found["digest"][1]
 
 
@@ -544,7 +545,23 @@ def test_a_shard_of_another_encoder_is_made_again(collection):
     assert collection.is_well()
 
 
-@pytest.mark.parametrize("damage", ["missing", "no json", "{}"])
+def test_a_run_of_another_encoder_that_was_broken_off_is_gone_on_with(collection):
+    path, receipt = (collection.folder / name for name in ("encoder.json", "embeddings.json"))
+    collection.resolve("another")
+    collection.embed("000002")
+    found = collection.verify()
+    assert found["shards"][1].endswith("000002.sqlite): run snakemake")
+    state, text = found["provenance"]
+    assert state == "FAILED"
+    assert re.match(r"2 are not of the encoder \w{16} \(.*encoder\.json, .*000002\.sqlite\): delete", text)
+    assert text.endswith(f"): delete '{path}' and '{receipt}' and run snakemake")
+    path.unlink()
+    receipt.unlink()
+    collection.run()
+    assert collection.is_well()
+
+
+@pytest.mark.parametrize("damage", ["missing", "no json", "{}", '{"name": "T"}'])
 def test_an_encoder_json_that_is_missing_or_damaged_is_made_again(collection, damage):
     path = collection.folder / "encoder.json"
     path.unlink()
