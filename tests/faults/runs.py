@@ -25,6 +25,7 @@ from crossfilter_inference.provenance import refuse_mixture
 from crossfilter_inference.scan import scan_folders
 from crossfilter_inference.state import failed_photos
 from crossfilter_inference.store import store_embeddings
+from crossfilter_inference.verify import verify
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"
@@ -48,7 +49,7 @@ class Player:
 
     def take_way_out(self) -> bool:
         """Do what an error says: delete, or move away, the file that it names."""
-        errors = "\n".join(line for line in self.output.splitlines() if "damaged" in line or "move it away" in line)
+        errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it away" in line)
         for name in re.findall(r"'([^']+)'", errors):
             path = Path(name)
             if path.exists() and self.history.folder in path.resolve().parents:
@@ -57,6 +58,13 @@ class Player:
                 Path(f"{path}-journal").unlink(missing_ok=True)
                 return True
         return False
+
+    def verify(self) -> bool:
+        """Ask verify whether all is well."""
+        config = check_config(dict(self.history.settings), SCHEMA)
+        checks = list(verify(config, n_sample=2, n_threads=1))
+        self.output = "\n".join(map(str, checks))
+        return all(check.state != "FAILED" for check in checks)
 
     def check(self) -> None:
         """Check more of a run that has succeeded."""

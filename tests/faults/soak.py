@@ -83,8 +83,15 @@ def _run_until_right(
         result = player.run(fault)
         counts["runs"] += 1
         counts[fault if fault != "none" else "undisturbed"] += 1
+        if result == 0 and history.is_damaged and not player.verify():
+            counts["damage that verify found"] += 1
+            history.must((ways_out := ways_out + 1) < 8, "the ways out lead nowhere")
+            history.must(player.take_way_out(), "verify names no way out")
+            continue
         if result == 0:
             history.check(before)
+            if history.random.randrange(10) == 0:
+                history.must(player.verify(), "verify finds fault with a database that is right")
             player.check()
             return counts
         # Ctrl-C that comes while Python itself starts is out of our hands.

@@ -454,8 +454,10 @@ def test_a_job_that_has_been_succeeded_ends_and_leaves_the_shard_alone(shard, mo
 def test_a_shard_that_is_there_is_kept(shard, monkeypatch):
     shard()
     before = (shard.folder / "000001.sqlite").stat()
+    (shard.folder / ".000001.left.rows").touch()
     monkeypatch.setattr(decode, "read_image_file", None)
     assert shard(anew=False).n_kept == 62
+    assert [path.name for path in shard.folder.iterdir()] == ["000001.sqlite"]
     assert (shard.folder / "000001.sqlite").stat() == before
 
 

@@ -23,7 +23,7 @@ from .images import MAX_PIXELS, Preprocessing
 from .known_rows import KnownRows
 from .plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
 from .progress import Progress
-from .rows_log import RowsLog
+from .rows_log import RowsLog, logs_of
 from .shard_database import (
     Embedded,
     ShardFailure,
@@ -89,6 +89,8 @@ def embed_shard(
     images = {image.identity: image for image in read_plan(plan, name)[0]}
     images = {identity: images[identity] for identity in listed if identity in images}
     if _is_there(output, provenance, images):
+        for log in logs_of(output):  # of a job that was killed just after it had published the database
+            log.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
     belongs_to = {"shard": digest(listed), "encoder": provenance_digest(provenance)}
     with RowsLog(output, belongs_to, set(images)) as log:

@@ -56,7 +56,7 @@ class RowsLog:
         self._path = Path(path)
         self._file = os.fdopen(handle, "w+b")
         self._write(belongs_to)
-        for other in sorted(output.parent.glob(f".{output.stem}.*.rows")):
+        for other in logs_of(output):
             if other.name != self._path.name:
                 self._take_over(other, belongs_to, wanted)
         self.flush()
@@ -107,6 +107,12 @@ class RowsLog:
         self._file.close()
         if kind is None or not self.finished:
             self._path.unlink(missing_ok=True)
+
+
+def logs_of(output: str | Path) -> list[Path]:
+    """Find the logs that lie beside a shard database."""
+    output = Path(output)
+    return sorted(output.parent.glob(f".{output.stem}.*.rows"))
 
 
 def remove_logs(folder: str | Path, shards: list[str]) -> None:
