@@ -143,9 +143,7 @@ class LibraryPlayer(Player):
         plan = make_plan(known, scan.images, scan.rejected, config["shard_size"], recompute=recompute, retry=retry)
         shards = shards_at_work(plan, known, state)
         delete = config["missing_images"] == "delete"
-        run.start_run(
-            database, state, TYPE, sorted(known), shards, plan, config["max_deleted_share"] if delete else None
-        )
+        run.start_run(database, state, TYPE, known, shards, plan, config["max_deleted_share"] if delete else None)
         encoder, plan_path = f"{state}/encoder.json", f"{state}/plan.tsv"
         settings = config["encoders"][TYPE]
         stamp = Path(f"{state}/settings/encoder-{settings_digest(TYPE, settings)}")

@@ -29,17 +29,17 @@ def start_elsewhere(*arguments):
 
 def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     database, folder = str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T")
-    assert start_elsewhere(database, folder, []) == "started"
-    run.start_run(database, folder, "T", [], [], NO_PLAN, None)
-    assert "another run is at work on" in start_elsewhere(database, folder, [])
+    assert start_elsewhere(database, folder, {}) == "started"
+    run.start_run(database, folder, "T", {}, [], NO_PLAN, None)
+    assert "another run is at work on" in start_elsewhere(database, folder, {})
     run._held.pop().close()
-    assert start_elsewhere(database, folder, []) == "started"
+    assert start_elsewhere(database, folder, {}) == "started"
 
 
 def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
     (tmp_path / "x" / "T" / "shards").mkdir(parents=True)
     (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
-    answer = start_elsewhere(str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T"), [])
+    answer = start_elsewhere(str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T"), {})
     assert "ended while this one was planned; start it again" in answer
 
 
@@ -48,7 +48,7 @@ def test_parts_of_killed_jobs_are_removed(tmp_path):
     (folder / "embeddings").mkdir(parents=True)
     for name in (".000001.sqlite.abc.part", ".000001.sqlite.abc.part-journal", "000002.sqlite"):
         (folder / "embeddings" / name).touch()
-    assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), []) == "started"
+    assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), {}) == "started"
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
 
 
@@ -59,7 +59,9 @@ def test_what_is_left_of_shards_without_a_part_is_removed(tmp_path):
         (folder / name).touch()
     for name in ("000001.unread.tsv", ".000001.abc.rows", ".000002.abc.rows"):
         (folder / "embeddings" / name).touch()
-    run.start_run(str(tmp_path / "x.sqlite"), str(folder), "T", ["000001", "000002"], ["000002"], NO_PLAN, None)
+    run.start_run(
+        str(tmp_path / "x.sqlite"), str(folder), "T", {"000001": set(), "000002": set()}, ["000002"], NO_PLAN, None
+    )
     run._held.pop().close()
     there = {path.name for part in ("shards", "embeddings") for path in (folder / part).iterdir()}
     assert there == {"000002.tsv", "000002.sqlite", ".000002.abc.rows"}

@@ -3,6 +3,7 @@ import sqlite3
 import pytest
 
 from crossfilter_inference import state
+from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import write_json
 
 
@@ -44,8 +45,12 @@ def test_the_generation_rises_when_the_database_is_not_the_one_we_left(tmp_path,
         other.close()
 
 
-@pytest.mark.parametrize("receipt", [None, "", "[]", '{"generation": 3}'])
-def test_without_a_receipt_the_first_generation_is_due(tmp_path, receipt):
-    if receipt is not None:
-        (tmp_path / "receipt.json").write_text(receipt)
+def test_without_a_receipt_the_first_generation_is_due(tmp_path):
     assert state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest") == 1
+
+
+@pytest.mark.parametrize("receipt", ["", "[]", '{"generation": 3}'])
+def test_a_damaged_receipt_is_refused(tmp_path, receipt):
+    (tmp_path / "receipt.json").write_text(receipt)
+    with pytest.raises(InputError, match=r"receipt\.json' is damaged; delete it, and it is made again"):
+        state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest")

@@ -223,7 +223,7 @@ def test_what_a_killed_writer_left_is_taken_back_by_a_run(collection):
     leave_hot_journal(collection.database)
     name, text = collection.failed()
     assert name == "database"
-    assert "was killed: run snakemake, which takes back what it wrote" in text
+    assert "a program was killed while writing to it: run snakemake, which takes back what that had begun" in text
     assert Path(f"{collection.database}-journal").exists()
     collection.run()
     assert collection.is_well()

@@ -6,9 +6,10 @@ import signal
 import sqlite3
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
-from conftest import DEMO
+from conftest import DEMO, leave_hot_journal
 from test_kill import is_running, locked, started, wait_until
 
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
@@ -250,6 +251,37 @@ def test_a_damaged_database_is_named_and_made_again_once_it_is_away(collection, 
     assert collection.run() == {"store_embeddings": 1}
     assert collection.embeddings() == before
     assert collection.dry_run() == {}
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "embeddings.json", "manifest.tsv", "rejected.tsv", "map.tsv"])
+def test_a_lost_file_of_the_state_is_made_again(demo, name):
+    before = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
+    (demo.state / name).unlink()
+    demo.run()
+    assert (demo.state / name).exists()
+    assert demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID") == before
+    assert demo.dry_run() == {}
+
+
+def test_a_database_that_a_killed_writer_left_is_rolled_back_though_nothing_is_new(collection):
+    before = collection.embeddings()
+    leave_hot_journal(collection.database)
+    assert collection.dry_run() == {"store_embeddings": 1}
+    collection.run()
+    assert not Path(f"{collection.database}-journal").exists()
+    assert collection.embeddings() == before
+    assert collection.dry_run() == {}
+
+
+def test_a_lost_database_beside_a_missing_disk_is_not_rebuilt_without_asking(collection):
+    for path in photos(collection)[:6]:
+        path.unlink()
+    collection.configure(missing_images="delete")
+    collection.database.unlink()
+    done = collection.snakemake()
+    assert done.returncode == 1
+    assert "would remove 6 of 12 embeddings, whose photos have gone from input_dir" in done.stdout
+    assert not collection.database.exists()
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "embeddings.json", "shards/000002.tsv", "embeddings/000002.sqlite"])

@@ -18,18 +18,23 @@ _PAGE_BYTES = 16384
 
 
 class UnusableDatabase(InputError):
-    """A database that SQLite cannot read or write; `is_busy` if that will pass, `is_damaged` if it will not."""
+    """A database that SQLite cannot read or write: `is_locked`, `is_damaged`, or for another reason.
+
+    One that `is_left_in_the_middle` by a killed writer is rolled back by the next writer; a reader may not.
+    """
 
     def __init__(self, path: str | Path, error: Exception, *, done: str):
         words = str(getattr(error, "orig", error))
-        # A reader may not roll back what a killed writer left, and says so in these words.
-        self.is_busy = any(word in words for word in ("locked", "readonly", "busy"))
+        self.is_locked = "locked" in words
+        self.is_left_in_the_middle = done == "read" and "readonly" in words
         self.is_damaged = any(word in words for word in ("malformed", "not a database"))
         way_out = "it is as it was before"
         if self.is_damaged:
             way_out = "move it away, and it is made again from what lies beside it"
-        elif "locked" in words:
+        elif self.is_locked:
             way_out = "another program has it open: close that, and run the same command again"
+        elif self.is_left_in_the_middle:
+            way_out = "a program was killed while writing to it: run snakemake, which takes back what that had begun"
         super().__init__(f"cannot {done} the database {str(path)!r} ({words}); {way_out}")
 
 

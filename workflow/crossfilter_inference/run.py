@@ -15,7 +15,7 @@ from .connections import reading, recover
 from .database import Tables
 from .errors import InputError
 from .files import read_json, remove_parts
-from .plan import Plan, read_plan, remove_shard, shard_lists, write_plan
+from .plan import Identity, Plan, read_plan, remove_shard, shard_lists, write_plan
 from .provenance import refuse_foreign_shards
 from .rows_log import remove_logs
 from .state import state_folder
@@ -29,7 +29,7 @@ def start_run(
     database: str,
     folder: str,
     embedding_type: str,
-    known_shards: list[str],
+    known_shards: dict[str, set[Identity]],
     shards: list[str],
     plan: Plan,
     max_deleted_share: float | None,
@@ -44,8 +44,8 @@ def start_run(
     folder : str
         State folder of the embedding type.
     embedding_type : str
-    known_shards : list of str
-        The shards that the plan was made from.
+    known_shards : dict
+        What the plan was made from, by shard.
     shards : list of str
         Those that this run makes or uses.
     plan : Plan
@@ -73,14 +73,15 @@ def start_run(
             f"output_embeddings_db: another run is at work on {database!r}; wait for it to end, or stop it"
         ) from None
     _held.append(lock)
-    if [path.stem for path in shard_lists(f"{folder}/shards")] != known_shards:
+    if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(known_shards):
         raise InputError(
             f"output_embeddings_db: another run on {database!r} ended while this one was planned; start it again"
         )
     if os.path.exists(database):
         recover(database)
-        if max_deleted_share is not None:
-            _check_deletions(database, embedding_type, plan, max_deleted_share)
+    if max_deleted_share is not None:
+        uuids = _embedded(database, embedding_type) or {uuid for rows in known_shards.values() for uuid, *_ in rows}
+        _check_deletions(uuids, plan, max_deleted_share)
     remove_parts(folder)
     remove_logs(f"{folder}/embeddings", shards)
     for shard in {*known_shards} - {*shards}:
@@ -90,14 +91,18 @@ def start_run(
     write_plan(f"{folder}/plan.tsv", plan)
 
 
-def _check_deletions(database: str, embedding_type: str, plan: Plan, max_share: float) -> None:
+def _embedded(database: str, embedding_type: str) -> set[str]:
+    if not os.path.exists(database):
+        return set()
     table = Tables(embedding_type).embeddings
-    there = {image.uuid for image in plan.images}
     with reading(database) as connection:
-        if not sa.inspect(connection).has_table(table.name):
-            return
-        uuids = connection.scalars(sa.select(table.c.UUID)).all()
-    n_gone = sum(uuid not in there for uuid in uuids)
+        return (
+            set(connection.scalars(sa.select(table.c.UUID))) if sa.inspect(connection).has_table(table.name) else set()
+        )
+
+
+def _check_deletions(uuids: set[str], plan: Plan, max_share: float) -> None:
+    n_gone = len(uuids - {image.uuid for image in plan.images})
     if n_gone > max_share * len(uuids):
         raise InputError(
             f"missing_images: delete would remove {n_gone} of {len(uuids)} embeddings, whose photos have gone from "

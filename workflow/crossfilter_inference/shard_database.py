@@ -178,7 +178,7 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[Sha
         # The driver's own cursor: SQLAlchemy would take most of the time.
         cursor = connection.connection.cursor()
         rows = cursor.execute(
-            "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, EMBEDDING, x'', PATH"
+            "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, CAST(EMBEDDING AS BLOB), x'', PATH"
             f" FROM {images} i JOIN {embeddings} e ON e.UUID = i.UUID"
         )
         for chunk in chunks(rows):
@@ -253,6 +253,6 @@ def _reading_shard(path: str | Path) -> Iterator[sa.Connection]:
         with reading(path) as connection:
             yield connection
     except UnusableDatabase as error:
-        if error.is_busy:
+        if error.is_locked:
             raise
         raise damaged(path) from None

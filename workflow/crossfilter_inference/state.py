@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from .connections import UnusableDatabase, reading
 from .database import Tables, read_provenance
 from .errors import InputError
-from .files import read_json
+from .files import damaged, read_json
 
 
 def state_folder(database: str) -> str:
@@ -70,21 +70,28 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
     -------
     int
         The receipt's own generation if the database is the one that the receipt was written for, else the
-        next one: deleted, restored from a backup, or replaced. A database that is locked, or that a killed
-        writer left, is judged at the next run.
+        next one: deleted, restored from a backup, replaced, or left by a killed writer. A database that is locked
+        is judged at the next run.
+
+    Raises
+    ------
+    InputError
+        If the receipt is damaged.
     """
+    if not os.path.exists(receipt):
+        return 1
     try:
         known = read_json(receipt)
         number, digest = int(known["generation"]), known["digest"]
-    except (OSError, InputError, KeyError, TypeError, ValueError):
-        return 1
+    except (KeyError, TypeError, ValueError):
+        raise damaged(receipt) from None
     if not os.path.exists(database):
         return number + 1
     try:
         with reading(database, wait=0) as connection:
             found = read_provenance(connection, embedding_type).get(key)
     except UnusableDatabase as error:
-        return number if error.is_busy else number + 1
+        return number if error.is_locked else number + 1
     return number + (found != digest)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from .agreement import check_fates, check_map, check_provenance
 from .config import check_config
-from .connections import UnusableDatabase, reading
+from .connections import reading
 from .database import Tables, digest_rows, read_provenance, unknown_rows
 from .encoders import RESOLVED_KEYS
 from .errors import InputError
@@ -171,21 +171,13 @@ class _Collection:
         if not Path(self._database).exists():
             raise InputError(f"{self._database!r} is missing: run snakemake, it is made of the shards that there are")
         tables = self._tables
-        try:
-            with reading(self._database) as connection:
-                if found := check_integrity(connection):
-                    raise InputError(f"{self._database!r} is damaged ({found}): {self._rebuild}")
-                self._recorded = read_provenance(connection, self._type)
-                self._check_tables(connection)
-                self._n_rows = connection.scalar(sa.select(sa.func.count()).select_from(tables.embeddings))
-                self._merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
-        except UnusableDatabase as error:
-            if not error.is_busy or "locked" in str(error):
-                raise
-            raise InputError(
-                f"a program that was writing to {self._database!r} was killed: run snakemake, which takes back what it "
-                f"wrote (or, if there is nothing else to do: sqlite3 {self._database!r} .tables)"
-            ) from None
+        with reading(self._database) as connection:
+            if found := check_integrity(connection):
+                raise InputError(f"{self._database!r} is damaged ({found}): {self._rebuild}")
+            self._recorded = read_provenance(connection, self._type)
+            self._check_tables(connection)
+            self._n_rows = connection.scalar(sa.select(sa.func.count()).select_from(tables.embeddings))
+            self._merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
         return f"{self._database} is sound"
 
     def _check_tables(self, connection: Connection) -> None:

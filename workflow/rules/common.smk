@@ -57,6 +57,8 @@ def get_final_output():
     final_output = [
         DATABASE,
         "<results>/manifest.tsv",
+        "<results>/rejected.tsv",
+        "<results>/encoder.json",
         "<results>/embeddings.json",
         MANIFEST_STAMP,
         ENCODER_STAMP,
@@ -65,6 +67,7 @@ def get_final_output():
     ]
     if config["reproject_umap_embeddings"]:
         final_output += ["<results>/map_stored.json", "<results>/map.png", UMAP_STAMP, MAP_STAMP]
+        final_output += collect("<results>/{file}", file=["umap_model.pkl", "map.tsv", "map_quality.json"])
     return final_output
 
 
@@ -114,7 +117,7 @@ localrules:
 onstart:
     try:
         run.start_run(
-            *(DATABASE, STATE, TYPE, sorted(OLD_SHARDS), SHARDS, PLAN),
+            *(DATABASE, STATE, TYPE, OLD_SHARDS, SHARDS, PLAN),
             config["max_deleted_share"] if config["missing_images"] == "delete" else None,
         )
     except InputError as error:
