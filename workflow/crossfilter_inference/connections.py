@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,9 @@ def reading(path: str | Path, *, wait: float = _BUSY_SECONDS) -> Iterator[Connec
         If SQLite cannot read it.
     """
     uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    with _connect(path, lambda: sqlite3.connect(uri, uri=True, timeout=wait), "BEGIN", "read") as connection:
+    with _connect(
+        path, lambda: sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None), "BEGIN", "read"
+    ) as connection:
         yield connection
 
 
@@ -80,29 +83,27 @@ def recover(path: str | Path) -> None:
 
 def _open(path: str | Path) -> sqlite3.Connection:
     is_new = not os.path.exists(path)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     if is_new:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     return connection
+
+
+# One engine for all, as making one takes longer than reading a small database; it connects to what its thread wants.
+_wanted = threading.local()
+_engine = sa.create_engine("sqlite://", creator=lambda: _wanted.connect(), poolclass=sa.pool.NullPool)
 
 
 @contextmanager
 def _connect(
     path: str | Path, connect: Callable[[], sqlite3.Connection], begin: str, done: str
 ) -> Iterator[Connection]:
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
-
-    # Python's sqlite3 begins transactions by itself, late, and not before CREATE TABLE: we begin them.
-    @sa.event.listens_for(engine, "connect")
-    def _(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def _(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
+    _wanted.connect = connect
     try:
-        with engine.begin() as connection:
+        with _engine.connect() as connection:
+            # Python's sqlite3 would begin transactions late, and not before CREATE TABLE: it is told not to.
+            connection.exec_driver_sql(begin)
             yield connection
+            connection.commit()
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
         raise UnusableDatabase(path, error, done=done) from None

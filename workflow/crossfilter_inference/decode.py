@@ -111,7 +111,7 @@ def _processes(n_workers: int) -> ProcessPoolExecutor:
 
 
 def _end_with_parent() -> None:
-    """Leave no process behind when the job is killed."""
+    """Have a process end when the one that it works for is killed; called in it."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -6,8 +6,8 @@ that something else has changed can be told (`verify`).
 """
 
 import json
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import sqlite3
+from itertools import chain
 from pathlib import Path
 
 from sqlalchemy import TEXT, Column, Connection, MetaData, Table
@@ -15,7 +15,7 @@ from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 from .database import RowsDigest, Tables, digest_rows, read_provenance, row_digest
 from .files import printable, read_tsv
 from .plan import MANIFEST_COLUMNS
-from .shard_database import ShardFailure, ShardRow, read_shard
+from .shard_database import ShardFailure, ShardRow, chunks, read_shard
 
 # The manifest as a table of the transaction, so that memory does not grow with the collection.
 manifest_table = Table(
@@ -33,7 +33,8 @@ def load_manifest(connection: Connection, path: str | Path) -> None:
     """Make the manifest a table of this connection."""
     manifest_table.create(connection)
     rows = ((uuid, printable(file), shard) for uuid, file, _, _, shard in read_tsv(path, MANIFEST_COLUMNS))
-    connection.connection.cursor().executemany("INSERT INTO MANIFEST VALUES (?, ?, ?)", rows)
+    for chunk in chunks(rows):
+        _insert(connection.connection.cursor(), "MANIFEST (UUID, PATH, SHARD)", chunk)
 
 
 class Merge:
@@ -74,10 +75,10 @@ class Merge:
         shards : dict
             Path of the shard database by the shard's name, the oldest first.
         """
-        read = ((shard, *part) for shard, path in shards.items() for part in read_shard(path, self._type))
-        for shard, rows, failures in _one_ahead(read):
-            self._take_rows(shard, rows)
-            self._take_failures(shard, failures)
+        for shard, path in shards.items():
+            for rows, failures in read_shard(path, self._type):
+                self._take_rows(shard, rows)
+                self._take_failures(shard, failures)
 
     def forget(self) -> None:
         """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
@@ -103,46 +104,39 @@ class Merge:
         return self._n_rows(), str(self._digest)
 
     def _take_rows(self, shard: str, rows: list[ShardRow]) -> None:
-        owners = self._owners(row.uuid for row in rows)
-        if len(owners) < len(rows):
-            gone = self._gone([row.uuid for row in rows if row.uuid not in owners], shard)
-            owners |= {row.uuid: (row.path, shard) for row in rows if row.uuid in gone}
-        rows = [row for row in rows if owners.get(row.uuid, ("", ""))[1] == shard]
+        others = self._not_owned([row.uuid for row in rows], shard)
+        if others:
+            others -= set(self._gone(others, shard))
+            rows = [row for row in rows if row.uuid not in others]
         self._drop([row.uuid for row in rows])
         for row in rows:
             self._digest.add(row.row_digest)
-        self._cursor.executemany(
-            f"INSERT INTO {self._embeddings} VALUES (?, ?)", [(row.uuid, row.embedding) for row in rows]
-        )
-        self._cursor.executemany(
-            f"INSERT INTO {self._images} (UUID, PATH, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, SHARD)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(row.uuid, owners[row.uuid][0], *row[1:7], shard) for row in rows],
-        )
+        _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in rows])
+        into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
+        _insert(self._cursor, into, [(*row[:7], row.path, shard) for row in rows])
         self.n_merged += len(rows)
 
     def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
-        owners = self._owners(failure.uuid for failure in failures)
-        self._drop(self._gone([failure.uuid for failure in failures if failure.uuid not in owners], shard))
-        failures = [failure for failure in failures if owners.get(failure.uuid, ("", ""))[1] == shard]
-        self._drop([failure.uuid for failure in failures])
-        self._cursor.executemany(
-            f"INSERT INTO {self._failures} (UUID, PATH, REASON, MESSAGE, SHARD) VALUES (?, ?, ?, ?, ?)",
-            [(failure.uuid, owners[failure.uuid][0], *failure[2:], shard) for failure in failures],
-        )
+        others = self._not_owned([failure.uuid for failure in failures], shard)
+        failures = [failure for failure in failures if failure.uuid not in others]
+        self._drop([failure.uuid for failure in failures] + self._gone(others, shard))
+        into = f"{self._failures} (UUID, PATH, REASON, MESSAGE, SHARD)"
+        _insert(self._cursor, into, [(*failure, shard) for failure in failures])
 
-    def _owners(self, uuids: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Look up path and shard of images; those that have gone have none."""
-        rows = self._cursor.execute(f"SELECT UUID, PATH, SHARD FROM MANIFEST WHERE {_GIVEN}", [json.dumps([*uuids])])
-        return {uuid: (path, shard) for uuid, path, shard in rows}
+    def _not_owned(self, uuids: list[str], shard: str) -> set[str]:
+        """Choose those of a shard's images that it does not own: others own them, or they have gone."""
+        query = "SELECT value FROM json_each(?) LEFT JOIN MANIFEST ON UUID = value WHERE SHARD IS NOT ?"
+        return {uuid for (uuid,) in self._cursor.execute(query, [json.dumps(uuids), shard])}
 
-    def _gone(self, uuids: list[str], shard: str) -> list[str]:
-        """Choose those, of images that have gone, of which no newer shard has a row."""
+    def _gone(self, uuids: set[str], shard: str) -> list[str]:
+        """Choose those that have gone and may stay, and of which no newer shard has a row."""
         if not (uuids and self._keep):
             return []
-        query = f"SELECT UUID FROM {self._images} WHERE SHARD > ? AND {_GIVEN}"
-        newer = {uuid for (uuid,) in self._cursor.execute(query, [shard, json.dumps(uuids)])}
-        return [uuid for uuid in uuids if uuid not in newer]
+        query = (
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT UUID FROM MANIFEST)"
+            f" AND value NOT IN (SELECT UUID FROM {self._images} WHERE SHARD > ?)"
+        )
+        return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps([*uuids]), shard])]
 
     def _drop(self, uuids: list[str]) -> None:
         """Take out whatever is there of images."""
@@ -158,16 +152,10 @@ class Merge:
         return self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0]
 
 
-def _one_ahead(items: Generator) -> Iterator:
-    """Have the next item made in a thread while one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            coming = pool.submit(next, items, None)
-            while (item := coming.result()) is not None:
-                coming = pool.submit(next, items, None)
-                yield item
-        finally:
-            pool.submit(items.close)  # by the thread that has its databases open
+def _insert(cursor: sqlite3.Cursor, into: str, rows: list[tuple]) -> None:
+    if rows:  # by one statement, which takes two thirds of the time of one for each
+        row = f"({', '.join('?' * len(rows[0]))})"
+        cursor.execute(f"INSERT INTO {into} VALUES {', '.join([row] * len(rows))}", [*chain(*rows)])
 
 
 def _spelling(uuid: str) -> str:

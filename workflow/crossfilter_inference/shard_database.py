@@ -4,6 +4,7 @@ It has the tables of the final database for its own images, and their thumbnails
 encoder was (`encoder_*`), digests its contents (`shard_digest`), and keeps the job's own figures (`timing_*`).
 """
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -131,8 +132,7 @@ def write_shard_database(
                 for table in (tables.embeddings, tables.images, tables.thumbnails):
                     names = table.c.keys()
                     connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
-                for row in chunk:
-                    digest.add(row._replace(row_digest=row_digest(row.uuid, row.embedding)))
+                digest.add([row._replace(row_digest=row_digest(row.uuid, row.embedding)) for row in chunk])
             for failure in failures:
                 values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
                 connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
@@ -179,12 +179,11 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[Sha
         cursor = connection.connection.cursor()
         rows = cursor.execute(
             "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, CAST(EMBEDDING AS BLOB), x'', PATH"
-            f" FROM {images} i JOIN {embeddings} e ON e.UUID = i.UUID"
+            f" FROM {images} i JOIN {embeddings} e ON e.rowid = i.rowid AND e.UUID = i.UUID ORDER BY i.rowid"
         )
         for chunk in chunks(rows):
             chunk = [ShardRow(*row, row_digest(row[0], row[7])) for row in chunk]
-            for row in chunk:
-                digest.add(row)
+            digest.add(chunk)
             yield chunk, []
         columns = (failures.c.UUID, failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
         for chunk in chunks(map(ShardFailure._make, connection.execute(sa.select(*columns)))):
@@ -229,22 +228,21 @@ def chunks(rows: Iterable) -> Iterator[list]:
 
 
 class _ShardDigest:
-    """The digest of what a merge takes from a shard, in any order, but for paths, which the manifest knows better."""
+    """The digest of what a merge takes from a shard, but for paths, which the manifest knows better."""
 
     def __init__(self):
-        self._digest = RowsDigest()
+        self._rows, self._others = RowsDigest(), hashlib.sha256()
 
-    def add(self, row: ShardRow) -> None:
-        self._add(*row[:7], row.row_digest)
+    def add(self, rows: list[ShardRow]) -> None:
+        for row in rows:
+            self._rows.add(row.row_digest)
+        self._others.update("".join([repr(row[:7]) for row in rows]).encode())
 
     def add_failure(self, failure: ShardFailure) -> None:
-        self._add(failure.uuid, failure.reason, failure.message)
-
-    def _add(self, *values: object) -> None:
-        self._digest.add(row_digest("\0".join(map(str, values)), b""))
+        self._others.update(repr((failure.uuid, failure.reason, failure.message)).encode())
 
     def __str__(self) -> str:
-        return str(self._digest)
+        return hashlib.sha256(f"{self._rows} {self._others.hexdigest()}".encode()).hexdigest()
 
 
 @contextmanager
