@@ -1,17 +1,21 @@
 """Two ways to run a history's collection: through Snakemake, and through the library alone, in a forked process."""
 
+import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
+import yaml
 from history import TYPE, History
 
 from crossfilter_inference import run
@@ -61,7 +65,7 @@ class Player:
 
     def verify(self) -> bool:
         """Ask verify whether all is well."""
-        config = check_config(dict(self.history.settings), SCHEMA)
+        config = _config(json.dumps(self.history.settings))
         checks = list(verify(config, n_sample=2, n_threads=1))
         self.output = "\n".join(map(str, checks))
         return all(check.state != "FAILED" for check in checks)
@@ -94,6 +98,7 @@ class LibraryPlayer(Player):
     def _run(self, *, kill: bool) -> int | None:
         said = self.history.folder / "said"
         start = time.monotonic()
+        _config(json.dumps(self.history.settings))  # once for many runs
         child = os.fork()
         if child == 0:
             self._child(said)
@@ -134,7 +139,7 @@ class LibraryPlayer(Player):
     def _workflow(self) -> None:
         """Do what the Snakefile and its rules do."""
         history = self.history
-        config = check_config(history.settings, SCHEMA)
+        config = _config(json.dumps(history.settings))
         state, database = str(history.state), str(history.database)
         recompute = config["recompute_existing_embeddings"]
         known = read_shard_lists(state)
@@ -207,7 +212,7 @@ class SnakemakePlayer(Player):
         if history.settings.get("recompute_existing_embeddings"):
             return
         history.settings["missing_images"] = "delete"
-        (history.folder / "config.yaml").write_text(__import__("yaml").safe_dump(history.settings))
+        (history.folder / "config.yaml").write_text(yaml.safe_dump(history.settings))
         while self._run(kill=False) != 0:
             history.must(self.take_way_out(), "an error without a way out")
         options = ("--config", f"output_embeddings_db={fresh}/photos.sqlite")
@@ -268,9 +273,12 @@ class SnakemakePlayer(Player):
         return {row[0]: row[1:] for row in _table(database, "UMAP_HAVERSINE")}
 
 
-def _table(database: Path, name: str) -> list[tuple]:
-    import sqlite3
+@cache
+def _config(settings: str) -> dict:
+    return check_config(json.loads(settings), SCHEMA)
 
+
+def _table(database: Path, name: str) -> list[tuple]:
     connection = sqlite3.connect(database)
     try:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({TYPE}_{name})") if row[1] != "SHARD"]

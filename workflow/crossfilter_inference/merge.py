@@ -62,7 +62,9 @@ class Merge:
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
         recorded = read_provenance(connection, embedding_type)
-        if recorded.get("embeddings_rows") == str(self._n_rows()):
+        n_rows = self._n_rows()
+        self._was_empty = n_rows == 0
+        if recorded.get("embeddings_rows") == str(n_rows):
             self._digest = RowsDigest(recorded["embeddings_digest"])
         else:  # the first merge, or one into rows that came from elsewhere
             self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
@@ -105,10 +107,12 @@ class Merge:
 
     def _take_rows(self, shard: str, rows: list[ShardRow]) -> None:
         others = self._not_owned([row.uuid for row in rows], shard)
+        gone = self._gone(others, shard)
         if others:
-            others -= set(self._gone(others, shard))
+            others -= {*gone}
             rows = [row for row in rows if row.uuid not in others]
-        self._drop([row.uuid for row in rows])
+        # Where there was nothing, only photos that have gone can be in several shards.
+        self._drop(gone if self._was_empty else [row.uuid for row in rows])
         for row in rows:
             self._digest.add(row.row_digest)
         _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in rows])
