@@ -348,3 +348,15 @@ def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_gone_p
     store.photo(2, source=2)
     assert store.run().n_merged == 2, "both rows of the first shard that are wanted"
     assert store.rows().items() >= {u: row for u, row in newest.items() if not u.endswith("2")}.items()
+
+
+def test_a_failure_makes_way_for_a_row_also_where_there_were_no_rows(tmp_path):
+    store = Store(tmp_path)
+    store.photo(1)
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    assert (store.run().n_embeddings, store.run().n_failures) == (0, 1)
+    store.photo(1)
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (1, 0)

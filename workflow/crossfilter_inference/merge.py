@@ -62,9 +62,11 @@ class Merge:
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
         recorded = read_provenance(connection, embedding_type)
-        n_rows = self._n_rows()
-        self._was_empty = n_rows == 0
-        if recorded.get("embeddings_rows") == str(n_rows):
+        all_tables = (self._embeddings, self._images, self._failures)
+        self._was_empty = not any(
+            self._cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in all_tables
+        )
+        if recorded.get("embeddings_rows") == str(self._n_rows()):
             self._digest = RowsDigest(recorded["embeddings_digest"])
         else:  # the first merge, or one into rows that came from elsewhere
             self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
