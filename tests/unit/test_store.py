@@ -1,6 +1,5 @@
 """Merging: the database is a function of the shard databases and the manifest."""
 
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -11,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from conftest import COLOUR_ENCODER, DEMO
 
-from crossfilter_inference import shard_reading
 from crossfilter_inference.connections import reading, writing
 from crossfilter_inference.database import digest_rows, read_embeddings, read_provenance
 from crossfilter_inference.embed import embed_shard
@@ -362,48 +360,3 @@ def test_a_failure_makes_way_for_a_row_also_where_there_were_no_rows(tmp_path):
     store.photo(1)
     stored = store.run()
     assert (stored.n_embeddings, stored.n_failures) == (1, 0)
-
-
-@pytest.fixture
-def in_a_process(monkeypatch):
-    """Have shards read in a process of its own, however small they are."""
-    monkeypatch.setattr(shard_reading, "_MUCH_BYTES", 0)
-
-
-def test_a_merge_of_much_is_the_same(store, monkeypatch):
-    store.run()
-    monkeypatch.setattr(shard_reading, "_MUCH_BYTES", 0)
-    store.merge(database="fresh.sqlite")
-    assert store.rows("fresh.sqlite") == store.rows()
-    with reading(store.path("fresh.sqlite")) as one, reading(store.path("x.sqlite")) as other:
-        for table in ("T_IMAGES", "T_FAILURES", "T_SHARDS"):
-            query = sa.text(f"SELECT * FROM {table} ORDER BY 1")
-            assert one.execute(query).fetchall() == other.execute(query).fetchall()
-    assert multiprocessing.active_children() == []
-
-
-def test_a_damaged_shard_is_named_by_the_process_that_reads_it(store, in_a_process):
-    store.run()
-    (store.folder / "embeddings" / "000002.sqlite").write_bytes(b"x" * 5000)
-    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
-        list(shard_reading.read_shards({"000002": store.path("embeddings/000002.sqlite")}, "T"))
-    assert multiprocessing.active_children() == []
-
-
-def test_a_killed_process_that_reads_shards_ends_the_merge_in_one_line(store):
-    store.run()
-    shards = {f"{n}": store.path("embeddings/000001.sqlite") for n in range(5000)}
-    parts = shard_reading._read_elsewhere(shards, "T")
-    next(parts)
-    [process] = multiprocessing.active_children()
-    process.kill()
-    with pytest.raises(InputError, match="the process that read the shard databases was killed"):
-        list(parts)
-
-
-def test_a_merge_that_is_broken_off_leaves_no_process(store):
-    store.run()
-    parts = shard_reading._read_elsewhere({f"{n}": store.path("embeddings/000001.sqlite") for n in range(5000)}, "T")
-    next(parts)
-    parts.close()
-    assert multiprocessing.active_children() == []

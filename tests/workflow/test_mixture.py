@@ -113,7 +113,7 @@ def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_ano
     line, _ = refused(collection)
     assert "holds 12 embeddings of unknown origin, of photos that have gone" in line
     assert "(no photo is left to check them by): set missing_images: delete" in line
-    collection.run("--config", "missing_images=delete")
+    collection.run("--config", "missing_images=delete", "max_deleted_share=1")
     assert len(collection.embeddings()) == 1
 
 

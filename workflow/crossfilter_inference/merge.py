@@ -15,8 +15,7 @@ from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 from .database import RowsDigest, Tables, digest_rows, read_provenance, row_digest
 from .files import printable, read_tsv
 from .plan import MANIFEST_COLUMNS
-from .shard_database import ShardFailure, ShardRow, chunks
-from .shard_reading import read_shards
+from .shard_database import ShardFailure, ShardRow, chunks, read_shard
 
 # The manifest as a table of the transaction, so that memory does not grow with the collection.
 manifest_table = Table(
@@ -81,9 +80,10 @@ class Merge:
         shards : dict
             Path of the shard database by the shard's name, the oldest first.
         """
-        for shard, rows, failures in read_shards(shards, self._type):
-            self._take_rows(shard, rows)
-            self._take_failures(shard, failures)
+        for shard, path in shards.items():
+            for rows, failures in read_shard(path, self._type):
+                self._take_rows(shard, rows)
+                self._take_failures(shard, failures)
 
     def forget(self) -> None:
         """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
