@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from crossfilter_inference.database import pack_embedding
-from crossfilter_inference.files import read_json
+from crossfilter_inference.files import digest, read_json
 from crossfilter_inference.plan import read_shard_list, shard_lists
 from crossfilter_inference.shard_database import Embedded, ShardRow, write_shard_database
 
@@ -99,7 +99,7 @@ class Collection:
                 for identity, row in zip(listed, embeddings, strict=True)
             ]
             output = self.state / "embeddings" / f"{path.stem}.sqlite"
-            write_shard_database(output, provenance, rows, [], Embedded())
+            write_shard_database(output, provenance, digest(listed), rows, [], Embedded())
 
     def find(self) -> float:
         """List the same files with size and time; return the seconds that it takes."""

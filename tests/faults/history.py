@@ -297,7 +297,7 @@ class History:
         for path in self.state.glob("embeddings/[0-9]*.sqlite"):
             try:
                 if read_shard_provenance(path, TYPE)["encoder_digest"] == digest:
-                    rows = [row for chunk, _ in read_shard(path, TYPE) for row in chunk]
+                    rows = [row for chunk, *_ in read_shard(path, TYPE) for row in chunk]
                     there["shards"].setdefault(path.stem, {}).update({row[:3]: row.digest for row in rows})
             except InputError:
                 continue

@@ -88,11 +88,11 @@ def embed_shard(
     # An image that has changed since its list was written belongs to a newer shard.
     images = {image.identity: image for image in read_plan(plan, name)[0]}
     images = {identity: images[identity] for identity in listed if identity in images}
-    if _is_there(output, provenance, images):
+    belongs_to = {"list": digest(listed), "encoder": provenance_digest(provenance)}
+    if _is_there(output, provenance["name"], belongs_to, images):
         for log in logs_of(output):  # of a job that was killed just after it had published the database
             log.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
-    belongs_to = {"shard": digest(listed), "encoder": provenance_digest(provenance)}
     with RowsLog(output, belongs_to, set(images)) as log:
         rows = _Rows(log, len(log.finished))
         to_do = [image for image in images.values() if image.uuid not in log.finished]
@@ -123,6 +123,7 @@ def embed_shard(
         write_shard_database(
             output,
             provenance,
+            belongs_to["list"],
             (row._replace(path=printable(images[row[:3]].path)) for row in log.rows()),
             [failure for _, failure in rows.failures],
             rows.counts,
@@ -131,16 +132,16 @@ def embed_shard(
     return rows.counts
 
 
-def _is_there(output: str, provenance: dict, images: dict[Identity, PlannedImage]) -> bool:
-    """Tell whether a shard database holds what became of all images under this provenance."""
+def _is_there(output: str, embedding_type: str, belongs_to: dict, images: dict[Identity, PlannedImage]) -> bool:
+    """Tell whether a shard database was made of this list by this encoder, and no image was left out."""
     if not Path(output).exists():
         return False
     try:
-        recorded = read_shard_provenance(output, provenance["name"])
-        embedded, failed = outcomes(output, provenance["name"])
+        recorded = read_shard_provenance(output, embedding_type)
+        embedded, failed = outcomes(output, embedding_type)
     except InputError:  # it is damaged, and made again
         return False
-    if recorded["encoder_digest"] != provenance_digest(provenance):
+    if {"list": recorded.get("shard_list"), "encoder": recorded["encoder_digest"]} != belongs_to:
         return False
     return all(identity in embedded or identity[0] in failed for identity in images)
 

@@ -7,6 +7,7 @@ that something else has changed can be told (`verify`).
 
 import json
 import sqlite3
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -81,8 +82,8 @@ class Merge:
             Path of the shard database by the shard's name, the oldest first.
         """
         for shard, path in shards.items():
-            for rows, failures in read_shard(path, self._type):
-                self._take_rows(shard, rows)
+            for rows, digests, failures in read_shard(path, self._type):
+                self._take_rows(shard, rows, digests)
                 self._take_failures(shard, failures)
 
     def forget(self) -> None:
@@ -108,20 +109,20 @@ class Merge:
         """Count the embeddings, and digest them."""
         return self._n_rows(), str(self._digest)
 
-    def _take_rows(self, shard: str, rows: list[ShardRow]) -> None:
+    def _take_rows(self, shard: str, rows: list[ShardRow], digests: Callable[[], list[int]]) -> None:
         others = self._not_owned([row.uuid for row in rows], shard)
         gone = self._gone(others, shard)
-        if others:
-            others -= {*gone}
-            rows = [row for row in rows if row.uuid not in others]
+        others -= {*gone}
+        taken = [row for row in rows if row.uuid not in others]
         # Where there was nothing, only photos that have gone can be in several shards.
-        self._drop(gone if self._was_empty else [row.uuid for row in rows])
-        for row in rows:
-            self._digest.add(row.row_digest)
-        _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in rows])
+        self._drop(gone if self._was_empty else [row.uuid for row in taken])
+        _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in taken])
         into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
-        _insert(self._cursor, into, [(*row[:7], row.path, shard) for row in rows])
-        self.n_merged += len(rows)
+        _insert(self._cursor, into, [(*row[:7], row.path, shard) for row in taken])
+        for row, digest in zip(rows, digests(), strict=True):
+            if row.uuid not in others:
+                self._digest.add(digest)
+        self.n_merged += len(taken)
 
     def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
         others = self._not_owned([failure.uuid for failure in failures], shard)

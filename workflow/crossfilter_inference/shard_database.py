@@ -1,12 +1,13 @@
 """A shard database: the rows of one shard, made in one go and appearing by rename.
 
 It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
-encoder was (`encoder_*`), digests its contents (`shard_digest`), and keeps the job's own figures (`timing_*`).
+encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and keeps the job's own figures (`timing_*`).
 """
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ _CHUNK = 1000  # rows
 class ShardRow(NamedTuple):
     """An embedded image: what its file is, what was seen in it, and its packed embedding.
 
-    The fields are columns of the tables, but for `row_digest`, which the reader of a shard database fills in.
+    The fields are columns of the tables.
     """
 
     uuid: str
@@ -38,7 +39,6 @@ class ShardRow(NamedTuple):
     embedding: bytes
     thumbnail: bytes = b""
     path: str = ""
-    row_digest: int = 0
 
 
 class ShardFailure(NamedTuple):
@@ -82,6 +82,7 @@ class Embedded:
 def write_shard_database(
     output: str | Path,
     provenance: dict,
+    list_digest: str,
     rows: Iterable[ShardRow],
     failures: list[ShardFailure],
     counts: Embedded,
@@ -93,6 +94,8 @@ def write_shard_database(
     output : str or Path
     provenance : dict
         The contents of `encoder.json`.
+    list_digest : str
+        Of the shard's list.
     rows : iterable of ShardRow
     failures : list of ShardFailure
     counts : Embedded
@@ -132,13 +135,13 @@ def write_shard_database(
                 for table in (tables.embeddings, tables.images, tables.thumbnails):
                     names = table.c.keys()
                     connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
-                digest.add([row._replace(row_digest=row_digest(row.uuid, row.embedding)) for row in chunk])
+                digest.add(chunk, _row_digests(chunk))
             for failure in failures:
                 values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
                 connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
                 digest.add_failure(failure)
             write_provenance(connection, provenance["name"], "encoder_", provenance_to_text(provenance))
-            write_provenance(connection, provenance["name"], "shard_", {"digest": str(digest)})
+            write_provenance(connection, provenance["name"], "shard_", {"digest": str(digest), "list": list_digest})
             counts.writing += time.perf_counter() - start
             counts.total += time.perf_counter() - start
             timing = {key: str(value) for key, value in asdict(counts).items()}
@@ -163,8 +166,13 @@ def read_shard_provenance(path: str | Path, embedding_type: str) -> dict[str, st
     return provenance
 
 
-def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[ShardRow], list[ShardFailure]]]:
+def read_shard(
+    path: str | Path, embedding_type: str
+) -> Iterator[tuple[list[ShardRow], Callable[[], list[int]], list[ShardFailure]]]:
     """Yield the rows of a shard database, without thumbnails, and its failures, some at a time.
+
+    Between rows and failures stands a function that gives the digests of the rows; they are made beside what the caller
+    does with the rows.
 
     Raises
     ------
@@ -174,22 +182,22 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[list[Sha
     digest = _ShardDigest()
     tables = Tables(embedding_type)
     images, embeddings, failures = tables.images, tables.embeddings, tables.failures
-    with _reading_shard(path) as connection:
+    with _reading_shard(path) as connection, ThreadPoolExecutor(1, "digest") as pool:
         # The driver's own cursor: SQLAlchemy would take most of the time.
         cursor = connection.connection.cursor()
         rows = cursor.execute(
             "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, CAST(EMBEDDING AS BLOB), x'', PATH"
             f" FROM {images} i JOIN {embeddings} e ON e.rowid = i.rowid AND e.UUID = i.UUID ORDER BY i.rowid"
         )
-        for chunk in chunks(rows):
-            chunk = [ShardRow(*row, row_digest(row[0], row[7])) for row in chunk]
-            digest.add(chunk)
-            yield chunk, []
+        for chunk in chunks(map(ShardRow._make, rows)):
+            digests = pool.submit(_row_digests, chunk)
+            yield chunk, digests.result, []
+            digest.add(chunk, digests.result())
         columns = (failures.c.UUID, failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
         for chunk in chunks(map(ShardFailure._make, connection.execute(sa.select(*columns)))):
             for failure in chunk:
                 digest.add_failure(failure)
-            yield [], chunk
+            yield [], list, chunk
         if read_provenance(connection, embedding_type).get("shard_digest") != str(digest):
             raise damaged(path)
 
@@ -227,15 +235,18 @@ def chunks(rows: Iterable) -> Iterator[list]:
         yield chunk
 
 
+def _row_digests(rows: list[ShardRow]) -> list[int]:
+    return [row_digest(row.uuid, row.embedding) for row in rows]
+
+
 class _ShardDigest:
     """The digest of what a merge takes from a shard, but for paths, which the manifest knows better."""
 
     def __init__(self):
         self._rows, self._others = RowsDigest(), hashlib.sha256()
 
-    def add(self, rows: list[ShardRow]) -> None:
-        for row in rows:
-            self._rows.add(row.row_digest)
+    def add(self, rows: list[ShardRow], digests: list[int]) -> None:
+        self._rows.add(sum(digests))
         self._others.update("".join([repr(row[:7]) for row in rows]).encode())
 
     def add_failure(self, failure: ShardFailure) -> None:
