@@ -23,7 +23,7 @@ from .provenance import check_shard, gone_rows_of_another_encoder, gone_rows_of_
 from .shard_database import outcomes, read_shard_provenance
 
 # Enough for the upper levels of the tables' trees: UUIDs come in no order.
-_CACHE_KB = 128_000
+_CACHE_KB = 64_000
 
 
 @dataclass
