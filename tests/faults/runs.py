@@ -52,16 +52,17 @@ class Player:
             ballast.unlink(missing_ok=True)
 
     def take_way_out(self) -> bool:
-        """Do what an error says: delete, or move away, the file that it names."""
+        """Do what an error says: delete, or move away, the files that it names, in quotes or in brackets."""
         errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it away" in line)
-        for name in re.findall(r"'([^']+)'", errors):
-            path = Path(name)
-            if path.exists() and self.history.folder in path.resolve().parents:
-                self.history.log.append(f"deleted {path.name}, as the error says")
-                path.unlink()
-                Path(f"{path}-journal").unlink(missing_ok=True)
-                return True
-        return False
+        names = re.findall(r"'([^']+)'", errors)
+        names += [name for names in re.findall(r"\(([^()]+)\)", errors) for name in names.split(", ")]
+        paths = [Path(name) for name in names if self.history.folder in Path(name).resolve().parents]
+        paths = [path for path in dict.fromkeys(paths) if path.is_file()]
+        for path in paths:
+            self.history.log.append(f"deleted {path.name}, as the error says")
+            path.unlink()
+            Path(f"{path}-journal").unlink(missing_ok=True)
+        return bool(paths)
 
     def verify(self) -> bool:
         """Ask verify whether all is well."""
