@@ -58,7 +58,7 @@ class Merge:
 
     def __init__(self, connection: Connection, embedding_type: str, *, keep: bool):
         self.n_merged = self.n_deleted = 0
-        self._connection, self._type, self._keep = connection, embedding_type, keep
+        self._type, self._keep = embedding_type, keep
         # The driver's own cursor: SQLAlchemy would take most of the time.
         self._cursor = connection.connection.cursor()
         tables = Tables(embedding_type)
