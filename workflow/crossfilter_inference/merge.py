@@ -7,7 +7,7 @@ that something else has changed can be told (`verify`).
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +26,7 @@ manifest_table = Table(
     Column("PATH", TEXT),
     Column("SHARD", TEXT),
     prefixes=["TEMPORARY"],
+    sqlite_with_rowid=False,  # one tree instead of two
 )
 _GIVEN = "UUID IN (SELECT value FROM json_each(?))"
 
@@ -110,33 +111,37 @@ class Merge:
         return self._n_rows(), str(self._digest)
 
     def _take_rows(self, shard: str, rows: list[ShardRow], digests: Callable[[], list[int]]) -> None:
-        others = self._not_owned([row.uuid for row in rows], shard)
+        paths = self._owned([row.uuid for row in rows], shard)
+        others = {row.uuid: row.path for row in rows if row.uuid not in paths}
         gone = self._gone(others, shard)
-        others -= {*gone}
-        taken = [row for row in rows if row.uuid not in others]
+        paths |= {uuid: others[uuid] for uuid in gone}
+        taken = [row for row in rows if row.uuid in paths] if len(paths) < len(rows) else rows
         # Where there was nothing, only photos that have gone can be in several shards.
         self._drop(gone if self._was_empty else [row.uuid for row in taken])
         _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in taken])
         into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
-        _insert(self._cursor, into, [(*row[:7], row.path, shard) for row in taken])
+        _insert(self._cursor, into, [(*row[:7], paths[row.uuid], shard) for row in taken])
         for row, digest in zip(rows, digests(), strict=True):
-            if row.uuid not in others:
+            if row.uuid in paths:
                 self._digest.add(digest)
         self.n_merged += len(taken)
 
     def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
-        others = self._not_owned([failure.uuid for failure in failures], shard)
-        failures = [failure for failure in failures if failure.uuid not in others]
-        self._drop([failure.uuid for failure in failures] + self._gone(others, shard))
+        paths = self._owned([failure.uuid for failure in failures], shard)
+        others = {failure.uuid for failure in failures if failure.uuid not in paths}
+        self._drop([*paths, *self._gone(others, shard)])
         into = f"{self._failures} (UUID, PATH, REASON, MESSAGE, SHARD)"
+        failures = [failure._replace(path=paths[failure.uuid]) for failure in failures if failure.uuid in paths]
         _insert(self._cursor, into, [(*failure, shard) for failure in failures])
 
-    def _not_owned(self, uuids: list[str], shard: str) -> set[str]:
-        """Choose those of a shard's images that it does not own: others own them, or they have gone."""
-        query = "SELECT value FROM json_each(?) LEFT JOIN MANIFEST ON UUID = value WHERE SHARD IS NOT ?"
-        return {uuid for (uuid,) in self._cursor.execute(query, [json.dumps(uuids), shard])}
+    def _owned(self, uuids: list[str], shard: str) -> dict[str, str]:
+        """Choose those of a shard's images that it owns, and say where they are today."""
+        # In one piece: of every row fetched, the interpreter's lock would change hands.
+        query = "SELECT json_group_object(UUID, MANIFEST.PATH) FROM json_each(?) JOIN MANIFEST ON UUID = value"
+        given = [json.dumps(uuids), shard]
+        return json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
 
-    def _gone(self, uuids: set[str], shard: str) -> list[str]:
+    def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
         """Choose those that have gone and may stay, and of which no newer shard has a row."""
         if not (uuids and self._keep):
             return []

@@ -84,10 +84,10 @@ def store_embeddings(
         digests = {shard: provenance["shard_digest"] for shard, provenance in provenances.items()}
         n_adopted = sum(int(provenance.get("timing_n_adopted", 0)) for provenance in provenances.values())
 
+        _follow_moves(connection, tables)
         merge = Merge(connection, embedding_type, keep=not delete_missing)
         merge.take({shard: shards[shard] for shard in _shards_to_merge(connection, tables, digests)})
         merge.forget()
-        _follow_moves(connection, tables)
         _refuse_mixture(connection, tables, encoder, n_adopted)
         retired = _retired(connection, embedding_type, shards)
         connection.execute(sa.delete(tables.shards))
