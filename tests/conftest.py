@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytest.register_assert_rewrite("verified")
 PROJECT = Path(__file__).resolve().parent.parent
 DEMO = PROJECT / "demo" / "photos"
 COLOUR_ENCODER = PROJECT / "tests" / "colour_encoder.py"

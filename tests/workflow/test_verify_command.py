@@ -79,6 +79,12 @@ def test_a_map_is_verified_too(demo):
     assert code == 1
     assert "places unlike those of map.tsv" in lines[-2]
     follow(demo, lines[-2])
+    assert verify(demo, "--sample", "0")[0] == 0
+    (demo.state / "umap_model.pkl").write_text("damaged")
+    code, lines = verify(demo, "--sample", "0")
+    assert code == 1
+    assert "files of the map are not what was stored" in lines[-2]
+    follow(demo, lines[-2])
     code, lines = verify(demo, "--sample", "0")
     assert (code, lines[-1]) == (0, "all is well"), lines
 

@@ -164,7 +164,7 @@ def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild
     if is_due(folder / "map_stored.json", folder / "embeddings.json"):
         way_out = "run snakemake"
     elif _files_digest(*files) != recorded.get("map_digest"):
-        way_out = f"delete {str(files[0])!r} too, and {way_back(files[1])}, photos keep their places"
+        way_out = f"{way_back(*files)}, photos keep their places"
         problems.add("files of the map are not what was stored", "umap_model.pkl or map.tsv", way_out)
         problems.check()
     for table in (tables.umap_haversine, tables.umap_model):

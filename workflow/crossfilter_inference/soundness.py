@@ -51,11 +51,8 @@ class Problems:
         return f"{', '.join(kinds)}: {way_out}"
 
 
-def way_back(path: Path) -> str:
-    """Say how a file of the state folder is made again."""
-    # Snakemake does not miss a file that only its rules read, before one of them is due.
-    with_it = {"encoder.json": "embeddings.json", "rejected.tsv": "manifest.tsv", "map.tsv": "map_stored.json"}
-    paths = [path, path.with_name(with_it[path.name])] if path.name in with_it else [path]
+def way_back(*paths: Path) -> str:
+    """Say how files of the state folder are made again."""
     return f"delete {' and '.join(repr(str(path)) for path in paths)} and run snakemake"
 
 
