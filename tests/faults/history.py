@@ -295,6 +295,8 @@ class History:
         finally:
             connection.close()
         for path in self.state.glob("embeddings/[0-9]*.sqlite"):
+            if not (self.state / "shards" / f"{path.stem}.tsv").exists():  # nobody knows any more what it should hold
+                continue
             try:
                 if read_shard_provenance(path, TYPE)["encoder_digest"] == digest:
                     rows = [row for chunk, *_ in read_shard(path, TYPE) for row in chunk]
