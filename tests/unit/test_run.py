@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import signal
+import threading
 
 from crossfilter_inference import run
 from crossfilter_inference.errors import InputError
@@ -76,3 +78,21 @@ def test_the_errors_of_this_run_are_collected(tmp_path):
     (logs / "good.log").write_text("error: overcome\nmap: fitted\n")
     (logs / "empty.log").touch()
     assert run.last_errors(str(tmp_path), since=100) == ["error: n_neighbors: too many"]
+
+
+def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
+    lock, ended = threading.Lock(), threading.Event()
+
+    def end(*_):
+        with lock:
+            ended.set()
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        run.pass_on_sigterm()
+        with lock:
+            os.kill(os.getpid(), signal.SIGTERM)  # without a thread of its own, this never returns
+            assert not ended.is_set()
+        assert ended.wait(10)
+    finally:
+        signal.signal(signal.SIGTERM, before)

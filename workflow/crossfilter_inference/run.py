@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -171,7 +172,8 @@ def pass_on_sigterm() -> None:
         for job in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 job.terminate()
-        before(number, frame)
+        # Snakemake takes a lock now, and this thread may be the one that holds it: another one has to wait for it.
+        threading.Thread(target=before, args=(number, frame), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
 
