@@ -163,6 +163,24 @@ def test_of_a_gone_photo_the_newest_row_stays_whatever_the_order_of_merging(stor
     assert store.rows("fresh.sqlite") == newest
 
 
+@pytest.mark.parametrize("database", ["x.sqlite", "fresh.sqlite"])
+def test_photos_have_their_paths_of_today_also_in_a_rebuilt_database(store, database):
+    broken = store.folder / "photos" / "00000000-0000-4000-8000-000000000008.jpg"
+    broken.write_text("broken")
+    store.stamp(8, broken)
+    store.run()
+    paths = {}
+    for number in (1, 8):
+        old = Path(store.images[number].path)
+        paths[number] = str(old.rename(store.folder / old.name))
+        store.images[number] = store.images[number]._replace(path=paths[number])
+    assert store.run(database=database).n_merged == (0 if database == "x.sqlite" else 7)
+    with reading(store.path(database)) as connection:
+        for number, table in ((1, "T_IMAGES"), (8, "T_FAILURES")):
+            query = f"SELECT PATH FROM {table} WHERE UUID = '{store.images[number].uuid}'"
+            assert connection.exec_driver_sql(query).scalars().all() == [paths[number]]
+
+
 def test_gone_photos_can_be_deleted(store):
     store.run()
     gone = store.images.pop(1)
