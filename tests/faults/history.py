@@ -299,8 +299,8 @@ class History:
                 continue
             try:
                 if read_shard_provenance(path, TYPE)["encoder_digest"] == digest:
-                    rows = [row for chunk, *_ in read_shard(path, TYPE) for row in chunk]
-                    there["shards"].setdefault(path.stem, {}).update({row[:3]: row.digest for row in rows})
+                    images = [image for rows, _ in read_shard(path, TYPE) if rows for image in rows.images]
+                    there["shards"].setdefault(path.stem, {}).update({tuple(i[:3]): i[3] for i in images})
             except InputError:
                 continue
         for path in self.state.glob("embeddings/.*.rows"):

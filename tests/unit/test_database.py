@@ -1,4 +1,8 @@
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 
 import msgpack
 import msgpack_numpy
@@ -7,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 from conftest import leave_hot_journal
 
-from crossfilter_inference.connections import UnusableDatabase, reading, recover, writing
+from crossfilter_inference import connections
+from crossfilter_inference.connections import UnusableDatabase, reading, recover, writing, written_early
 from crossfilter_inference.database import (
     Tables,
     pack_embedding,
@@ -144,3 +149,27 @@ def test_provenance_is_replaced_by_prefix(tmp_path):
         write_provenance(connection, "T", "encoder_", {"model": "b"})
         assert read_provenance(connection, "T") == {"encoder_model": "b", "map_digest": "m"}
         assert with_prefix("map_", read_provenance(connection, "T")) == {"digest": "m"}
+
+
+def test_a_database_that_is_written_early_stays_locked(tmp_path, monkeypatch):
+    def sync(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 3:
+            raise OSError("a disk that has a bad moment")
+
+    synced, path = [], tmp_path / "x.sqlite"
+    monkeypatch.setattr(connections, "_SYNC_SECONDS", 0.01)
+    monkeypatch.setattr(os, "fsync", sync)
+    other = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+    )
+    command = [sys.executable, "-c", other, path]
+    with written_early(path), writing(path) as connection:
+        connection.exec_driver_sql("CREATE TABLE a (b)")
+        while len(synced) < 9:
+            time.sleep(0.01)
+        refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "database is locked" in refused.stderr
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import COLOUR_ENCODER, DEMO
 
+from crossfilter_inference import shard_database
 from crossfilter_inference.connections import reading, writing
 from crossfilter_inference.database import digest_rows, read_embeddings, read_provenance
 from crossfilter_inference.embed import embed_shard
@@ -104,6 +105,17 @@ def test_every_image_has_its_row(store):
     stored = store.run()
     assert (stored.n_merged, stored.n_embeddings, stored.n_failures) == (7, 7, 0)
     assert store.rows().keys() == {image.uuid for image in store.images.values()}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4])
+def test_a_shard_is_read_in_pieces(store, n_rows, monkeypatch):
+    store.run()
+    monkeypatch.setattr(shard_database, "_CHUNK", n_rows)
+    assert store.merge(database="fresh.sqlite").n_embeddings == 7
+    for table in ("T_EMBEDDINGS", "T_IMAGES", "T_PROVENANCE"):
+        query = f"SELECT * FROM {table} WHERE rowid >= 0 ORDER BY 1"
+        with reading(store.path("x.sqlite")) as ours, reading(store.path("fresh.sqlite")) as theirs:
+            assert ours.exec_driver_sql(query).all() == theirs.exec_driver_sql(query).all()
 
 
 def test_a_second_merge_takes_only_what_is_new(store):
@@ -308,6 +320,15 @@ def test_a_shard_database_whose_rows_have_rotted_is_not_merged(store):
         store.merge(database="fresh.sqlite")
     with reading(store.path("fresh.sqlite")) as connection:
         assert sa.inspect(connection).get_table_names() == [], "the whole transaction is taken back"
+
+
+@pytest.mark.parametrize("change", ["EMBEDDING = x'00'", "EMBEDDING = 1", "UUID = 'x'"])
+def test_a_shard_database_whose_rows_were_changed_is_not_merged(store, change):
+    store.run()
+    with writing(store.folder / "embeddings" / "000002.sqlite") as connection:
+        connection.exec_driver_sql(f"UPDATE T_EMBEDDINGS SET {change} WHERE rowid = 2")
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge(database="fresh.sqlite")
 
 
 def test_of_a_gone_photo_in_two_spellings_the_newest_row_stays_also_in_a_rebuilt_database(store):

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from .errors import InputError
 
 _BUSY_SECONDS = 60  # how long a writer waits for readers to let go
+_SYNC_SECONDS = 0.5  # between two looks of `written_early`
 # Of new databases. Embeddings of 768 dimensions leave a quarter of SQLite's usual 4,096 bytes empty, longer ones
 # spill over; in pages of this size a database is a fifth smaller and is read a sixth faster.
 _PAGE_BYTES = 16384
@@ -66,6 +67,30 @@ def writing(path: str | Path) -> Iterator[Connection]:
     """
     with _connect(path, lambda: _open(path), "BEGIN IMMEDIATE", "write to") as connection:
         yield connection
+
+
+@contextmanager
+def written_early(path: str | Path) -> Iterator[None]:
+    """Have the disk write what a large transaction spills all along, and not all of it at the commit.
+
+    To be left when the database has been closed: a process that closes a file loses its locks on it.
+    """
+    is_closed = threading.Event()
+
+    def sync() -> None:
+        while not is_closed.wait(_SYNC_SECONDS):
+            with suppress(OSError), open(path, "rb") as file:  # it may not be there yet
+                while not is_closed.wait(_SYNC_SECONDS):
+                    with suppress(OSError):  # SQLite meets the same, and says so
+                        os.fsync(file.fileno())
+
+    thread = threading.Thread(target=sync, name="sync")
+    thread.start()
+    try:
+        yield
+    finally:
+        is_closed.set()
+        thread.join()
 
 
 def recover(path: str | Path) -> None:

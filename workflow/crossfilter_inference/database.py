@@ -169,7 +169,7 @@ def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}
 
 
-def row_digest(uuid: str, blob: bytes) -> int:
+def row_digest(uuid: str, blob: bytes | memoryview) -> int:
     """Digest one row of an embedding table."""
     return int.from_bytes(hashlib.sha256(uuid.encode() + blob).digest(), "big")
 

@@ -7,16 +7,18 @@ that something else has changed can be told (`verify`).
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 
 from .database import RowsDigest, Tables, digest_rows, read_provenance, row_digest
 from .files import printable, read_tsv
 from .plan import MANIFEST_COLUMNS
-from .shard_database import ShardFailure, ShardRow, chunks, read_shard
+from .shard_database import ShardFailure, ShardRows, chunks, read_shard
 
 # The manifest as a table of the transaction, so that memory does not grow with the collection.
 manifest_table = Table(
@@ -28,6 +30,7 @@ manifest_table = Table(
     prefixes=["TEMPORARY"],
     sqlite_with_rowid=False,  # one tree instead of two
 )
+_Item = TypeVar("_Item")
 _GIVEN = "UUID IN (SELECT value FROM json_each(?))"
 
 
@@ -82,10 +85,11 @@ class Merge:
         shards : dict
             Path of the shard database by the shard's name, the oldest first.
         """
-        for shard, path in shards.items():
-            for rows, digests, failures in read_shard(path, self._type):
-                self._take_rows(shard, rows, digests)
-                self._take_failures(shard, failures)
+        read = ((shard, *part) for shard, path in shards.items() for part in read_shard(path, self._type))
+        for shard, rows, failures in _ahead(read):
+            if rows:
+                self._take_rows(shard, rows)
+            self._take_failures(shard, failures)
 
     def forget(self) -> None:
         """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
@@ -110,21 +114,27 @@ class Merge:
         """Count the embeddings, and digest them."""
         return self._n_rows(), str(self._digest)
 
-    def _take_rows(self, shard: str, rows: list[ShardRow], digests: Callable[[], list[int]]) -> None:
-        paths = self._owned([row.uuid for row in rows], shard)
-        others = {row.uuid: row.path for row in rows if row.uuid not in paths}
-        gone = self._gone(others, shard)
-        paths |= {uuid: others[uuid] for uuid in gone}
-        taken = [row for row in rows if row.uuid in paths] if len(paths) < len(rows) else rows
+    def _take_rows(self, shard: str, rows: ShardRows) -> None:
+        paths = self._owned(rows.uuids, shard)
+        gone = []
+        if len(paths) < len(rows):
+            others = {image[0]: image[7] for image in rows.images if image[0] not in paths}
+            gone = self._gone(others, shard)
+            paths |= {uuid: others[uuid] for uuid in gone}
+            rows = rows.only(paths)
+        if not rows:
+            return
         # Where there was nothing, only photos that have gone can be in several shards.
-        self._drop(gone if self._was_empty else [row.uuid for row in taken])
-        _insert(self._cursor, f"{self._embeddings} (UUID, EMBEDDING)", [(row.uuid, row.embedding) for row in taken])
+        self._drop(gone if self._was_empty else rows.uuids)
+        self._cursor.execute(
+            f"INSERT INTO {self._embeddings} (UUID, EMBEDDING)"
+            " SELECT value, substr(:embeddings, 1 + key * :n_bytes, :n_bytes) FROM json_each(:uuids)",
+            {"embeddings": rows.embeddings, "n_bytes": rows.n_bytes, "uuids": json.dumps(rows.uuids)},
+        )
         into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
-        _insert(self._cursor, into, [(*row[:7], paths[row.uuid], shard) for row in taken])
-        for row, digest in zip(rows, digests(), strict=True):
-            if row.uuid in paths:
-                self._digest.add(digest)
-        self.n_merged += len(taken)
+        _insert(self._cursor, into, [(*image[:7], paths[image[0]], shard) for image in rows.images])
+        self._digest.add(sum(rows.digests))
+        self.n_merged += len(rows)
 
     def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
         paths = self._owned([failure.uuid for failure in failures], shard)
@@ -136,7 +146,6 @@ class Merge:
 
     def _owned(self, uuids: list[str], shard: str) -> dict[str, str]:
         """Choose those of a shard's images that it owns, and say where they are today."""
-        # In one piece: of every row fetched, the interpreter's lock would change hands.
         query = "SELECT json_group_object(UUID, MANIFEST.PATH) FROM json_each(?) JOIN MANIFEST ON UUID = value"
         given = [json.dumps(uuids), shard]
         return json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
@@ -169,6 +178,18 @@ def _insert(cursor: sqlite3.Cursor, into: str, rows: list[tuple]) -> None:
     if rows:  # by one statement, which takes two thirds of the time of one for each
         row = f"({', '.join('?' * len(rows[0]))})"
         cursor.execute(f"INSERT INTO {into} VALUES {', '.join([row] * len(rows))}", [*chain(*rows)])
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield items; a thread fetches the next one while the caller has this one."""
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        fetched = pool.submit(next, items, None)
+        try:
+            while (item := fetched.result()) is not None:
+                fetched = pool.submit(next, items, None)
+                yield item
+        finally:
+            pool.submit(items.close)
 
 
 def _spelling(uuid: str) -> str:

@@ -5,9 +5,9 @@ encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and ke
 """
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,7 +135,7 @@ def write_shard_database(
                 for table in (tables.embeddings, tables.images, tables.thumbnails):
                     names = table.c.keys()
                     connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
-                digest.add(chunk, _row_digests(chunk))
+                digest.add(chunk, [row_digest(row.uuid, row.embedding) for row in chunk])
             for failure in failures:
                 values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
                 connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
@@ -166,13 +166,46 @@ def read_shard_provenance(path: str | Path, embedding_type: str) -> dict[str, st
     return provenance
 
 
-def read_shard(
-    path: str | Path, embedding_type: str
-) -> Iterator[tuple[list[ShardRow], Callable[[], list[int]], list[ShardFailure]]]:
-    """Yield the rows of a shard database, without thumbnails, and its failures, some at a time.
+@dataclass(frozen=True)
+class ShardRows:
+    """Some rows of a shard, in the pieces in which SQLite takes and gives many at once.
 
-    Between rows and failures stands a function that gives the digests of the rows; they are made beside what the caller
-    does with the rows.
+    Attributes
+    ----------
+    images : list of list
+        UUID, size, mtime_ns, digest, width, height, time taken and path of every image.
+    embeddings : bytes
+        The packed embeddings in the same order, one behind the other, all of the same length.
+    digests : list of int
+        Of every row.
+    """
+
+    images: list[list]
+    embeddings: bytes
+    digests: list[int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def uuids(self) -> list[str]:
+        """UUID of every image."""
+        return [image[0] for image in self.images]
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of one packed embedding."""
+        return len(self.embeddings) // len(self.images)
+
+    def only(self, uuids: Collection[str]) -> "ShardRows":
+        """Choose the rows of some images."""
+        chosen = [number for number, image in enumerate(self.images) if image[0] in uuids]
+        blobs = (self.embeddings[number * self.n_bytes : (number + 1) * self.n_bytes] for number in chosen)
+        return ShardRows([self.images[n] for n in chosen], b"".join(blobs), [self.digests[n] for n in chosen])
+
+
+def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRows | None, list[ShardFailure]]]:
+    """Yield the rows of a shard database, without thumbnails, some at a time, and then its failures.
 
     Raises
     ------
@@ -180,26 +213,41 @@ def read_shard(
         If it is damaged, or, at the end, if the rows are not those that were written.
     """
     digest = _ShardDigest()
-    tables = Tables(embedding_type)
-    images, embeddings, failures = tables.images, tables.embeddings, tables.failures
-    with _reading_shard(path) as connection, ThreadPoolExecutor(1, "digest") as pool:
-        # The driver's own cursor: SQLAlchemy would take most of the time.
-        cursor = connection.connection.cursor()
-        rows = cursor.execute(
-            "SELECT i.UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, CAST(EMBEDDING AS BLOB), x'', PATH"
-            f" FROM {images} i JOIN {embeddings} e ON e.rowid = i.rowid AND e.UUID = i.UUID ORDER BY i.rowid"
-        )
-        for chunk in chunks(map(ShardRow._make, rows)):
-            digests = pool.submit(_row_digests, chunk)
-            yield chunk, digests.result, []
-            digest.add(chunk, digests.result())
+    failures = Tables(embedding_type).failures
+    with _reading_shard(path) as connection:
+        for rows in _read_rows(connection, embedding_type):
+            digest.add(rows.images, rows.digests)
+            yield rows, []
         columns = (failures.c.UUID, failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
         for chunk in chunks(map(ShardFailure._make, connection.execute(sa.select(*columns)))):
             for failure in chunk:
                 digest.add_failure(failure)
-            yield [], list, chunk
+            yield None, chunk
         if read_provenance(connection, embedding_type).get("shard_digest") != str(digest):
             raise damaged(path)
+
+
+def _read_rows(connection: sa.Connection, embedding_type: str) -> Iterator[ShardRows]:
+    tables = Tables(embedding_type)
+    # A thousand rows come as one: with each the interpreter's lock would change hands, and a merge, which reads in one
+    # thread and inserts in another, would wait for it. Bytes that are joined as text stay the same bytes.
+    query = (
+        "SELECT max(id), CAST(group_concat(EMBEDDING, '') AS BLOB),"
+        " json_group_array(json_array(UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH))"
+        f" FROM (SELECT i.rowid AS id, i.*, EMBEDDING FROM {tables.images} i"
+        f" JOIN {tables.embeddings} e ON e.rowid = i.rowid AND e.UUID = i.UUID"
+        f" WHERE i.rowid > ? ORDER BY i.rowid LIMIT {_CHUNK})"
+    )
+    cursor, last = connection.connection.cursor(), 0
+    while True:
+        last, embeddings, images = cursor.execute(query, [last]).fetchone()
+        if last is None:
+            return
+        images = json.loads(images)
+        # Were rows of different length, their digests would be wrong, which ends the merge.
+        n_bytes, blobs = len(embeddings) // len(images), memoryview(embeddings)
+        digests = [row_digest(image[0], blobs[n * n_bytes : (n + 1) * n_bytes]) for n, image in enumerate(images)]
+        yield ShardRows(images, embeddings, digests)
 
 
 def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int, int]], set[str]]:
@@ -235,19 +283,15 @@ def chunks(rows: Iterable) -> Iterator[list]:
         yield chunk
 
 
-def _row_digests(rows: list[ShardRow]) -> list[int]:
-    return [row_digest(row.uuid, row.embedding) for row in rows]
-
-
 class _ShardDigest:
     """The digest of what a merge takes from a shard, but for paths, which the manifest knows better."""
 
     def __init__(self):
         self._rows, self._others = RowsDigest(), hashlib.sha256()
 
-    def add(self, rows: list[ShardRow], digests: list[int]) -> None:
+    def add(self, images: Iterable[Sequence], digests: list[int]) -> None:
         self._rows.add(sum(digests))
-        self._others.update("".join([repr(row[:7]) for row in rows]).encode())
+        self._others.update("".join([repr(tuple(image[:7])) for image in images]).encode())
 
     def add_failure(self, failure: ShardFailure) -> None:
         self._others.update(repr((failure.uuid, failure.reason, failure.message)).encode())

@@ -169,8 +169,8 @@ def _is_sound_shard(path: Path, embedding_type: str, progress: Progress) -> bool
         with reading(path) as connection:
             if check_integrity(connection):
                 return False
-        for rows, *_ in read_shard(path, embedding_type):
-            progress.update(len(rows))
+        for rows, _ in read_shard(path, embedding_type):
+            progress.update(len(rows or ()))
     except (InputError, *STRANGE):
         return False
     return True

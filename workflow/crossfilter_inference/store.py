@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .connections import writing
+from .connections import writing, written_early
 from .database import Tables, read_provenance, recorded_encoder, write_provenance
 from .encoders import provenance_digest, provenance_to_text
 from .files import read_json, read_tsv, write_json, write_tsv
@@ -70,7 +70,7 @@ def store_embeddings(
     embedding_type = encoder["name"]
     tables = Tables(embedding_type)
     Path(database).parent.mkdir(parents=True, exist_ok=True)
-    with writing(database) as connection:
+    with written_early(database), writing(database) as connection:
         connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KB}")
         tables.create(
             connection,
