@@ -26,7 +26,7 @@ from crossfilter_inference.encoders import provenance_digest, resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.images import ImageError, load_image
 from crossfilter_inference.rows_log import _frames
-from crossfilter_inference.shard_database import read_shard, read_shard_provenance
+from crossfilter_inference.shard_reading import read_shard, read_shard_provenance
 
 TYPE = "COUNT"
 BATCH_SIZE = 2

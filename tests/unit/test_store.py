@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import COLOUR_ENCODER, DEMO
 
-from crossfilter_inference import shard_database
+from crossfilter_inference import shard_reading
 from crossfilter_inference.connections import reading, writing
 from crossfilter_inference.database import digest_rows, read_embeddings, read_provenance
 from crossfilter_inference.embed import embed_shard
@@ -110,7 +110,7 @@ def test_every_image_has_its_row(store):
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4])
 def test_a_shard_is_read_in_pieces(store, n_rows, monkeypatch):
     store.run()
-    monkeypatch.setattr(shard_database, "_CHUNK", n_rows)
+    monkeypatch.setattr(shard_reading, "CHUNK", n_rows)
     assert store.merge(database="fresh.sqlite").n_embeddings == 7
     for table in ("T_EMBEDDINGS", "T_IMAGES", "T_PROVENANCE"):
         query = f"SELECT * FROM {table} WHERE rowid >= 0 ORDER BY 1"

@@ -22,7 +22,7 @@ from .files import damaged, read_tsv
 from .map_settings import MAP_COLUMNS
 from .plan import MANIFEST_COLUMNS, REJECTED_COLUMNS
 from .scan import Scan
-from .shard_database import read_shard_provenance
+from .shard_reading import read_shard_provenance
 from .soundness import Problems, is_due, using, way_back
 
 _CHUNK_BYTES = 2**20

@@ -24,14 +24,8 @@ from .known_rows import KnownRows
 from .plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
 from .progress import Progress
 from .rows_log import RowsLog, logs_of
-from .shard_database import (
-    Embedded,
-    ShardFailure,
-    ShardRow,
-    outcomes,
-    read_shard_provenance,
-    write_shard_database,
-)
+from .shard_database import Embedded, ShardFailure, ShardRow, write_shard_database
+from .shard_reading import outcomes, read_shard_provenance
 
 logger = logging.getLogger(__name__)
 

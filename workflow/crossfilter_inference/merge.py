@@ -18,7 +18,8 @@ from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 from .database import RowsDigest, Tables, digest_rows, read_provenance, row_digest
 from .files import printable, read_tsv
 from .plan import MANIFEST_COLUMNS
-from .shard_database import ShardFailure, ShardRows, chunks, read_shard
+from .shard_database import ShardFailure, chunks
+from .shard_reading import ShardRows, read_shard
 
 # The manifest as a table of the transaction, so that memory does not grow with the collection.
 manifest_table = Table(

@@ -17,7 +17,7 @@ from .encoders import provenance_digest, provenance_to_text
 from .errors import InputError
 from .files import read_json
 from .plan import read_plan
-from .shard_database import read_shard_provenance
+from .shard_reading import read_shard_provenance
 
 
 def refuse_mixture(database: str, plan: str, provenance: dict, *, recompute: bool) -> None:

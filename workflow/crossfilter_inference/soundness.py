@@ -18,7 +18,8 @@ from .files import printable
 from .known_rows import LENGTH_TOLERANCE
 from .plan import read_shard_list
 from .progress import Progress
-from .shard_database import chunks, read_shard, read_shard_provenance
+from .shard_database import chunks
+from .shard_reading import read_shard, read_shard_provenance
 
 _N_NAMED = 3  # of the rows or files that a check finds fault with
 STRANGE = (AttributeError, LookupError, TypeError, ValueError)  # what values of a strange type lead to

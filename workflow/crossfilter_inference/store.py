@@ -20,7 +20,7 @@ from .map_settings import MAP_COLUMNS
 from .merge import Merge, load_manifest, manifest_table
 from .plan import RETIRED_COLUMNS, shard_lists
 from .provenance import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
-from .shard_database import outcomes, read_shard_provenance
+from .shard_reading import outcomes, read_shard_provenance
 
 # Enough for the upper levels of the tables' trees: UUIDs come in no order.
 _CACHE_KB = 64_000
