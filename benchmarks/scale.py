@@ -65,6 +65,7 @@ class Collection:
             "embedding_type": "FLAT",
             "encoders": {"FLAT": {"backend": "encoder.py", "model": "flat"}},
             "reproject_umap_embeddings": False,
+            "shard_size": 1000,
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 

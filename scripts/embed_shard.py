@@ -6,23 +6,27 @@ Example:
 """
 
 import argparse
+import os
 
 import _command
 from crossfilter_inference.embed import embed_shard
+from crossfilter_inference.encoders.devices import one_gpu
 
 
 def main(arguments: argparse.Namespace) -> str:
-    counts = embed_shard(
-        arguments.shard,
-        arguments.plan,
-        arguments.encoder,
-        arguments.output,
-        database=None if arguments.recompute == "yes" else arguments.database,
-        batch_size=None if arguments.batch_size == "auto" else int(arguments.batch_size),
-        n_threads=arguments.threads,
-        device=arguments.device,
-        max_pixels=int(arguments.max_megapixels * 1e6),
-    )
+    with one_gpu(arguments.gpus):
+        counts = embed_shard(
+            arguments.shard,
+            arguments.plan,
+            arguments.encoder,
+            arguments.output,
+            database=None if arguments.recompute == "yes" else arguments.database,
+            batch_size=None if arguments.batch_size == "auto" else int(arguments.batch_size),
+            n_threads=arguments.threads,
+            device=arguments.device,
+            max_pixels=int(arguments.max_megapixels * 1e6),
+            scratch=os.getenv("TMPDIR") if arguments.scratch == "yes" else None,
+        )
     if counts.n_kept:
         return f"kept: all {counts.n_kept} photos are in {arguments.output} already"
     adopted = f", adopted {counts.n_adopted}" if counts.n_adopted else ""
@@ -47,6 +51,10 @@ if __name__ == "__main__":
     options.add_argument("--batch_size", default="auto", help="photos per call of the encoder (%(default)s)")
     options.add_argument("--threads", type=int, default=1, help="cores to use (%(default)s)")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
+    options.add_argument("--gpus", type=int, default=0, help="take a free one of so many; 0: any or none (%(default)s)")
+    options.add_argument(
+        "--scratch", choices=["yes", "no"], default="no", help="yes: build it in $TMPDIR (%(default)s)"
+    )
     options.add_argument("--max_megapixels", type=float, default=268, help="larger photos fail (%(default)s)")
     _command.add_log(options)
     _command.run(main, options)

@@ -45,7 +45,7 @@ class Collection:
             *("--cores", str(cores), *options),
         ]
 
-    def snakemake(self, *options: str, cores: int = 2, **popen: object) -> subprocess.CompletedProcess:
+    def snakemake(self, *options: str, cores: int | None = 2, **popen: object) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `stdout`."""
         return subprocess.run(
             self.command(*options, cores=cores),
@@ -177,3 +177,27 @@ def as_user():
             ctypes.CDLL(None).prctl(drop_capability, capability, 0, 0, 0)
 
     return {"preexec_fn": drop_privilege} if os.getuid() == 0 else {}
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory):
+    """A real Slurm of one node, which writes down what jobs do to files."""
+    from slurm import Slurm
+
+    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        slurm.start()
+        yield slurm
+    finally:
+        slurm.stop()
+
+
+@pytest.fixture(scope="module")
+def make_cluster_collection(slurm, tmp_path_factory: pytest.TempPathFactory):
+    """Make a collection whose runs go through the profile for Slurm."""
+    from slurm import ClusterCollection
+
+    def make(n_photos: int, name: str, **config: object) -> ClusterCollection:
+        return ClusterCollection(new_collection(tmp_path_factory.mktemp("cluster") / name, n_photos, **config).folder)
+
+    return make

@@ -24,7 +24,9 @@ from PIL import Image
 from crossfilter_inference.database import pack_embedding
 from crossfilter_inference.encoders import provenance_digest, resolve_encoder
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.files import digest
 from crossfilter_inference.images import ImageError, load_image
+from crossfilter_inference.plan import read_shard_list
 from crossfilter_inference.rows_log import _frames
 from crossfilter_inference.shard_reading import read_shard, read_shard_provenance
 
@@ -278,7 +280,7 @@ class History:
     def look(self) -> dict:
         """Look what lies on the disk: the rows that need not be computed again, and how much was encoded until now."""
         there = {"database": set(), "shards": {}, "encoded": Counter(self.encoded.read_text().split())}
-        digest = provenance_digest(resolve_encoder(TYPE, self.settings["encoders"][TYPE]))
+        encoder = provenance_digest(resolve_encoder(TYPE, self.settings["encoders"][TYPE]))
         copy = self.folder / "look.sqlite"
         for suffix in ("", "-journal"):
             Path(f"{copy}{suffix}").unlink(missing_ok=True)
@@ -287,27 +289,28 @@ class History:
         try:
             connection = sqlite3.connect(copy)
             recorded = dict(connection.execute(f"SELECT KEY, VALUE FROM {TYPE}_PROVENANCE"))
-            if recorded.get("encoder_digest") == digest:
+            if recorded.get("encoder_digest") == encoder:
                 rows = connection.execute(f"SELECT DIGEST FROM {TYPE}_IMAGES JOIN {TYPE}_EMBEDDINGS USING (UUID)")
                 there["database"] = {row[0] for row in rows}
         except sqlite3.DatabaseError:
             pass
         finally:
             connection.close()
+        # Rows of a shard serve those alone who make it of the same list: where a list is lost, its name is given anew.
         for path in self.state.glob("embeddings/[0-9]*.sqlite"):
-            if not (self.state / "shards" / f"{path.stem}.tsv").exists():  # nobody knows any more what it should hold
-                continue
             try:
-                if read_shard_provenance(path, TYPE)["encoder_digest"] == digest:
+                provenance = read_shard_provenance(path, TYPE)
+                if provenance["encoder_digest"] == encoder:
                     images = [image for rows, _ in read_shard(path, TYPE) if rows for image in rows.images]
-                    there["shards"].setdefault(path.stem, {}).update({tuple(i[:3]): i[3] for i in images})
+                    finished = {tuple(image[:3]): image[3] for image in images}
+                    there["shards"].setdefault((path.stem, provenance["shard_list"]), {}).update(finished)
             except InputError:
                 continue
         for path in self.state.glob("embeddings/.*.rows"):
             head, *rows = _frames(path) if path.stat().st_size else [{}]
-            if head.get("encoder") == digest:
+            if head.get("encoder") == encoder:
                 finished = {tuple(row[1:4]): row[4] for row in rows}
-                there["shards"].setdefault(path.name.split(".")[1], {}).update(finished)
+                there["shards"].setdefault((path.name.split(".")[1], head["list"]), {}).update(finished)
         return there
 
     def check_killed(self, before: dict) -> None:
@@ -352,8 +355,9 @@ class History:
     def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
         """Check that exactly those images were computed of which no row was on the disk."""
         wanted: Counter[str] = Counter()
+        lists = {path.stem: digest(read_shard_list(path)) for path in self.state.glob("shards/*.tsv")}
         for uuid_, row in good.items():
-            finished = before["shards"].get(manifest[uuid_], {})
+            finished = before["shards"].get((manifest[uuid_], lists[manifest[uuid_]]), {})
             is_finished = (uuid_, row["SIZE"], row["MTIME_NS"]) in finished
             is_known = row["DIGEST"] in before["database"] and not self.settings.get("recompute_existing_embeddings")
             if not (is_finished or is_known):

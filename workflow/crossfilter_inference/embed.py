@@ -45,6 +45,7 @@ def embed_shard(
     n_threads: int,
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    scratch: str | None = None,
 ) -> Embedded:
     """Embed one shard into a shard database, unless the one that is there is what it would become.
 
@@ -64,6 +65,8 @@ def embed_shard(
     device : {"auto", "cpu", "cuda", "mps"}
     max_pixels : int
         Larger images are not decoded.
+    scratch : str or None
+        Folder on a disk of this computer, in which the shard database is built.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def embed_shard(
             log.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
     with RowsLog(output, belongs_to, set(images)) as log:
-        rows = _Rows(log, len(log.finished))
+        rows = _Rows(log, Embedded(n_resumed=len(log.finished), n_threads=n_threads))
         to_do = [image for image in images.values() if image.uuid not in log.finished]
         known = KnownRows(database, provenance, to_do)
         with (
@@ -121,6 +124,7 @@ def embed_shard(
             (row._replace(path=printable(images[row[:3]].path)) for row in log.rows()),
             [failure for _, failure in rows.failures],
             rows.counts,
+            scratch=scratch,
         )
     _warn_of_idle_gpu(rows.counts)
     return rows.counts
@@ -151,8 +155,8 @@ def _write_unread(output: Path, unread: list[Identity]) -> None:
 class _Rows:
     """What becomes of the images, written down at once; for use by several threads."""
 
-    def __init__(self, log: RowsLog, n_resumed: int):
-        self.counts = Embedded(n_resumed=n_resumed)
+    def __init__(self, log: RowsLog, counts: Embedded):
+        self.counts = counts
         self.failures: list[tuple[PlannedImage, ShardFailure]] = []
         self._log = log
         self._lock = threading.Lock()

@@ -17,6 +17,7 @@ On disk, below the state folder of the collection:
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,10 @@ class Plan:
         new = set(self.new_shards)
         n_new = sum(image.shard in new for image in self.images)
         return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
+
+    def shard_sizes(self) -> Counter[str]:
+        """Count the images that each shard owns."""
+        return Counter(image.shard for image in self.images)
 
     def digest(self) -> str:
         """Digest what reaches the manifest: 16 hexadecimal digits."""

@@ -5,6 +5,7 @@ encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and ke
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -62,6 +63,7 @@ class Embedded:
     n_resumed: int = 0
     n_kept: int = 0
     n_failed: int = 0
+    n_threads: int = 1
     device: str = "none"
     loading: float = 0
     encoding: float = 0
@@ -84,6 +86,8 @@ def write_shard_database(
     rows: Iterable[ShardRow],
     failures: list[ShardFailure],
     counts: Embedded,
+    *,
+    scratch: str | Path | None = None,
 ) -> None:
     """Write a shard database, which appears by rename.
 
@@ -98,6 +102,8 @@ def write_shard_database(
     failures : list of ShardFailure
     counts : Embedded
         Its times end here.
+    scratch : str, Path or None
+        Folder in which it is built, where SQLite is not to work on the file system of `output`.
 
     Raises
     ------
@@ -107,8 +113,9 @@ def write_shard_database(
     start = time.perf_counter()
     tables, shard, digest = Tables(provenance["name"]), Path(output).stem, ShardDigest()
     part = new_part(output)
+    built = new_part(Path(scratch) / part.name) if scratch else part
     try:
-        with writing(part) as connection:
+        with writing(built) as connection:
             tables.create(
                 connection,
                 *(tables.embeddings, tables.images, tables.failures, tables.thumbnails, tables.provenance),
@@ -144,9 +151,12 @@ def write_shard_database(
             counts.total += time.perf_counter() - start
             timing = {key: str(value) for key, value in asdict(counts).items()}
             write_provenance(connection, provenance["name"], "timing_", timing)
+        if scratch:
+            shutil.copyfile(built, part)
         publish(part, output)
     finally:
-        part.unlink(missing_ok=True)
+        for file in (built, part):
+            file.unlink(missing_ok=True)
 
 
 def chunks(rows: Iterable) -> Iterator[list]:

@@ -20,7 +20,7 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
-from crossfilter_inference import encoders, map_settings, run, state
+from crossfilter_inference import encoders, forecast, map_settings, run, state
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest
@@ -39,7 +39,7 @@ def plan_run(shards):
         shards,
         scan.images,
         scan.rejected,
-        config["shard_size"],
+        COST.shard_size if config["shard_size"] == "auto" else config["shard_size"],
         recompute=config["recompute_existing_embeddings"],
         retry=state.failed_photos(DATABASE, TYPE) if config["retry_failures"] else frozenset(),
     )
@@ -77,11 +77,22 @@ try:
     DATABASE = config["output_embeddings_db"]
     ENCODER = config["encoders"][TYPE]
     STARTED = time.time()
+    ON_CLUSTER = workflow.resource_settings.nodes is not None or not workflow.is_main_process
     SCRIPTS = f"{workflow.basedir}/scripts"
     STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
+    SHARES = forecast.share_out(
+        None if ON_CLUSTER else workflow.cores,
+        workflow.resource_settings.nodes,
+        workflow.global_resources.get("gpu").value,
+        may_use_gpu=encoders.may_use_gpu(ENCODER, config["device"]),
+    )
+    COST = forecast.embedding_cost(STATE, ENCODER["backend"], SHARES)
     OLD_SHARDS = read_shard_lists(STATE)
     PLAN = plan_run(OLD_SHARDS)
     SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
+    SHARD_SIZES = PLAN.shard_sizes()
+    if line := forecast.forecast(STATE, COST, SHARES, SHARD_SIZES, SHARDS, config["reproject_umap_embeddings"]):
+        logger.info(line)
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
     ENCODER_DIGEST = encoders.settings_digest(TYPE, ENCODER)

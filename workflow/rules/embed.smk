@@ -23,8 +23,13 @@ rule embed_shard:
     conda:
         "../../envs/embed.yaml"
     # One job with all cores is as fast as several that share them, and needs the memory of the encoder once.
-    threads: workflow.cores
+    threads: SHARES.embed_cores
     resources:
+        gpu=1 if SHARES.n_gpus else 0,
+        mem_mb=lambda wildcards, attempt: COST.memory_mb(SHARD_SIZES[wildcards.shard], attempt),
+        runtime=lambda wildcards, attempt: COST.runtime(SHARD_SIZES[wildcards.shard], attempt),
+        n_gpus=0 if ON_CLUSTER else SHARES.n_gpus,
+        scratch="no" if workflow.is_main_process else "yes",
         scripts=SCRIPTS,
         state=STATE,
         batch_size=config["batch_size"],
@@ -39,4 +44,5 @@ rule embed_shard:
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
         " --output {output.database:q} --database {resources.database:q} --recompute {resources.recompute}"
         " --batch_size {resources.batch_size} --threads {threads} --device {resources.device}"
+        " --gpus {resources.n_gpus} --scratch {resources.scratch}"
         " --max_megapixels {resources.max_megapixels} --log {log:q}"

@@ -20,6 +20,8 @@ rule draw_map:
     conda:
         "../../envs/map.yaml"
     resources:
+        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(PLAN.images), attempt),
+        runtime=lambda wildcards, attempt: forecast.map_runtime(len(PLAN.images), attempt),
         scripts=SCRIPTS,
         state=STATE,
     params:

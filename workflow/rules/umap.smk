@@ -22,8 +22,10 @@ rule fit_umap:
         "<benchmarks>/fit_umap/fit_umap.tsv"
     conda:
         "../../envs/umap.yaml"
-    threads: workflow.cores
+    threads: SHARES.cores
     resources:
+        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(PLAN.images), attempt),
+        runtime=lambda wildcards, attempt: forecast.map_runtime(len(PLAN.images), attempt),
         scripts=SCRIPTS,
         database=DATABASE,
     params:

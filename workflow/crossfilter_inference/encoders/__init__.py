@@ -80,6 +80,11 @@ class TextEncoder(Protocol):
         ...
 
 
+def may_use_gpu(settings: dict, device: str) -> bool:
+    """Tell whether an encoder, as it is configured, runs on a GPU where there is one."""
+    return device != "cpu" and settings["runtime"] == "torch"
+
+
 def settings_digest(name: str, settings: dict) -> str:
     """Digest what makes it necessary to resolve the encoder again: 16 hexadecimal digits.
 

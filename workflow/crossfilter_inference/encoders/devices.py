@@ -3,11 +3,17 @@
 torch is imported only where there may be a GPU to ask about.
 """
 
+import fcntl
 import importlib.util
 import logging
+import os
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ..errors import InputError
 
@@ -17,12 +23,58 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What the drivers make on Linux: of NVIDIA, of AMD, and of either under Windows' Linux.
+_SECONDS_BETWEEN_LOOKS = 0.5  # for a free GPU
 GPUS = (Path("/dev/nvidia0"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 def may_have_gpu() -> bool:
     """Tell, without torch, whether there is any sign of a GPU."""
     return sys.platform == "darwin" or any(gpu.exists() for gpu in GPUS)
+
+
+@contextmanager
+def one_gpu(n_gpus: int) -> Iterator[None]:
+    """Let this process see one GPU alone, which no other such process sees; wait until one is free.
+
+    Parameters
+    ----------
+    n_gpus : int
+        How many the machine has; those that CUDA_VISIBLE_DEVICES names, if it does. With 0, everything stays as it is.
+    """
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = (names or [*map(str, range(n_gpus))])[:n_gpus]
+    if not names:
+        yield
+        return
+    with ExitStack() as stack:
+        # A lock that dies with its process, as the GPU's memory does.
+        locks = {name: stack.enter_context(open(_lock_of(name), "a")) for name in names}
+        while (free := next((name for name in names if _is_taken(locks[name])), None)) is None:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        for name in names:
+            if name != free:
+                locks[name].close()
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = free
+        try:
+            yield
+        finally:
+            os.environ.pop("CUDA_VISIBLE_DEVICES")
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _lock_of(gpu: str) -> Path:
+    return Path(tempfile.gettempdir(), f"crossfilter-inference-{os.getuid()}-gpu-{gpu}.lock")
+
+
+def _is_taken(lock: IO) -> bool:
+    """Take a lock, if nobody has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def choose_device(device: str) -> "torch.device":
