@@ -114,9 +114,21 @@ def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch,
     assert list(shard.folder.glob("[0-9]*")) == []
 
 
+def test_a_shard_built_on_another_disk_is_the_same(shard, tmp_path):
+    shard()
+    expected = rows(shard, "embeddings"), rows(shard, "images")
+    (scratch := tmp_path / "scratch").mkdir()
+    for path in shard.folder.glob("[0-9]*"):
+        path.unlink()
+    shard(scratch=str(scratch))
+    assert (rows(shard, "embeddings"), rows(shard, "images")) == expected
+    assert list(scratch.iterdir()) == []
+    assert [path.name for path in shard.folder.glob(".*")] == []
+
+
 @pytest.mark.parametrize("where", ["encoder", "writer"])
 def test_a_failing_part_ends_the_job_and_leaves_no_shard(shard, monkeypatch, where):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError("no more")
 
     if where == "encoder":

@@ -233,10 +233,14 @@ def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost
     of_this_kind = device != "none" and (device == "cpu") != on_gpu
     if benchmark is None or not of_this_kind or n_computed < _FEWEST_TO_MEASURE or "timing_n_threads" not in timing:
         return None
-    at_work = float(timing["timing_total"]) - float(timing["timing_loading"])
+    total, loading = float(timing["timing_total"]), float(timing["timing_loading"])
+    if benchmark["s"] < total:  # of a later job, which kept what this one had made
+        return None
+    at_work = total - loading
     scale = 1 if on_gpu else int(timing["timing_n_threads"]) / n_threads
-    start = max(benchmark["s"] - at_work, 0.1)
-    return Cost(start, at_work / n_computed * scale, max(benchmark["max_rss"], 500), is_measured=True)
+    return Cost(
+        benchmark["s"] - at_work, at_work / n_computed * scale, max(benchmark["max_rss"], 500), is_measured=True
+    )
 
 
 def _benchmark(path: Path) -> dict[str, float] | None:

@@ -87,7 +87,7 @@ try:
         may_use_gpu=encoders.may_use_gpu(ENCODER, config["device"]),
     )
     COST = forecast.embedding_cost(STATE, ENCODER["backend"], SHARES)
-    OLD_SHARDS = read_shard_lists(STATE)
+    OLD_SHARDS = read_shard_lists(STATE) if workflow.is_main_process else {}
     PLAN = plan_run(OLD_SHARDS)
     SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
     SHARD_SIZES = PLAN.shard_sizes()

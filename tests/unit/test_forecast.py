@@ -1,0 +1,145 @@
+"""What a run will take is told from what earlier runs have left."""
+
+from pathlib import Path
+
+import pytest
+
+from crossfilter_inference import forecast
+from crossfilter_inference.files import write_json
+from crossfilter_inference.forecast import Cost, Shares, embedding_cost, share_out
+from crossfilter_inference.shard_database import Embedded, write_shard_database
+
+ON_CPU, ON_GPU = Shares(4, 4, 0, 1, False), Shares(4, 4, 1, 1, True)
+
+
+@pytest.fixture
+def earlier_job(tmp_path):
+    """Leave what an embedding job of 100 photos in 50 s leaves, by default."""
+
+    def leave(shard="000001", seconds="55.0", memory="1200.5", folder=tmp_path / "T", **timing):
+        counts = {"n_computed": 100, "n_threads": 2, "device": "cpu", "loading": 2.0, "total": 52.0}
+        write_shard_database(
+            folder / "embeddings" / f"{shard}.sqlite", {"name": "T"}, "0", [], [], Embedded(**(counts | timing))
+        )
+        benchmark = folder / "benchmarks" / "embed_shard" / f"{shard}.tsv"
+        benchmark.parent.mkdir(parents=True, exist_ok=True)
+        benchmark.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:55\t{memory}\n")
+        return folder
+
+    return leave
+
+
+def test_without_earlier_runs_a_figure_of_its_kind_is_taken(tmp_path):
+    cost = embedding_cost(tmp_path, "siglip", ON_CPU)
+    assert not cost.is_measured
+    assert cost.per_photo == pytest.approx(0.46 / 4)
+    assert embedding_cost(tmp_path, "siglip", ON_GPU).per_photo < cost.per_photo
+    assert embedding_cost(tmp_path, "mine.py", ON_CPU) != cost
+
+
+def test_an_earlier_job_tells_start_speed_and_memory(earlier_job):
+    cost = embedding_cost(earlier_job(), "siglip", ON_CPU)
+    assert cost.is_measured
+    assert cost.start == pytest.approx(5, abs=0.1), "what is not spent on photos"
+    assert cost.per_photo == pytest.approx(0.25, abs=0.01), "on twice as many cores"
+    assert cost.memory == 1200.5
+
+
+def test_the_newest_job_counts(earlier_job):
+    earlier_job("000001")
+    cost = embedding_cost(earlier_job("000002", seconds="30.0", total=27.0), "siglip", ON_CPU)
+    assert cost.per_photo == pytest.approx(0.125, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "other", [{"device": "cuda:0"}, {"device": "none"}, {"n_computed": 19}, {"seconds": "1.0"}, {"memory": "x"}]
+)
+def test_a_job_that_says_nothing_of_this_device_is_left_aside(earlier_job, other):
+    assert not embedding_cost(earlier_job(**other), "siglip", ON_CPU).is_measured
+
+
+def test_a_job_on_a_gpu_tells_of_gpus_whatever_its_cores(earlier_job):
+    cost = embedding_cost(earlier_job(device="cuda:0"), "siglip", ON_GPU)
+    assert (cost.is_measured, cost.per_photo) == (True, pytest.approx(0.5, abs=0.01))
+
+
+def test_damaged_figures_are_not_measured(earlier_job):
+    folder = earlier_job()
+    (folder / "embeddings" / "000001.sqlite").write_text("damaged")
+    assert not embedding_cost(folder, "siglip", ON_CPU).is_measured
+
+
+@pytest.mark.parametrize("start", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("per_photo", [0.5, 0.05, 0.004])
+def test_the_start_of_a_job_is_less_than_a_twentieth_of_it(start, per_photo):
+    cost = Cost(start, per_photo, 1000)
+    at_work = cost.shard_size * per_photo
+    assert start / (start + at_work) <= 0.05
+    assert cost.shard_size == 200 or start / (start + at_work) > 0.03, "and not much less"
+
+
+def test_a_shard_is_never_beyond_measure():
+    assert Cost(100, 1e-6, 1000).shard_size == 100_000
+
+
+def test_jobs_side_by_side_share_the_time():
+    cost = Cost(10, 0.5, 1000)
+    assert cost.seconds(1000, 1, 4) == 10 + 500
+    assert cost.seconds(1000, 4, 4) == 10 + 125
+    assert cost.seconds(1000, 8, 4) == 20 + 125
+    assert cost.seconds(0, 0, 4) == 0
+
+
+def test_a_job_that_failed_gets_more(earlier_job):
+    cost = embedding_cost(earlier_job(), "siglip", ON_CPU)
+    assert cost.memory_mb(1000, 1) > cost.memory
+    assert cost.memory_mb(1000, 2) == pytest.approx(2 * cost.memory_mb(1000, 1), abs=2)
+    assert cost.runtime(1000, 2) == 2 * cost.runtime(1000, 1)
+    assert cost.runtime(100_000, 1) > cost.runtime(1000, 1) > cost.seconds(1000, 1, 1) / 60
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((8, None, None), (8, 8, 0, 1)),
+        ((8, None, 4), (8, 2, 4, 4)),
+        ((2, None, 4), (2, 1, 4, 2)),
+        ((None, 20, 8), (8, 8, 8, 8)),
+        ((None, 4, 8), (8, 8, 8, 4)),
+        ((None, 20, 0), (8, 8, 0, 20)),
+        ((None, None, None), (8, 8, 0, 1)),
+    ],
+)
+def test_cores_jobs_and_gpus_are_shared_out(given, expected):
+    shares = share_out(*given, may_use_gpu=True)
+    assert (shares.cores, shares.embed_cores, shares.n_gpus, shares.n_jobs) == expected
+
+
+def test_an_encoder_that_runs_on_no_gpu_asks_for_none():
+    assert share_out(8, None, 4, may_use_gpu=False) == Shares(8, 8, 0, 1, False)
+
+
+def test_the_forecast_counts_what_is_not_there_yet(earlier_job):
+    folder, sizes = earlier_job(), {"000001": 100, "000002": 400}
+    cost = embedding_cost(folder, "siglip", ON_CPU)
+    line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], True)
+    assert line.startswith("forecast: 400 photos to embed (shards: 1), about 2 min (as fast as in earlier runs)")
+    assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], True) == ""
+
+
+def test_what_comes_after_embedding_grows_as_it_did_before(tmp_path):
+    first = forecast.seconds_beside_embedding(tmp_path, 1000, with_map=True)
+    assert forecast.seconds_beside_embedding(tmp_path, 100_000, with_map=True) > first + 30
+    assert forecast.seconds_beside_embedding(tmp_path, 1000, with_map=False) < first
+    benchmark = Path(tmp_path, "benchmarks", "fit_umap", "fit_umap.tsv")
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\tmax_rss\n100\tNA\n")
+    write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
+    assert forecast.seconds_beside_embedding(tmp_path, 1000, with_map=True) > first + 90
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3, "10 s"), (44, "40 s"), (99, "100 s"), (100, "2 min"), (3600, "60 min"), (7300, "2 h")]
+)
+def test_a_time_is_told_as_roughly_as_it_is_known(seconds, words):
+    assert forecast.in_words(seconds) == words
