@@ -3,12 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Two tests at once where there is room; each runs whole workflows.
-TESTS ?= tests
+TESTS ?= tests/unit tests/workflow tests/faults
 TEST_OPTIONS ?= -n 2 --dist loadfile
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run test lint soak bench format lock
+.PHONY: help run test test-cluster lint soak bench format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -18,6 +18,9 @@ run: .venv/installed  ## set up, then run the workflow as config.yaml says: the 
 
 test: .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
+
+test-cluster: .venv/extra  ## set up, then run the tests on a real Slurm, which is installed and started for them (as root, on Debian)
+	$(BIN)/pytest tests/cluster
 
 lint: .venv/installed  ## check style and workflow
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from crossfilter_inference.encoders.devices import one_gpu
 
 
 def main(arguments: argparse.Namespace) -> str:
+    scratch = os.getenv("TMPDIR", "")
     with one_gpu(arguments.gpus):
         counts = embed_shard(
             arguments.shard,
@@ -25,7 +26,7 @@ def main(arguments: argparse.Namespace) -> str:
             n_threads=arguments.threads,
             device=arguments.device,
             max_pixels=int(arguments.max_megapixels * 1e6),
-            scratch=os.getenv("TMPDIR") if arguments.scratch == "yes" else None,
+            scratch=scratch if arguments.scratch == "yes" and os.path.isdir(scratch) else None,
         )
     if counts.n_kept:
         return f"kept: all {counts.n_kept} photos are in {arguments.output} already"

@@ -1,7 +1,8 @@
 """An encoder of one's own, as a user would add it: mean colours of 4 x 4 fields. Needs numpy alone, so it is fast.
 
 It waits for as long as a file `encode` or `resolve` exists in the folder that COLOUR_ENCODER_PAUSE names, so that tests
-can kill it in the middle; but the first calls of the encoder for which `let-through` gives the number.
+can kill it in the middle; but the first calls of the encoder for which `let-through` gives the number. While it waits,
+it takes as many MB of memory as the file `memory` says.
 """
 
 import os
@@ -52,6 +53,9 @@ def _pause(where: str, n_calls: int = 1) -> None:
         (folder / f"{where}-calls").write_text(str(n_calls))
         if let_through.exists() and n_calls <= int(let_through.read_text()):
             return
+    taken = b""
     while pause.exists():
+        if (folder / "memory").exists() and not taken:
+            taken = b"x" * int((folder / "memory").read_text()) * 1_000_000
         (pause.parent / f"{where}-reached").touch()
         time.sleep(0.05)

@@ -192,7 +192,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory):
         slurm.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def make_cluster_collection(slurm, tmp_path_factory: pytest.TempPathFactory):
     """Make a collection whose runs go through the profile for Slurm."""
     from slurm import ClusterCollection

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from conftest import PROJECT, Collection
 
 TRACED = ("open", "openat", "creat", "rename", "renameat", "renameat2", "link", "linkat")
@@ -101,17 +102,24 @@ class Slurm:
             self._daemons.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
 
     def stop(self) -> None:
-        """Stop what was started."""
+        """Stop what was started: jobs, also those of nodes that were lost, and daemons."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if "SLURM_JOB_ID" in process.environ() or process.name() == "slurmstepd":
+                    process.kill()
         for name in ("slurmd", "slurmctld"):  # strace passes no signals on
             with suppress(OSError, ValueError):
                 os.kill(int((self.folder / f"{name}.pid").read_text()), signal.SIGTERM)
-        self._daemons[0].terminate()
-        for daemon in reversed(self._daemons):
-            with suppress(subprocess.TimeoutExpired):
+        for daemon in self._daemons:
+            if daemon.args[0] == "munged":
+                daemon.terminate()
+            try:
                 daemon.wait(timeout=20)
-            daemon.kill()
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
         for name in ("slurm.conf", "gres.conf"):
-            (CONFIGURATION / name).unlink()
+            (CONFIGURATION / name).unlink(missing_ok=True)
 
     @staticmethod
     def ask(*command: str) -> str:

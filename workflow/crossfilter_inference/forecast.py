@@ -68,7 +68,7 @@ class Cost:
 # (benchmarks/RESULTS.md). The time of a GPU is that of decoding photos of 12 megapixels on the cores beside it.
 _ON_CPU = {"siglip": (8.0, 0.46, 1500), "efficientnet_lite0": (4.5, 0.035, 1000)}
 _OTHER_BACKEND = (4.5, 0.035, 1500)
-_ON_GPU = (20.0, 0.03, 6000)
+_ON_GPU = (20.0, 0.05, 6000)
 
 # Seconds of every other rule: at least, and for each photo of the collection (benchmarks/SCALE.md, SPHERE.md).
 _STAGES = {

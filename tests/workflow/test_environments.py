@@ -1,0 +1,72 @@
+"""Each conda environment has what its rules need: they run in fresh environments of its packages alone, from pip."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import DEMO, PROJECT
+
+PIP_NAMES = {"pytorch": "torch", "msgpack-python": "msgpack", "matplotlib-base": "matplotlib"}
+RULES = {
+    environment: [
+        name
+        for path in PROJECT.glob("workflow/rules/*.smk")
+        for name, rule in re.findall(r"^rule (\w+):(.*?)(?=^rule |\Z)", path.read_text(), re.MULTILINE | re.DOTALL)
+        if f"envs/{environment}.yaml" in rule
+    ]
+    for environment in sorted(path.stem for path in PROJECT.glob("envs/*.yaml"))
+}
+
+
+def packages(environment):
+    """Requirements of pip that stand for those of conda, with the same versions."""
+    for entry in yaml.safe_load((PROJECT / "envs" / f"{environment}.yaml").read_text())["dependencies"]:
+        for package in entry["pip"] if isinstance(entry, dict) else [entry]:
+            name, _, version = package.partition("=")
+            if name.strip() not in ("python >", "pip"):
+                yield f"{PIP_NAMES.get(name.strip(), name.strip())}=={version.lstrip('=')}"
+
+
+def install(environment, folder):
+    """Make a fresh environment; return the folder of its programs."""
+    subprocess.run([sys.executable, "-m", "venv", folder / environment], check=True)
+    programs = folder / environment / "bin"
+    subprocess.run([programs / "pip", "install", "--quiet", *packages(environment)], check=True)
+    return programs
+
+
+@pytest.mark.timeout(600)
+def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
+    collection = make_collection(
+        20, input_dir=[str(DEMO)], embedding_type="EFFICIENTNET_LITE0", reproject_umap_embeddings=True
+    )
+    collection.run()
+    said = collection.snakemake("--dry-run", "--forceall", "--printshellcmds").stdout
+    said = collection.snakemake("--dry-run", "--forceall", "--printshellcmds").stdout
+    commands = re.findall(r"^Shell command: (.*python \S*/scripts/(\w+)\.py .*)$", said, re.MULTILINE)
+    assert sorted(rule for _, rule in commands) == sorted(rule for rules in RULES.values() for rule in rules)
+    before = {table: collection.sql(f"SELECT * FROM {{T}}_{table}") for table in ("EMBEDDINGS", "UMAP_HAVERSINE")}
+    # Everything anew, but for the plan, which Snakemake's own process makes.
+    collection.database.unlink()
+    for path in collection.state.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "plan.tsv":
+            path.unlink()
+    environments = {}
+    for command, rule in commands:
+        environment = next(name for name, rules in RULES.items() if rule in rules)
+        if environment not in environments:
+            environments[environment] = install(environment, tmp_path)
+        path = f"{environments[environment]}{os.pathsep}{os.environ['PATH']}"
+        for run in (command, f"python {PROJECT}/scripts/{rule}.py --help"):
+            done = subprocess.run(
+                run, shell=True, cwd=collection.folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{rule} in envs/{environment}.yaml: {done.stdout}{done.stderr}"
+    for table, rows in before.items():
+        assert collection.sql(f"SELECT * FROM {{T}}_{table}") == rows
