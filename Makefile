@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Two tests at once where there is room; each runs whole workflows.
-TESTS ?= tests/unit tests/workflow tests/faults
+TESTS ?=
 TEST_OPTIONS ?= -n 2 --dist loadfile
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000

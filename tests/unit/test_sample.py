@@ -30,6 +30,16 @@ def test_a_row_that_its_photo_does_not_give_is_named(collection):
     )
 
 
+def test_a_row_of_rubbish_is_named(collection):
+    rubbish = np.full(48, 0x7FA00000, "<u4").view("<f4")  # signalling NaN, which numpy warns of
+    collection.sql("UPDATE T_EMBEDDINGS SET EMBEDDING = ? WHERE UUID = ?", (pack_embedding(rubbish), UUID(3)))
+    collection.stamp_rows()
+    verified = collection.verify(sample=20)
+    assert verified["embeddings"][0] == "FAILED"
+    assert verified["sample"][0] == "FAILED"
+    assert UUID(3) in verified["sample"][1]
+
+
 def test_a_file_that_has_changed_without_a_trace_is_named(collection):
     path = collection.photos / f"{UUID(3)}.jpg"
     size, time = path.stat().st_size, path.stat().st_mtime_ns

@@ -97,8 +97,9 @@ class Sample:
 
     def _compare(self, batch: list[DecodedImage], computed: np.ndarray) -> None:
         for item, embedding in zip(batch, computed, strict=True):
-            row = unpack_embedding(self._row(item.image.uuid)[1]).astype(float)
-            self._cosines[item.image.uuid] = float(row @ embedding / (np.linalg.norm(row) or 1))
+            with np.errstate(invalid="ignore"):  # a damaged row may hold anything
+                row = unpack_embedding(self._row(item.image.uuid)[1]).astype(float)
+                self._cosines[item.image.uuid] = float(row @ embedding / (np.linalg.norm(row) or 1))
 
     def _row(self, uuid: str) -> tuple[str, bytes] | None:
         """Ask for the digest of a photo's file, and its embedding; the database is open only meanwhile."""
