@@ -201,8 +201,19 @@ def test_a_run_goes_on_where_its_node_was_lost(lost, runs, start_run, slurm):
     check_that_nothing_was_done_twice(broken, "NODE_FAIL")
 
 
+@pytest.mark.timeout(420)
+def test_ctrl_c_ends_the_jobs_too(start_run, slurm):
+    broken = start_run("interrupted")
+    broken.wait_until_at_work()
+    assert broken.job in slurm.ask("squeue", "--noheader", "--format=%i").split()
+    os.killpg(broken.run.pid, signal.SIGINT)
+    assert broken.run.wait(timeout=60) != 0
+    slurm.wait_until(lambda: broken.job not in slurm.ask("squeue", "--noheader", "--format=%i").split())
+    assert "Traceback" not in broken.collection.output
+
+
 def test_the_command_of_the_readme_plans_a_run(slurm):
-    dry_run, run = re.findall(r"^snakemake --profile .*$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    dry_run, run, _ = re.findall(r"^snakemake --profile .*$", (PROJECT / "README.md").read_text(), re.MULTILINE)
     assert dry_run == f"{run} --dry-run"
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

@@ -81,6 +81,7 @@ _STAGES = {
 }
 _OF_MAP = ("fit_umap", "store_map", "draw_map")
 _SNAKEMAKE = (2.0, 0.7)  # seconds of its start, and between two jobs
+_CLUSTER_OVERHEAD = 20.0  # seconds of a job in an idle Slurm: three starts of Snakemake, and the time until it is seen
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Shares:
         Embedding jobs at once.
     on_gpu : bool
         Whether they run on GPUs, as far as can be told.
+    overhead : float
+        Seconds that every job takes besides: on a cluster it is sent to a node and asked after from time to time.
     """
 
     cores: int
@@ -106,6 +109,7 @@ class Shares:
     n_gpus: int
     n_jobs: int
     on_gpu: bool
+    overhead: float = 0
 
 
 def share_out(cores: int | None, nodes: int | None, n_gpus: int | None, *, may_use_gpu: bool) -> Shares:
@@ -125,7 +129,7 @@ def share_out(cores: int | None, nodes: int | None, n_gpus: int | None, *, may_u
     n_gpus = n_gpus or 0 if may_use_gpu else 0
     if cores is None:
         nodes = nodes or 1
-        return Shares(CLUSTER_CORES, CLUSTER_CORES, n_gpus, min(nodes, n_gpus or nodes), n_gpus > 0)
+        return Shares(CLUSTER_CORES, CLUSTER_CORES, n_gpus, min(nodes, n_gpus or nodes), n_gpus > 0, _CLUSTER_OVERHEAD)
     n_jobs = min(n_gpus or 1, cores)
     return Shares(cores, cores // n_jobs, n_gpus, n_jobs, n_gpus > 0 or (may_use_gpu and devices.may_have_gpu()))
 
@@ -198,6 +202,8 @@ def forecast(
     n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do)
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
     seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map)
+    n_in_a_row = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # the map is made, then drawn
+    seconds += n_in_a_row * shares.overhead
     source = "as fast as in earlier runs" if cost.is_measured else "roughly: nothing was measured here yet"
     return f"forecast: {n_photos} photos to embed (shards: {len(to_do)}), about {in_words(seconds)} ({source})"
 
