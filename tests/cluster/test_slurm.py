@@ -137,7 +137,7 @@ def runs(make_cluster_collection, lost):
     return {"local": local, "cluster": cluster, "killed": killed}
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["cluster", "killed"])
 def test_the_database_is_that_of_one_machine(runs, name):
     assert len(runs["local"].first["UMAP_HAVERSINE"]) == 59
@@ -182,13 +182,13 @@ def check_that_nothing_was_done_twice(broken, status):
     assert re.search(rf"SLURM status is: '({status})'", collection.output), "the run says what became of the job"
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("status", WAYS)
 def test_a_run_goes_on_where_its_job_was_lost(lost, status):
     check_that_nothing_was_done_twice(lost[status].result(), status)
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_a_run_goes_on_where_its_node_was_lost(lost, runs, start_run, slurm):
     for future in lost.values():
         future.result()  # all jobs of this node end with it
@@ -201,7 +201,7 @@ def test_a_run_goes_on_where_its_node_was_lost(lost, runs, start_run, slurm):
     check_that_nothing_was_done_twice(broken, "NODE_FAIL")
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_ctrl_c_ends_the_jobs_too(start_run, slurm):
     broken = start_run("interrupted")
     broken.wait_until_at_work()
