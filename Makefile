@@ -19,8 +19,8 @@ run: .venv/installed  ## set up, then run the workflow as config.yaml says: the 
 test: .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-cluster: .venv/extra  ## set up, then run the tests on a real Slurm, which is installed and started for them (as root, on Debian)
-	$(BIN)/pytest tests/cluster
+test-cluster: .venv/extra  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
+	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
 
 lint: .venv/installed  ## check style and workflow
 	$(BIN)/ruff check .
