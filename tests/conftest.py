@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -86,6 +87,11 @@ class Collection:
 
     def embeddings(self) -> dict[str, bytes]:
         return dict(self.sql("SELECT UUID, EMBEDDING FROM {T}_EMBEDDINGS"))
+
+
+def hear_ctrl_c() -> None:
+    """Let a child hear Ctrl-C also where the tests run in the background of a shell, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def jobs(output: str) -> dict[str, int]:

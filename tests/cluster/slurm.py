@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from conftest import PROJECT, Collection
+from conftest import PROJECT, Collection, hear_ctrl_c
 
 TRACED = ("open", "openat", "creat", "rename", "renameat", "renameat2", "link", "linkat")
 N_CORES, N_GPUS, MEMORY_MB = 32, 4, 256_000
@@ -165,6 +165,7 @@ class ClusterCollection(Collection):
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
                 start_new_session=True,
+                preexec_fn=hear_ctrl_c,
                 env=environment or None,
             )
 

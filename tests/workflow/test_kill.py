@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import leave_hot_journal
+from conftest import hear_ctrl_c, leave_hot_journal
 
 MAP = {"reproject_umap_embeddings": True}
 
@@ -47,6 +47,7 @@ def started(collection, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
     try:
         yield process
