@@ -82,18 +82,15 @@ def decoding(
         If a process is killed.
     """
     pool = _processes(n_workers) if in_processes else ThreadPoolExecutor(n_workers, "decode")
-    is_done = False
     try:
         yield _decoded(pool, images, (preprocessing, max_pixels), n_ahead)
-        is_done = True
     except BrokenProcessPool:
         raise InputError(
             "a process that decoded images was killed, most often for want of memory; give the job more memory or "
             "fewer cores, and run the same command again"
         ) from None
     finally:
-        # Ctrl-C may come while a future is being locked, and leave it so: then its worker would be waited for in vain.
-        pool.shutdown(wait=is_done, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _decoded(
