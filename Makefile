@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Two tests at once where there is room; each runs whole workflows.
+# Three files of tests at once, as each waits now and then; a test runs whole workflows.
 TESTS ?=
-TEST_OPTIONS ?= -n 2 --dist loadfile
+TEST_OPTIONS ?= -n 3 --dist loadfile
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 

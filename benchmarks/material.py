@@ -17,6 +17,7 @@ from crossfilter_inference.scan import scan_folders
 
 EMOJI = "emoji-datasource-google@16.0.0"
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "photos"
+DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 # hidden size, intermediate size, layers, heads, side of an image, of a patch; as the checkpoints on the hub.
 SIZES = {
     "base-patch16-224": (768, 3072, 12, 12, 224, 16),
@@ -28,7 +29,7 @@ def make_photos(folder: Path, megapixels: float) -> Path:
     """Make JPEGs of a size from the demo photos, with the grain that gives them a camera's bytes per pixel."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    for path in sorted(DEMO.glob("*.jpg")):
+    for path in DEMO_PHOTOS:
         if (folder / path.name).exists():
             continue
         with Image.open(path) as image:

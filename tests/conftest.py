@@ -15,6 +15,7 @@ import yaml
 pytest.register_assert_rewrite("verified")
 PROJECT = Path(__file__).resolve().parent.parent
 DEMO = PROJECT / "demo" / "photos"
+DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 COLOUR_ENCODER = PROJECT / "tests" / "colour_encoder.py"
 
 
@@ -71,7 +72,7 @@ class Collection:
     def add_photos(self, n: int, into: str = "photos") -> list[str]:
         """Add demo photos that are not there yet; return their UUIDs."""
         there = {path.stem for path in self.folder.rglob("*.jpg")}
-        new = [path for path in sorted(DEMO.glob("*.jpg")) if path.stem not in there][:n]
+        new = [path for path in DEMO_PHOTOS if path.stem not in there][:n]
         (self.folder / into).mkdir(exist_ok=True)
         for path in new:
             shutil.copy2(path, self.folder / into)
@@ -87,6 +88,11 @@ class Collection:
 
     def embeddings(self) -> dict[str, bytes]:
         return dict(self.sql("SELECT UUID, EMBEDDING FROM {T}_EMBEDDINGS"))
+
+
+def demo_photo(uuid: str) -> Path:
+    """Find a demo photo by its UUID."""
+    return next(path for path in DEMO_PHOTOS if path.stem == uuid)
 
 
 def hear_ctrl_c() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from conftest import PROJECT, Collection, hear_ctrl_c
 
-TRACED = ("open", "openat", "creat", "rename", "renameat", "renameat2", "link", "linkat")
+TRACED = ("execve", "open", "openat", "creat", "rename", "renameat", "renameat2", "link", "linkat")
 N_CORES, N_GPUS, MEMORY_MB = 32, 4, 256_000
 CONFIGURATION = Path("/etc/slurm")  # the only place where srun looks within a job
 SLURM_CONF = """
@@ -50,6 +50,12 @@ SlurmdLogFile={folder}/slurmd.log
 NodeName=localhost CPUs={n_cores} RealMemory={memory} Gres=gpu:{n_gpus}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
+
+
+def trace(output: Path, *options: str) -> list[str]:
+    """Command that writes down what another one and its children open and rename."""
+    follow = ["strace", "--follow-forks", "--seccomp-bpf", "--string-limit=4096"]
+    return [*follow, f"--output={output}", f"--trace={','.join(TRACED)}", *options]
 
 
 class Slurm:
@@ -93,8 +99,7 @@ class Slurm:
         self._spawn("munged", "--foreground", "--force", *(f"--{key}={munge / name}" for key, name in names.items()))
         self._spawn("slurmctld", "-D")
         # What jobs open and rename is written down.
-        traced = ["strace", "--follow-forks", "--seccomp-bpf", f"--output={self.trace}", "--string-limit=4096"]
-        self._spawn(*traced, f"--trace={','.join(TRACED)}", "slurmd", "-D", "-N", "localhost")
+        self._spawn(*trace(self.trace), "slurmd", "-D", "-N", "localhost")
         self.wait_until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%t"))
 
     def _spawn(self, *command: str) -> None:
@@ -141,10 +146,13 @@ class Slurm:
 class ClusterCollection(Collection):
     """A collection whose runs go through the profile for Slurm."""
 
+    is_traced = False
+
     def command(self, *options: str, cores: int | None = None) -> list[str]:
         if cores is not None:
             return super().command(*options, cores=cores)
         return [
+            *(trace(self.folder / f"trace{time.time_ns()}", "--output-separately") if self.is_traced else ()),
             *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile")),
             *("--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")),
             *(
@@ -168,6 +176,11 @@ class ClusterCollection(Collection):
                 preexec_fn=hear_ctrl_c,
                 env=environment or None,
             )
+
+    @property
+    def traces(self) -> list[Path]:
+        """What each process and thread of the runs that were traced has opened and renamed."""
+        return list(self.folder.glob("trace*"))
 
     @property
     def output(self) -> str:

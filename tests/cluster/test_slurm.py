@@ -115,6 +115,7 @@ def runs(make_cluster_collection, lost):
     """Three collections of the same steps: 59 photos, then 3 more."""
     settings = {"embedding_type": "EFFICIENTNET_LITE0", "reproject_umap_embeddings": True, "shard_size": 30}
     local, cluster, killed = (make_cluster_collection(59, name, **settings) for name in ("local", "cluster", "killed"))
+    cluster.is_traced = True
     # Paths as the trace has them, and a disk of the node's own.
     cluster.configure(output_embeddings_db=str(cluster.database))
     scratch = cluster.folder / "scratch"
@@ -157,6 +158,18 @@ def test_jobs_on_nodes_open_the_database_for_reading_only(runs, slurm):
     assert len(opens(trace, database)) >= 2, "the jobs that make the map read it"
     flags = {flag for found in opens(trace, f"{database}(?:-journal)?") for flag in found.split("|")}
     assert flags & {"O_RDWR", "O_WRONLY", "O_CREAT", "O_TRUNC"} == set()
+
+
+def test_on_this_node_only_the_two_that_store_open_the_database_for_writing(runs):
+    database, writers = re.escape(str(runs["cluster"].database)), set()
+    for path in runs["cluster"].traces:  # one of each process and thread
+        script = None
+        for line in path.read_text().splitlines():
+            if line.startswith("execve("):
+                script = re.search(r"scripts/(\w+\.py)|$", line)[1]
+            elif any("O_RDONLY" not in flags for flags in opens(line, f"{database}(?:-journal)?")):
+                writers.add(script)
+    assert writers == {"store_embeddings.py", "store_map.py"}
 
 
 def test_a_shard_is_built_on_a_disk_of_the_node_and_appears_by_one_rename(runs, slurm):

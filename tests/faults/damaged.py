@@ -12,12 +12,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "photos"
+DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 
 
 @functools.cache
 def originals() -> tuple[bytes, ...]:
     """Return small photos, JPEGs of every kind three times."""
-    paths = sorted(DEMO.glob("*.jpg"))
+    paths = DEMO_PHOTOS
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2021:05:06 07:08:09"

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgpack
 import msgpack_numpy
@@ -115,8 +116,11 @@ def test_a_reader_cannot_write(tmp_path):
 
 def test_what_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, but long enough to be mistaken for one" * 30)
-    with pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); move it away"):
-        recover(tmp_path / "x.sqlite")
+    with (
+        pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); move it away"),
+        writing(tmp_path / "x.sqlite"),
+    ):
+        pass
 
 
 def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
@@ -131,9 +135,20 @@ def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
     assert uuids == ["a"]
 
 
+def test_where_nothing_was_left_recovery_opens_for_reading_alone(tmp_path):
+    path = tmp_path / "x.sqlite"
+    with pytest.raises(UnusableDatabase, match="unable to open"):
+        recover(path)
+    assert list(tmp_path.iterdir()) == []
+    path.write_text("no database, but long enough to be mistaken for one" * 30)
+    with pytest.raises(UnusableDatabase, match=r"cannot read .* \(file is not a database\)"):
+        recover(path)
+
+
 def test_recovery_does_not_wait_for_readers(tmp_path):
     path = tmp_path / "x.sqlite"
     write_rows(path, {"a": np.ones(3)})
+    Path(f"{path}-journal").touch()
     with reading(path) as connection:
         read_embeddings(connection, "T")
         recover(path)

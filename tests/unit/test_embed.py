@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import psutil
 import pytest
-from conftest import COLOUR_ENCODER, DEMO, PROJECT
+from conftest import COLOUR_ENCODER, DEMO, DEMO_PHOTOS, PROJECT
 from sqlalchemy import text
 
 from crossfilter_inference import decode, embed, encoding
@@ -64,7 +64,7 @@ def rows(shard, table):
 def test_every_image_is_embedded_once_at_every_batch_size(shard, batch_size, n_threads):
     counts = shard(batch_size=batch_size, n_threads=n_threads)
     assert (counts.n_computed, counts.n_copied, counts.n_failed) == (62, 0, 0)
-    uuids = sorted(path.stem for path in DEMO.glob("*.jpg"))
+    uuids = sorted(path.stem for path in DEMO_PHOTOS)
     for table in ("embeddings", "images", "thumbnails"):
         assert [row.UUID for row in rows(shard, table)] == uuids
 
@@ -499,7 +499,7 @@ def test_a_shard_that_is_not_what_it_would_become_is_made_again(shard, why):
 def test_a_photo_that_was_not_to_be_read_stays_without_an_owner(tmp_path, shard, change):
     photos = tmp_path / "photos"
     photos.mkdir()
-    paths = [shutil.copy2(path, photos) for path in sorted(DEMO.glob("*.jpg"))[:5]]
+    paths = [shutil.copy2(path, photos) for path in DEMO_PHOTOS[:5]]
     images = scan_folders([str(photos)], [".jpg"]).images
     folder = shard.folder.parent
     (folder / "shards" / "000001.tsv").unlink()

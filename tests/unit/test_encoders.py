@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import COLOUR_ENCODER, DEMO
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS, demo_photo
 
 from crossfilter_inference import encoders
 from crossfilter_inference.encoders import devices
@@ -19,7 +19,7 @@ def lite0():
 
 
 def photos(encoder, *names):
-    images = [load_image((DEMO / f"{name}.jpg").read_bytes(), encoder.preprocessing).pixels for name in names]
+    images = [load_image(demo_photo(name).read_bytes(), encoder.preprocessing).pixels for name in names]
     return np.stack(images)
 
 
@@ -49,7 +49,7 @@ def test_rows_are_float32_of_unit_length(lite0):
 
 
 def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(lite0):
-    names = [path.stem for path in sorted(DEMO.glob("*.jpg"))[:4]]
+    names = [path.stem for path in DEMO_PHOTOS[:4]]
     rows = lite0.encode_images(photos(lite0, *names))
     turned = lite0.encode_images(photos(lite0, *names[::-1]))
     assert np.array_equal(rows, turned[::-1])
@@ -183,7 +183,7 @@ def test_a_runtime_for_cpus_is_refused_on_a_gpu():
 def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_threads(lite0, dtype, runtime, bound):
     settings = {"backend": "efficientnet_lite0", "dtype": dtype, "runtime": runtime}
     provenance = encoders.resolve_encoder("LITE0", settings)
-    pixels = photos(lite0, *[path.stem for path in sorted(DEMO.glob("*.jpg"))[:4]])
+    pixels = photos(lite0, *[path.stem for path in DEMO_PHOTOS[:4]])
     before = torch.get_num_threads()
     try:
         one, two = (encoders.load_encoder(provenance, "cpu", n_threads) for n_threads in (1, 2))

@@ -12,7 +12,7 @@ from crossfilter_inference import images
 from crossfilter_inference.images import ImageError, Preprocessing, load_image, read_image_file
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
-PHOTO = DEMO / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
+PHOTO = DEMO / "fish" / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
 
 
 def saved(image, kind="JPEG", **options):

@@ -79,7 +79,7 @@ class Mapping:
 
     def make(self, n_threads=2, **settings):
         self.settings |= settings
-        outputs = tuple(map(self.path, ("umap_model.pkl", "map.tsv", "map_quality.json")))
+        outputs = tuple(map(self.path, ("umap_model.pkl", "map.tsv", "neighbours.npz", "map_quality.json")))
         return mapping_module.make_map(
             self.path("embeddings.json"), self.database, "T", self.settings, self.labels, outputs, n_threads
         )
@@ -206,6 +206,21 @@ def test_the_order_in_which_photos_came_does_not_matter(mapping, tmp_path):
     other.make(n_threads=1)
     assert other.places() == mapping.places()
     assert other.blob() == mapping.blob()
+
+
+@pytest.mark.parametrize("n_images", [1, 3, 40])
+def test_neighbours_are_those_of_the_embeddings_without_the_photo_itself(tmp_path, n_images):
+    mapping = Mapping(tmp_path)
+    mapping.add(n_images)
+    mapping.make()
+    with np.load(mapping.folder / "neighbours.npz") as arrays:
+        indices, distances = arrays["indices"], arrays["distances"]
+    rows = mapping.rows.astype(float)
+    cosine = 1 - rows @ rows.T
+    np.fill_diagonal(cosine, np.inf)
+    k = min(mapping.settings["n_neighbors"], n_images) - 1
+    assert np.array_equal(indices, np.argsort(cosine, axis=1)[:, :k])
+    assert np.allclose(distances, np.sort(cosine, axis=1)[:, :k], atol=1e-6)
 
 
 def test_a_job_that_was_killed_after_the_model_goes_on_from_it(mapping, monkeypatch):

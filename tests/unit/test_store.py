@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import COLOUR_ENCODER, DEMO
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS
 
 from crossfilter_inference import shard_reading
 from crossfilter_inference.connections import reading, writing
@@ -44,7 +44,7 @@ class Store:
     def photo(self, number, source=0, mtime_ns=1):
         path = self.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        shutil.copy(sorted(DEMO.glob("*.jpg"))[source], path)
+        shutil.copy(DEMO_PHOTOS[source], path)
         self.stamp(number, path, mtime_ns)
 
     def stamp(self, number, path, mtime_ns=1):

@@ -82,9 +82,12 @@ class Collection(Store):
         for shard in sorted({image.shard for image in self.plan().images}):
             self.embed(shard, database=str(self.database))
         self.merge(delete_missing=delete_missing)
-        files = [self.path(name) for name in ("umap_model.pkl", "map.tsv", "map_quality.json", "map_stored.json")]
-        make_map(self.path("embeddings.json"), str(self.database), "T", SETTINGS, "", tuple(files[:3]), 2)
-        store_map("T", str(self.database), *files, generation=1)
+        model, table, quality, receipt = map(
+            self.path, ("umap_model.pkl", "map.tsv", "map_quality.json", "map_stored.json")
+        )
+        outputs = (model, table, self.path("neighbours.npz"), quality)
+        make_map(self.path("embeddings.json"), str(self.database), "T", SETTINGS, "", outputs, 2)
+        store_map("T", str(self.database), model, table, quality, receipt, generation=1)
 
     def verify(self, **options):
         """Run the command; return the state and the text of each check."""

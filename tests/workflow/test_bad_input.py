@@ -63,7 +63,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     collection = make_collection(4)
     photos = collection.folder / "photos"
     good = sorted(photos.glob("*.jpg"))
-    source = DEMO / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
+    source = DEMO / "fish" / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
 
     def uuid(number: int) -> str:
         return f"00000000-0000-4000-8000-{number:012x}"

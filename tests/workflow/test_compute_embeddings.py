@@ -7,7 +7,7 @@ import sys
 
 import compute_embeddings
 import pytest
-from conftest import DEMO, PROJECT
+from conftest import DEMO_PHOTOS, PROJECT
 
 COMMAND = [sys.executable, str(PROJECT / "scripts" / "compute_embeddings.py")]
 
@@ -20,7 +20,7 @@ def uuids(database):
 
 
 def test_two_folders_into_two_databases_from_a_third_folder(tmp_path):
-    photos = sorted(DEMO.glob("*.jpg"))
+    photos = DEMO_PHOTOS
     for name, part in {"one": photos[:5], "two": photos[5:9]}.items():
         (tmp_path / name).mkdir()
         for path in part:

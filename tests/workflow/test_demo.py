@@ -10,7 +10,7 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from conftest import DEMO, PROJECT, jobs
+from conftest import DEMO, DEMO_PHOTOS, PROJECT, jobs
 from PIL import Image
 
 from crossfilter_inference.connections import reading
@@ -98,7 +98,7 @@ def test_nothing_is_to_be_done_after_another_type_was_run_into_the_same_database
 
 def test_three_new_photos_are_one_small_shard(demo):
     before = demo.embeddings()
-    sources = sorted(DEMO.glob("*.jpg"))[:3]
+    sources = DEMO_PHOTOS[:3]
     uuids = [f"00000000-0000-4000-8000-00000000000{digit}" for digit in range(3)]
     for uuid, source in zip(uuids, sources, strict=True):
         with Image.open(source) as image:

@@ -13,7 +13,7 @@ import pytest
 from conftest import DEMO
 from test_kill import started, wait_until
 
-PHOTO = DEMO / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
+PHOTO = DEMO / "fish" / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
 TRY_AGAIN = {
     "missing",
     "unreadable",

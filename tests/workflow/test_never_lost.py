@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEMO, leave_hot_journal
+from conftest import DEMO, DEMO_PHOTOS, leave_hot_journal
 from test_kill import is_running, locked, started, wait_until
 
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
@@ -93,7 +93,7 @@ def test_a_shard_of_which_nothing_is_left_is_retired_and_one_with_gone_rows_is_n
     assert "shards retired: 1" in done
     assert collection.dry_run() == {}
     collection.add_photos(0)
-    for path in sorted(DEMO.glob("*.jpg"))[40:42]:
+    for path in DEMO_PHOTOS[40:42]:
         shutil.copy2(path, collection.folder / "photos")
     collection.run()
     assert shards(collection) == ({"000002", "000003", "000004"},) * 2

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import DEMO, PROJECT
+from conftest import DEMO_PHOTOS, PROJECT
 from test_siglip import save_checkpoint
 
 README = (PROJECT / "README.md").read_text()
@@ -26,7 +26,7 @@ def clone(tmp_path_factory):
     shutil.copytree(PROJECT, clone, ignore=ignored)
     (clone / ".venv").symlink_to(sys.prefix)
     (home / "Pictures").mkdir()
-    for path in sorted(DEMO.glob("*.jpg"))[:12]:
+    for path in DEMO_PHOTOS[:12]:
         shutil.copy(path, home / "Pictures")
     repository = home / "hub" / "models--google--siglip2-base-patch16-224"
     (repository / "refs").mkdir(parents=True)

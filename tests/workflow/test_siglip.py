@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO
+from conftest import DEMO_PHOTOS, demo_photo
 from PIL import Image
 
 from crossfilter_inference.connections import reading
@@ -61,7 +61,7 @@ def test_rows_equal_what_transformers_gives(make_collection, tmp_path, model_typ
         uuids, embeddings = read_embeddings(connection, "SIGLIP2")
     assert embeddings.shape == (11, 32)
     for uuid, embedding in zip(uuids, embeddings, strict=True):
-        with Image.open(DEMO / f"{uuid}.jpg") as image:
+        with Image.open(demo_photo(uuid)) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             square = image.convert("RGB").crop((left, top, left + side, top + side))
@@ -189,7 +189,7 @@ def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_pat
     """Bit by bit: alone, among 1,000, first and last, beside other neighbours, with one thread and with two."""
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoder = resolve_encoder("T", {"backend": "siglip", "model": str(tmp_path / "checkpoint"), "revision": "main"})
-    photos = sorted(DEMO.glob("*.jpg"))
+    photos = DEMO_PHOTOS
 
     def rows(name, numbers, **options):
         """Embed the photos of these numbers as one shard; return the embeddings in their order."""

@@ -94,15 +94,16 @@ def written_early(path: str | Path) -> Iterator[None]:
 
 
 def recover(path: str | Path) -> None:
-    """Roll back what a killed writer left; readers, who may not write, cannot.
+    """Roll back what a killed writer left, which readers cannot; where it left nothing, look if all is well.
 
     Raises
     ------
     UnusableDatabase
         If SQLite cannot.
     """
+    is_left = any(os.path.exists(f"{path}-{name}") for name in ("journal", "wal"))
     # Not a writer's transaction: that would have to wait for every reader.
-    with _connect(path, lambda: _open(path), "BEGIN", "write to") as connection:
+    with _connect(path, lambda: _open(path), "BEGIN", "write to") if is_left else reading(path) as connection:
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
 
 

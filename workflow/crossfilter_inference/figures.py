@@ -1,62 +1,67 @@
-"""Pictures of the map: the whole sphere in an equal-area projection, with the photos' thumbnails.
+"""Pictures of the map for print: the whole sphere in an equal-area projection, with thumbnails and names of regions.
 
 References
 ----------
-Mollweide's projection: J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
+Hammer's projection: J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
 """
 
-import hashlib
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import sqlalchemy as sa
 
-from .connections import reading
-from .database import Tables
-from .files import read_tsv, write_bytes
-from .map_settings import MAP_COLUMNS
+from .files import printable
+from .map_contents import MapContents
 
-WIDTH, HEIGHT = 2400, 1300  # pixels
+WIDTH, HEIGHT = 2400, 1340  # pixels
+MOST_THUMBNAILS = 400  # more of them would be too small to tell apart
 _DPI = 150
-_MAX_THUMBNAILS = 400  # more of them would be too small to tell apart
 _REACH = 2.5  # sides of a thumbnail that it may stand away from its place
 _PAPER, _SPHERE, _GRID = "#ffffff", "#f4f6f8", "#dde3e8"
 _INK, _FRAME, _POINT, _LINE = "#39424b", "#aab4bd", "#5b7f9e", "#e4572e"
+_LETTER = 0.6  # of its height: width of a letter, on average
 
 
-def draw_map(map_table: str, embeddings_folder: str, embedding_type: str, output: str) -> tuple[int, int]:
-    """Draw `map.png`.
+def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[bytes, bytes, int]:
+    """Draw the map.
 
     A photo whose thumbnail finds room near its place is shown by it, with a line to the place; the others are
     points.
 
     Parameters
     ----------
-    map_table : str
-        Path of `map.tsv`.
-    embeddings_folder : str
-        Where the shard databases are, which hold the thumbnails.
-    embedding_type : str
-    output : str
-        Path of the PNG, 2400 x 1300 pixels.
+    contents : MapContents
+    thumbnails : dict
+        JPEG files by row of `contents`; the first ones find room first.
 
     Returns
     -------
-    n_images, n_thumbnails : int
+    png : bytes
+        2400 x 1340 pixels.
+    svg : bytes
+    n_thumbnails : int
+        Those that found room.
     """
-    rows = [(uuid, float(lat), float(lon)) for uuid, lat, lon in read_tsv(map_table, MAP_COLUMNS)]
-    uuids = [uuid for uuid, _, _ in rows]
-    places = np.array([(lon, lat) for _, lat, lon in rows]).reshape(-1, 2)
-    # At most so many, by lot, and almost the same ones when photos have come.
-    lots = [hashlib.sha256(uuid.encode()).digest() for uuid in uuids]
-    shown = sorted(range(len(rows)), key=lots.__getitem__)[:_MAX_THUMBNAILS]
-    thumbnails = _read_thumbnails(embeddings_folder, embedding_type, {uuids[i] for i in shown})
-    title = f"{len(rows):,} photos by {embedding_type}, UMAP on the sphere, equal-area projection"
-    png, n_thumbnails = _draw(places, {i: thumbnails[uuids[i]] for i in shown if uuids[i] in thumbnails}, title)
-    write_bytes(output, png)
-    return len(rows), n_thumbnails
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=_PAPER)
+    axes = figure.add_axes((0.01, 0.05, 0.98, 0.94), projection="hammer", facecolor=_SPHERE)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_xticklabels([])
+    axes.set_yticklabels([])
+    axes.spines["geo"].set_color(_GRID)
+    caption = f"{contents.caption()}. UMAP on the sphere, Hammer's equal-area projection"
+    figure.text(0.5, 0.022, caption, ha="center", va="center", color=_INK, fontsize=12)
+
+    images = {row: Image.open(io.BytesIO(jpeg)).convert("RGB") for row, jpeg in thumbnails.items()}
+    n_placed = _Sheet(figure, axes).fill(contents, images)
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    with mpl.rc_context({"svg.hashsalt": "map"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue(), n_placed
 
 
 def place_thumbnails(
@@ -102,60 +107,72 @@ def place_thumbnails(
 _CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 
 
-def _read_thumbnails(embeddings_folder: str, embedding_type: str, uuids: set[str]) -> dict[str, bytes]:
-    table = Tables(embedding_type).thumbnails
-    found: dict[str, bytes] = {}
-    for path in sorted(Path(embeddings_folder).glob("[0-9]*.sqlite")):  # the newest shard wins
-        with reading(path) as connection:
-            rows = connection.execute(sa.select(table).where(table.c.UUID.in_(uuids)))
-            found.update(rows.tuples().all())
-    return found
+class _Sheet:
+    """A figure on which things are put by pixels, whatever it is printed as."""
 
+    def __init__(self, figure: object, axes: object):
+        self._figure, self._axes = figure, axes
+        self._inches = {"transform": figure.dpi_scale_trans}
+        figure.draw_without_rendering()
+        box = axes.bbox
+        self._middle, self._size = np.array([box.x0 + box.width / 2, box.y0 + box.height / 2]), np.array(box.size)
 
-def _draw(places: np.ndarray, thumbnails: dict[int, bytes], title: str) -> tuple[bytes, int]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from PIL import Image, ImageOps
+    def fill(self, contents: MapContents, images: dict[int, object]) -> int:
+        pixels = self._pixels(contents.latitude, contents.longitude)
+        names = [(printable(region.name), region) for region in contents.regions if region.name]
+        points = 15 if len(contents.regions) < 20 else 11
+        height = points * _DPI / 72
+        boxes = [(len(name) * _LETTER * height, 1.2 * height) for name, _ in names]
+        middles = np.array([(region.latitude, region.longitude) for _, region in names]).reshape(-1, 2)
+        rows, scale = list(images), _thumbnail_scale(len(images))
+        sizes = np.array([*boxes, *(np.array(images[row].size) * scale for row in rows)], float).reshape(-1, 2)
+        anchors = np.vstack([self._pixels(*middles.T), pixels[rows]])
+        # A name takes its room first, and the photos stand around it.
+        placed = place_thumbnails(anchors, sizes, self._is_inside, _REACH * 96 * scale)
 
-    figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=_PAPER)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.93), projection="mollweide", facecolor=_SPHERE)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_xticklabels([])
-    axes.set_yticklabels([])
-    axes.spines["geo"].set_color(_GRID)
-    figure.text(0.5, 0.965, title, ha="center", va="center", color=_INK, fontsize=13)
-    canvas.draw()
+        without = np.ones(len(pixels), bool)
+        for number, middle in placed.items():
+            if number < len(names):
+                self._write(names[number][0], middle, points)
+                continue
+            row = rows[number - len(names)]
+            without[row] = False
+            self._put(images[row], middle, sizes[number])
+            if np.abs(pixels[row] - middle).max() > 1:
+                line = np.vstack([pixels[row], middle]).T / _DPI
+                self._axes.plot(*line, color=_LINE, linewidth=0.9, zorder=3, **self._inches)
+                self._axes.scatter(*line[:, 0], s=12, color=_LINE, linewidths=0, zorder=3, **self._inches)
+        size = np.clip(200 / np.sqrt(len(pixels)), 1, 14)
+        self._axes.scatter(
+            *(pixels[without] / _DPI).T, s=size, color=_POINT, alpha=0.7, linewidths=0, zorder=2, **self._inches
+        )
+        return sum(number >= len(names) for number in placed)
 
-    pixels = axes.transData.transform(np.radians(places))
-    images = {i: Image.open(io.BytesIO(jpeg)).convert("RGB") for i, jpeg in thumbnails.items()}
-    indices = list(images)
-    scale = _thumbnail_scale(len(images))
-    sizes = np.array([images[i].size for i in indices], float).reshape(-1, 2) * scale
-    ellipse = axes.bbox
+    def _pixels(self, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+        return self._axes.transData.transform(np.radians(np.column_stack([longitude, latitude])))
 
-    def inside(corners: np.ndarray) -> bool:
-        offset = (corners - (ellipse.x0 + ellipse.width / 2, ellipse.y0 + ellipse.height / 2)) * 2
-        return bool(((offset / (ellipse.width, ellipse.height)) ** 2).sum(axis=1).max() < 1)
+    def _is_inside(self, corners: np.ndarray) -> bool:
+        return bool((((corners - self._middle) * 2 / self._size) ** 2).sum(axis=1).max() < 1)
 
-    placed = place_thumbnails(pixels[indices], sizes, inside, _REACH * 96 * scale)
-    without = np.ones(len(pixels), bool)
-    for row, middle in placed.items():
-        anchor = pixels[indices[row]]
-        without[indices[row]] = False
-        if np.abs(anchor - middle).max() > 1:
-            axes.plot(*np.vstack([anchor, middle]).T, color=_LINE, linewidth=0.9, transform=None, zorder=3)
-            axes.scatter(*anchor, s=12, color=_LINE, linewidths=0, transform=None, zorder=3)
-    size = np.clip(200 / np.sqrt(len(pixels)), 1, 14)
-    axes.scatter(*pixels[without].T, s=size, color=_POINT, alpha=0.7, linewidths=0, transform=None, zorder=2)
-    for row, middle in placed.items():
-        image = images[indices[row]].resize(sizes[row].round().astype(int).tolist(), Image.Resampling.LANCZOS)
-        image = ImageOps.expand(image.crop((1, 1, image.width - 1, image.height - 1)), 1, _FRAME)
-        left, bottom = (middle - np.array(image.size) / 2).round()
-        figure.figimage(np.asarray(image), left, bottom, zorder=4)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    return png.getvalue(), len(placed)
+    def _write(self, name: str, middle: np.ndarray, points: float) -> None:
+        from matplotlib.patheffects import withStroke
+
+        halo = [withStroke(linewidth=3, foreground=_SPHERE)]
+        style = {"fontsize": points, "fontweight": "bold", "color": _INK, "ha": "center", "va": "center"}
+        self._axes.text(*middle / _DPI, name, path_effects=halo, zorder=6, parse_math=False, **style, **self._inches)
+
+    def _put(self, image: object, middle: np.ndarray, size: np.ndarray) -> None:
+        from matplotlib.image import BboxImage
+        from matplotlib.patches import Rectangle
+        from matplotlib.transforms import Bbox, TransformedBbox
+
+        corner = (middle - size / 2) / _DPI
+        box = Bbox([corner, corner + size / _DPI])
+        shown = BboxImage(TransformedBbox(box, self._figure.dpi_scale_trans), interpolation="antialiased", zorder=4)
+        shown.set_data(np.asarray(image))
+        self._axes.add_artist(shown)
+        frame = {"fill": False, "edgecolor": _FRAME, "linewidth": 0.7, "zorder": 5}
+        self._axes.add_artist(Rectangle(corner, *size / _DPI, **frame, **self._inches))
 
 
 def _thumbnail_scale(n: int) -> float:

@@ -79,6 +79,7 @@ _STAGES = {
     "store_map": (1.0, 1e-5),
     "draw_map": (2.5, 0.0),
 }
+TEXT_MEMORY_MB = 4000  # of the text tower of a larger SigLIP2
 _OF_MAP = ("fit_umap", "store_map", "draw_map")
 _SNAKEMAKE = (2.0, 0.7)  # seconds of its start, and between two jobs
 _CLUSTER_OVERHEAD = 20.0  # seconds of a job in an idle Slurm: three starts of Snakemake, and the time until it is seen

@@ -1,12 +1,18 @@
-r"""Make the map, or bring it up to date, and write it down: the model, `map.tsv` and `map_quality.json`.
+r"""Make the map, or bring it up to date, and write it down: the model, `map.tsv`, neighbours and `map_quality.json`.
 
 `map.tsv` holds latitude and longitude in degrees:
 
     pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
 
+`neighbours.npz` holds, for each of its rows, the rows of the photos that are most alike, without itself: `indices` of
+shape (n_images, k), int32, and their cosine `distances`, float32:
+
+    numpy.load("neighbours.npz")["indices"]
+
 The model is written first and says what it was made from, so that a job that was killed afterwards goes on from it.
 """
 
+import io
 import logging
 from pathlib import Path
 
@@ -20,6 +26,7 @@ from .files import digest, read_json, write_bytes, write_json, write_tsv
 from .layout import default_radius
 from .map_quality import measure, read_labels
 from .map_settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, fit_digest
+from .neighbours import all_neighbours
 from .placement import FEWEST, Places, fit, rows_of, update
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
 from .umap_model import (
@@ -42,7 +49,7 @@ def make_map(
     embedding_type: str,
     settings: dict,
     labels: str,
-    outputs: tuple[str, str, str],
+    outputs: tuple[str, str, str, str],
     n_threads: int,
 ) -> str:
     """Make the map of a database, unless the one that is there was made from the same.
@@ -57,7 +64,7 @@ def make_map(
     labels : str
         Path of a table of labels, or empty.
     outputs : tuple of str
-        Paths of `umap_model.pkl`, `map.tsv` and `map_quality.json`.
+        Paths of `umap_model.pkl`, `map.tsv`, `neighbours.npz` and `map_quality.json`.
     n_threads : int
         The map does not depend on it.
 
@@ -71,7 +78,7 @@ def make_map(
     InputError
         If there are no embeddings, or if some are not finite or all zero.
     """
-    model, map_table, quality = outputs
+    model, map_table, neighbours, quality = outputs
     made_from = digest([read_json(receipt)["digest"], fit_digest(settings)])
     measured_with = digest([_file_digest(labels), settings["compare_with_plane"]])
     if all(Path(path).exists() for path in outputs):
@@ -90,6 +97,7 @@ def make_map(
         places = from_pickle(Path(model).read_bytes())
     latitude, longitude = latitude_longitude(places.unit_vectors)
     write_tsv(map_table, MAP_COLUMNS, zip(uuids, latitude.tolist(), longitude.tolist(), strict=True))
+    write_bytes(neighbours, _neighbours(embeddings, places, settings["n_neighbors"], n_threads))
     figures = _figures(uuids, embeddings, places, settings, labels, n_threads)
     write_json(quality, {**places.record, "measured_with": measured_with, **figures})
     return done
@@ -196,6 +204,15 @@ def _renew(
     moved = "" if drift is None else f", old photos moved by {drift:.2f} degrees on average"
     names = {"fit": "fitted anew", "place": "new photos placed", "align": "updated"}
     return f"{names[action]}: {n_new} new of {len(uuids)}{moved}"
+
+
+def _neighbours(embeddings: np.ndarray, places: Places, n_neighbors: int, n_threads: int) -> bytes:
+    indices, distances = places.indices, places.distances
+    if indices is None:  # too few photos for a graph, or all alike
+        indices, distances = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
+    file = io.BytesIO()
+    np.savez(file, indices=indices[:, 1:], distances=distances[:, 1:])
+    return file.getvalue()
 
 
 def _figures(

@@ -66,8 +66,8 @@ def get_final_output():
         collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
     ]
     if config["reproject_umap_embeddings"]:
-        final_output += ["<results>/map_stored.json", "<results>/map.png", UMAP_STAMP, MAP_STAMP]
-        final_output += collect("<results>/{file}", file=["umap_model.pkl", "map.tsv", "map_quality.json"])
+        made = "map.html map.png map.svg map.tsv map_quality.json map_stored.json neighbours.npz umap_model.pkl"
+        final_output += [UMAP_STAMP, MAP_STAMP, *collect("<results>/{file}", file=made.split())]
     return final_output
 
 

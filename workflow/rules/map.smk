@@ -1,18 +1,50 @@
 """
 Draw the map.
 
-NEEDS: <results>/map.tsv, and the thumbnails in the shard databases
-MAKES: <results>/map.png
+NEEDS: the map, its neighbours and its quality; paths in the database; the thumbnails in the shard databases
+MAKES: <results>/map.html, the globe, and <results>/map.png and <results>/map.svg for papers; <results>/words.npz, to
+name regions by, if the encoder understands texts
 """
 
 
+rule embed_words:
+    """Embed the words that regions of the map can be named by."""
+    input:
+        encoder="<results>/encoder.json",
+        words=f"{workflow.basedir}/workflow/words.txt",
+    output:
+        words="<results>/words.npz",
+    log:
+        "<logs>/embed_words/embed_words.log",
+    benchmark:
+        "<benchmarks>/embed_words/embed_words.tsv"
+    conda:
+        "../../envs/embed.yaml"
+    resources:
+        mem_mb=forecast.TEXT_MEMORY_MB,
+        scripts=SCRIPTS,
+    message:
+        "embed the words that regions can be named by"
+    shell:
+        "python {resources.scripts:q}/embed_words.py"
+        " --encoder {input.encoder:q} --words {input.words:q} --output {output.words:q} --log {log:q}"
+
+
 rule draw_map:
-    """Draw the whole sphere with the photos' thumbnails."""
+    """Draw the globe, and the whole sphere with the photos' thumbnails."""
     input:
         map="<results>/map.tsv",
+        neighbours="<results>/neighbours.npz",
+        quality="<results>/map_quality.json",
+        receipt="<results>/embeddings.json",
+        manifest="<results>/manifest.tsv",
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
+        labels=config["labels"] or [],
+        words=[] if config["labels"] or not encoders.may_understand_texts(ENCODER) else "<results>/words.npz",
     output:
+        page="<results>/map.html",
         png="<results>/map.png",
+        svg="<results>/map.svg",
     log:
         "<logs>/draw_map/draw_map.log",
     benchmark:
@@ -24,11 +56,14 @@ rule draw_map:
         runtime=lambda wildcards, attempt: forecast.map_runtime(len(PLAN.images), attempt),
         scripts=SCRIPTS,
         state=STATE,
+        database=DATABASE,
     params:
         type=TYPE,
     message:
         "draw the map"
     shell:
         "python {resources.scripts:q}/draw_map.py"
-        " --type {params.type} --map {input.map:q} --embeddings {resources.state:q}/embeddings"
-        " --output {output.png:q} --log {log:q}"
+        " --type {params.type} --map {input.map:q} --neighbours {input.neighbours:q} --quality {input.quality:q}"
+        " --database {resources.database:q} --embeddings {resources.state:q}/embeddings"
+        " --labels={input.labels:q} --words={input.words:q}"
+        " --page {output.page:q} --png {output.png:q} --svg {output.svg:q} --log {log:q}"

@@ -2,7 +2,8 @@
 Make the map and put it into the database.
 
 NEEDS: the receipt <results>/embeddings.json, which stands for all rows of the database; labels, if there are any
-MAKES: <results>/umap_model.pkl, <results>/map.tsv, <results>/map_quality.json, and two tables of the database
+MAKES: <results>/umap_model.pkl, <results>/map.tsv, <results>/neighbours.npz,
+<results>/map_quality.json, and two tables of the database
 """
 
 
@@ -14,6 +15,7 @@ rule fit_umap:
     output:
         model=update("<results>/umap_model.pkl"),
         map=update("<results>/map.tsv"),
+        neighbours=update("<results>/neighbours.npz"),
         quality=update("<results>/map_quality.json"),
         stamp=UMAP_STAMP,
     log:
@@ -38,7 +40,7 @@ rule fit_umap:
         "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
         " --settings {params.settings:q} --model {output.model:q} --map {output.map:q}"
-        " --quality {output.quality:q} --labels={params.labels:q} --threads {threads}"
+        " --neighbours {output.neighbours:q} --quality {output.quality:q} --labels={params.labels:q} --threads {threads}"
         " --stamp {output.stamp:q} --log {log:q}"
 
 

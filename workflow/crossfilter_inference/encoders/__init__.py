@@ -85,6 +85,14 @@ def may_use_gpu(settings: dict, device: str) -> bool:
     return device != "cpu" and settings["runtime"] == "torch"
 
 
+def may_understand_texts(settings: dict) -> bool:
+    """Tell, without importing it, whether an encoder as it is configured has a text tower."""
+    backend = settings["backend"]
+    if backend.endswith(".py"):
+        return os.path.isfile(backend) and "def load_text(" in Path(backend).read_text("utf-8", "replace")
+    return backend == "siglip"
+
+
 def settings_digest(name: str, settings: dict) -> str:
     """Digest what makes it necessary to resolve the encoder again: 16 hexadecimal digits.
 
