@@ -14,7 +14,9 @@ from types import TracebackType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.files import printable  # noqa: F401, for the commands
 
+PROJECT = Path(__file__).resolve().parent.parent
 # What a disk or a network share does, and no mistake of ours.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
@@ -41,6 +43,33 @@ def parser(doc: str) -> argparse.ArgumentParser:
 def add_log(options: argparse.ArgumentParser) -> None:
     """Add the option that every rule's command has."""
     options.add_argument("--log", type=Path, help="file that gets what is shown on the terminal too")
+
+
+def add_config(options: argparse.ArgumentParser) -> None:
+    """Add the options by which a command of the user's finds its collection."""
+    options.add_argument("--configfile", nargs="+", action="extend", default=[], help="files that change config.yaml")
+    options.add_argument("--embedding_type", help="which encoder, if not the one of the configuration")
+    options.add_argument("--output_embeddings_db", help="database, if not the one of the configuration")
+    options.add_argument("--device", help="auto, cpu, cuda or mps, if not the one of the configuration")
+
+
+def read_config(arguments: argparse.Namespace) -> dict:
+    """Read the configuration as Snakemake does, with what the options change."""
+    from crossfilter_inference.config import read_config
+
+    keys = ("embedding_type", "input_dir", "output_embeddings_db", "device")
+    return read_config(
+        [str(PROJECT / "config.yaml"), *arguments.configfile],
+        {key: getattr(arguments, key, None) for key in keys},
+        str(PROJECT / "workflow" / "schemas" / "config.schema.yaml"),
+    )
+
+
+def at_least_one(text: str) -> int:
+    """Read a count."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
 
 
 def run(main: Callable[[argparse.Namespace], str], options: argparse.ArgumentParser) -> None:

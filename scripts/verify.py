@@ -10,21 +10,13 @@ Example:
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import _command
-from crossfilter_inference.verify import closing_line, read_config, verify
-
-PROJECT = Path(__file__).resolve().parent.parent
-KEYS = ("embedding_type", "input_dir", "output_embeddings_db", "device")
+from crossfilter_inference.verify import closing_line, verify
 
 
 def main(arguments: argparse.Namespace) -> str:
-    config = read_config(
-        [str(PROJECT / "config.yaml"), *arguments.configfile],
-        {key: getattr(arguments, key) for key in KEYS},
-        str(PROJECT / "workflow" / "schemas" / "config.schema.yaml"),
-    )
+    config = _command.read_config(arguments)
     checks = []
     for check in verify(config, n_sample=arguments.sample, n_threads=os.cpu_count() or 1):
         print(check, flush=True)
@@ -35,10 +27,7 @@ def main(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     options = _command.parser(__doc__)
-    options.add_argument("--configfile", nargs="+", action="extend", default=[], help="files that change config.yaml")
-    options.add_argument("--embedding_type", help="which encoder, if not the one of the configuration")
     options.add_argument("--input_dir", nargs="+", help="folders of photos, if not those of the configuration")
-    options.add_argument("--output_embeddings_db", help="database, if not the one of the configuration")
-    options.add_argument("--device", help="auto, cpu, cuda or mps, if not the one of the configuration")
+    _command.add_config(options)
     options.add_argument("--sample", type=int, default=8, help="photos to embed again; 0 leaves it out (%(default)s)")
     _command.run(main, options)

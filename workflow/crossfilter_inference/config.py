@@ -12,6 +12,43 @@ import yaml
 from .errors import InputError
 
 
+def read_config(files: list[str], changes: dict, schema: str) -> dict:
+    """Read the configuration as a run does.
+
+    Parameters
+    ----------
+    files : list of str
+        Paths of YAML files, of which later ones change earlier ones.
+    changes : dict
+        What is different still; None leaves a key as it is.
+    schema : str
+        Path.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or the configuration is not allowed.
+    """
+    config: dict = {}
+    for path in files:
+        try:
+            read = yaml.safe_load(Path(path).read_text("utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"--configfile: {path!r} cannot be read ({' '.join(str(error).split())})") from None
+        if not isinstance(read, dict | None):
+            raise InputError(f"--configfile: {path!r} holds no keys of a configuration")
+        _update(config, read or {})
+    return check_config({**config, **{key: value for key, value in changes.items() if value is not None}}, schema)
+
+
+def _update(config: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            _update(config[key], value)
+        else:
+            config[key] = value
+
+
 def check_config(config: dict, schema_path: str | Path) -> dict:
     """Check a configuration and fill in the defaults.
 

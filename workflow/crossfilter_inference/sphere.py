@@ -79,6 +79,26 @@ def unit_vectors_from_latitude_longitude(latitude: np.ndarray, longitude: np.nda
     return unit_vectors_from_angles(np.pi / 2 - np.radians(latitude), np.pi / 2 - np.radians(longitude))
 
 
+def hammer(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Project places by Hammer's equal-area projection, scaled to an ellipse of 4 by 2.
+
+    Parameters
+    ----------
+    latitude, longitude : arrays of shape (n_images,), degrees
+
+    Returns
+    -------
+    x, y : arrays of shape (n_images,), float64, in [-2, 2] and [-1, 1]
+
+    References
+    ----------
+    J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
+    """
+    phi, half = np.radians(latitude), np.radians(longitude) / 2
+    divisor = np.sqrt(1 + np.cos(phi) * np.cos(half))
+    return 2 * np.cos(phi) * np.sin(half) / divisor, np.sin(phi) / divisor
+
+
 def spherical_mean(unit_vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average places on the sphere: the direction of the sum of the unit vectors.
 

@@ -1,0 +1,67 @@
+r"""Find photos that are almost the same: re-compressed, resized, cropped by a few per cent. It deletes nothing.
+
+Groups come largest first, and in each the largest photo first. It reads the configuration as Snakemake does.
+
+Example:
+    python scripts/duplicates.py --html duplicates.html
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+
+import _command
+from crossfilter_inference.collection import Collection, Photo
+from crossfilter_inference.contact_sheet import write_contact_sheet
+from crossfilter_inference.duplicates import LEAST_COSINE, find_duplicates
+
+
+def main(arguments: argparse.Namespace) -> str:
+    collection = Collection(_command.read_config(arguments))
+    groups = find_duplicates(
+        collection, arguments.least_cosine, os.cpu_count() or 1, by_cosine_alone=arguments.by_cosine_alone
+    )
+    if arguments.json:
+        print(json.dumps([[asdict(photo) for photo in group] for group in groups], indent=2))
+    else:
+        for number, group in enumerate(groups, 1):
+            print(f"group {number}")
+            for photo in group:
+                print(f"  {photo.uuid}  {_size(photo)}  {_command.printable(photo.path)}")
+    if arguments.html:
+        sheet = [
+            (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])
+            for number, group in enumerate(groups, 1)
+        ]
+        thumbnails = collection.thumbnails([photo.uuid for group in groups for photo in group])
+        write_contact_sheet(
+            arguments.html, f"{len(groups)} groups of photos that are almost the same", sheet, thumbnails
+        )
+    n_photos = sum(map(len, groups))
+    return (
+        f"groups: {len(groups)}, with {n_photos} of {len(collection.uuids):,} photos; {n_photos - len(groups)} to spare"
+    )
+
+
+def _size(photo: Photo) -> str:
+    return f"{photo.width} x {photo.height}, {photo.size:,} bytes" if photo.width and photo.size else "size unknown"
+
+
+if __name__ == "__main__":
+    options = _command.parser(__doc__)
+    options.add_argument(
+        "--least_cosine",
+        type=float,
+        default=LEAST_COSINE,
+        help="similarity from which two photos are compared, of centred embeddings, -1 to 1 (%(default)s)",
+    )
+    options.add_argument(
+        "--by_cosine_alone",
+        action="store_true",
+        help="do not compare thumbnails: with --least_cosine .8 or so, photos of the same scene are grouped too",
+    )
+    options.add_argument("--json", action="store_true", help="print JSON")
+    options.add_argument("--html", help="contact sheet to write")
+    _command.add_config(options)
+    _command.run(main, options)

@@ -1,0 +1,124 @@
+"""A collection after a run, as the user's commands ask for it: embeddings, paths, sizes, thumbnails."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+
+from .connections import reading
+from .database import Tables, read_embeddings
+from .errors import InputError
+from .files import read_json
+from .map_contents import read_thumbnails
+from .state import state_folder
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo; `width` and `height` in pixels and `size` in bytes are None where nothing is recorded."""
+
+    uuid: str
+    path: str
+    width: int | None
+    height: int | None
+    size: int | None
+
+
+class Collection:
+    """A database and what lies beside it.
+
+    Parameters
+    ----------
+    config : dict
+        As `check_config` returns it.
+
+    Attributes
+    ----------
+    uuids : list of str
+    embeddings : array of shape (n_images, n_dims), float32, rows of length 1
+
+    Raises
+    ------
+    InputError
+        If there are no embeddings.
+    """
+
+    def __init__(self, config: dict):
+        self.database, self.embedding_type = config["output_embeddings_db"], config["embedding_type"]
+        self.folder = Path(state_folder(self.database), self.embedding_type)
+        self._device, self._tables = config["device"], Tables(self.embedding_type)
+        if not Path(self.database).exists():
+            raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
+        with reading(self.database) as connection:
+            has_table = sa.inspect(connection).has_table(self._tables.embeddings.name)
+            self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type) if has_table else ([], None)
+        if not self.uuids:
+            raise InputError(
+                f"{self.database!r} has no embeddings by {self.embedding_type}; run snakemake, or name another "
+                "--embedding_type or --output_embeddings_db"
+            )
+
+    @cached_property
+    def encoder(self) -> dict:
+        """The contents of `encoder.json`."""
+        path = self.folder / "encoder.json"
+        if not path.exists():
+            raise InputError(f"there is no {str(path)!r}, which tells what the encoder is; run snakemake")
+        return read_json(path)
+
+    def photos(self, uuids: list[str] | None = None) -> dict[str, Photo]:
+        """Tell what is recorded of some photos, or of all."""
+        images = self._tables.images
+        query = sa.select(images.c.UUID, images.c.PATH, images.c.WIDTH, images.c.HEIGHT, images.c.SIZE)
+        if uuids is not None:
+            query = query.where(images.c.UUID.in_(uuids))
+        with reading(self.database) as connection:
+            has_table = sa.inspect(connection).has_table(images.name)
+            found = [Photo(*row) for row in connection.execute(query)] if has_table else []
+        known = {photo.uuid: photo for photo in found}
+        names = self.uuids if uuids is None else uuids
+        return {uuid: known.get(uuid) or Photo(uuid, "", None, None, None) for uuid in names}
+
+    def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
+        """Read JPEG files of 96 pixels on the long side, where there are any."""
+        return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
+
+    def embed_image(self, path: str) -> np.ndarray:
+        """Embed a file as a photo of the collection would be.
+
+        Returns
+        -------
+        array of shape (n_dims,), float32, of length 1
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or the encoder is not there any more.
+        """
+        from .encoders import load_encoder
+        from .images import ImageError, Preprocessing, load_image, read_image_file
+
+        preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
+        try:
+            pixels = load_image(read_image_file(path)[0], preprocessing).pixels
+        except ImageError as error:
+            raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
+        return load_encoder(self.encoder, self._device).encode_images(pixels[None])[0]
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """Embed a text.
+
+        Returns
+        -------
+        array of shape (n_dims,), float32, of length 1
+
+        Raises
+        ------
+        InputError
+            If the encoder has no text tower.
+        """
+        from .encoders import load_text_encoder
+
+        return load_text_encoder(self.encoder).encode_texts([text])[0]

@@ -1,0 +1,63 @@
+"""A contact sheet: one HTML file with thumbnails in groups, which needs nothing else."""
+
+import base64
+import html
+from collections.abc import Iterable
+from pathlib import Path
+
+from .files import printable, write_text
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+:root {{ color-scheme: light dark; font: 14px/1.4 system-ui, sans-serif; }}
+body {{ margin: 24px auto; max-width: 1100px; padding: 0 16px; }}
+h1 {{ font-size: 20px; }} h2 {{ font-size: 15px; margin: 24px 0 8px; }}
+ol {{ display: flex; flex-wrap: wrap; gap: 14px; margin: 0; padding: 0; list-style: none; }}
+li {{ width: 150px; }}
+img, .none {{ display: block; width: 150px; height: 112px; object-fit: contain; background: #8882; border-radius: 6px; }}
+a {{ color: inherit; text-decoration: none; }} a:hover {{ text-decoration: underline; }}
+small {{ display: block; opacity: .7; overflow-wrap: anywhere; font-size: 11px; }}
+b {{ font-weight: 600; }}
+</style>
+<h1>{title}</h1>
+"""
+
+
+def write_contact_sheet(
+    path: str,
+    title: str,
+    groups: Iterable[tuple[str, list[tuple[str, str, str]]]],
+    thumbnails: dict[str, bytes],
+) -> None:
+    """Write the sheet.
+
+    Parameters
+    ----------
+    path, title : str
+    groups : iterable of (heading, photos)
+        `photos` are (UUID, path, caption).
+    thumbnails : dict
+        JPEG files by UUID.
+    """
+    parts = [_HEAD.format(title=html.escape(printable(title)))]
+    for heading, photos in groups:
+        parts.append(f"<h2>{html.escape(heading)}</h2>\n<ol>\n" if heading else "<ol>\n")
+        parts += [_photo(*photo, thumbnails.get(photo[0])) for photo in photos]
+        parts.append("</ol>\n")
+    write_text(path, "".join(parts) + "</html>\n")
+
+
+def _photo(uuid: str, path: str, caption: str, thumbnail: bytes | None) -> str:
+    picture = '<span class="none"></span>'
+    if thumbnail:
+        picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" alt="photo {uuid}">'
+    if path:
+        link = html.escape(Path(path).absolute().as_uri(), quote=True)
+        picture = f'<a href="{link}">{picture}</a>'
+    name = html.escape(printable(path))
+    return f"<li>{picture}<b>{html.escape(caption)}</b><small>{html.escape(uuid)}</small><small>{name}</small></li>\n"
