@@ -35,13 +35,11 @@ def main(arguments: argparse.Namespace) -> str:
             for number, group in enumerate(groups, 1)
         ]
         thumbnails = collection.thumbnails([photo.uuid for group in groups for photo in group])
-        write_contact_sheet(
-            arguments.html, f"{len(groups)} groups of photos that are almost the same", sheet, thumbnails
-        )
+        title = f"{len(groups)} groups of photos that are almost the same"
+        write_contact_sheet(arguments.html, title, sheet, thumbnails)
     n_photos = sum(map(len, groups))
-    return (
-        f"groups: {len(groups)}, with {n_photos} of {len(collection.uuids):,} photos; {n_photos - len(groups)} to spare"
-    )
+    n_spare = n_photos - len(groups)
+    return f"groups: {len(groups)}, with {n_photos} of {len(collection.uuids):,} photos; {n_spare} to spare"
 
 
 def _size(photo: Photo) -> str:

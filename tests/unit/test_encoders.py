@@ -228,7 +228,9 @@ def test_another_fault_of_the_network_is_none_of_memory(lite0):
 
 
 def test_an_encoder_without_a_text_tower_says_so(lite0):
-    with pytest.raises(InputError, match="LITE0 does not understand texts; the encoders of the backend siglip do"):
+    with pytest.raises(
+        InputError, match="LITE0 does not understand texts; those of the backend siglip do, such as SIGLIP2"
+    ):
         encoders.load_text_encoder(lite0.provenance)
 
 

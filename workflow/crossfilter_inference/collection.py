@@ -105,7 +105,7 @@ class Collection:
             pixels = load_image(read_image_file(path)[0], preprocessing).pixels
         except ImageError as error:
             raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
-        return load_encoder(self.encoder, self._device).encode_images(pixels[None])[0]
+        return load_encoder(self.encoder, self._device).encode_images(np.array(pixels[None]))[0]
 
     def embed_text(self, text: str) -> np.ndarray:
         """Embed a text.

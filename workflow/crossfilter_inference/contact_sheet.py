@@ -19,7 +19,7 @@ body {{ margin: 24px auto; max-width: 1100px; padding: 0 16px; }}
 h1 {{ font-size: 20px; }} h2 {{ font-size: 15px; margin: 24px 0 8px; }}
 ol {{ display: flex; flex-wrap: wrap; gap: 14px; margin: 0; padding: 0; list-style: none; }}
 li {{ width: 150px; }}
-img, .none {{ display: block; width: 150px; height: 112px; object-fit: contain; background: #8882; border-radius: 6px; }}
+img, .none {{ display: block; width: 150px; height: 112px; object-fit: contain; background: #8882; }}
 a {{ color: inherit; text-decoration: none; }} a:hover {{ text-decoration: underline; }}
 small {{ display: block; opacity: .7; overflow-wrap: anywhere; font-size: 11px; }}
 b {{ font-weight: 600; }}

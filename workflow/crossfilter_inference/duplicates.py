@@ -1,8 +1,8 @@
 """Photos that are almost the same: re-compressed, resized, cropped by a few per cent.
 
-Each photo is compared with those that it is most like by embedding, once the mean of all embeddings is taken off, without
-which those of some encoders all point the same way. Whether two are the same picture, and not only of the same thing, is
-told by their thumbnails: the correlation of their brightness, also with up to a tenth of one of them cut off.
+Each photo is compared with those that it is most like by embedding, once the mean of all embeddings is taken off,
+without which those of some encoders all point the same way. Whether two are the same picture, and not only of the same
+thing, is told by their thumbnails: the correlation of their brightness, also with up to a tenth of one of them cut off.
 
 On the demo photos, re-compressed, halved and cropped by 5 %, copies correlate by .93 or more and others by .89 or less,
 where embeddings alone overlap: copies have cosines from .68, others up to .85.
@@ -53,17 +53,12 @@ def find_duplicates(
     if not by_cosine_alone:
         pairs = set(_same_pictures(collection, rows, sorted(pairs)))
     photos = collection.photos(sorted({uuids[row] for pair in pairs for row in pair}))
-    groups = [
-        sorted(
-            (photos[uuids[row]] for row in group), key=lambda photo: (-_pixels(photo), -(photo.size or 0), photo.uuid)
-        )
-        for group in _connected(pairs)
-    ]
+    groups = [sorted((photos[uuids[row]] for row in group), key=_by_size) for group in _connected(pairs)]
     return sorted(groups, key=lambda group: (-len(group), group[0].uuid))
 
 
-def _pixels(photo: Photo) -> int:
-    return (photo.width or 0) * (photo.height or 0)
+def _by_size(photo: Photo) -> tuple:
+    return -(photo.width or 0) * (photo.height or 0), -(photo.size or 0), photo.uuid
 
 
 def _centred(embeddings: np.ndarray) -> np.ndarray:

@@ -196,7 +196,9 @@ def load_text_encoder(provenance: dict) -> TextEncoder:
     """
     backend = _backend(provenance["backend"])
     if not hasattr(backend, "load_text"):
-        raise InputError(f"{provenance['name']} does not understand texts; the encoders of the backend siglip do")
+        raise InputError(
+            f"{provenance['name']} does not understand texts; those of the backend siglip do, such as SIGLIP2"
+        )
     return backend.load_text(provenance)
 
 
