@@ -4,17 +4,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Three files of tests at once, as each waits now and then; a test runs whole workflows.
 TESTS ?=
+REPORT ?= report.html
 TEST_OPTIONS ?= -n 3 --dist loadfile
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run test test-cluster lint soak bench format lock
+.PHONY: help run report test test-cluster lint soak bench format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 run: .venv/installed  ## set up, then run the workflow as config.yaml says: the demo
 	$(BIN)/snakemake --cores all
+
+report: .venv/installed  ## run the workflow, and write a report of it: report.html
+	$(BIN)/snakemake --cores all summarise
+	$(BIN)/snakemake --cores all summarise --report $(REPORT)
 
 test: .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)

@@ -8,6 +8,9 @@ min_version("9.27")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -25,3 +28,4 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/store.smk"
 include: "workflow/rules/umap.smk"
 include: "workflow/rules/map.smk"
+include: "workflow/rules/report.smk"

@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 
 from .sphere import latitude_longitude, spherical_mean
 
-_FEWEST_NEIGHBORS, _MOST_NEIGHBORS = 3, 12
-_PROMINENCE = np.log(2.0)  # how many times as dense a peak must be as the saddle
+_FEWEST_NEIGHBORS, _MOST_NEIGHBORS = 3, 30
+_PROMINENCE = np.log(2.5)  # how many times as dense a peak must be as the saddle
 _LEAST_SHARE = 0.002  # of all photos, that makes a region
 _FEWEST = 3
 _MOST_LOOKED_AT = 50  # neighbours, of a photo with a label

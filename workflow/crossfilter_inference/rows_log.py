@@ -11,6 +11,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -120,6 +121,26 @@ def remove_logs(folder: str | Path, shards: list[str]) -> None:
     for path in Path(folder).glob(".*.rows"):
         if path.name.split(".")[1] not in shards:
             path.unlink(missing_ok=True)
+
+
+class FramesCount:
+    """Count the frames of a log that another process writes; each look reads only what is new."""
+
+    def __init__(self, path: Path):
+        self._path, self._at, self._n = path, 0, 0
+
+    def update(self) -> int:
+        """Look, and return how many there are."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            file.seek(self._at)
+            while len(head := file.read(_FRAME.size)) == _FRAME.size:
+                end = self._at + _FRAME.size + _FRAME.unpack(head)[0]
+                if end > n_bytes:
+                    break
+                self._at, self._n = end, self._n + 1
+                file.seek(end)
+        return self._n
 
 
 def _frames(path: Path, skip: int = 0) -> Iterator:

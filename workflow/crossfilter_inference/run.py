@@ -120,27 +120,55 @@ def _leave_the_future(folder: str) -> None:
             os.utime(path, (now, now))
 
 
-def closing_lines(database: str, folder: str, *, with_map: bool) -> list[str]:
-    """Say at the end of a run what there is and where to look.
+def closing_lines(database: str, folder: str, since: float) -> list[str]:
+    """Say at the end of a run what it did, what there is, and where to look.
 
     Parameters
     ----------
     database : str
     folder : str
         State folder of the embedding type.
-    with_map : bool
-        Whether the run made a map.
+    since : float
+        When the run began, in seconds since the epoch.
     """
     if not Path(folder, "embeddings.json").exists():  # only some of the rules were asked for
         return []
     receipt = read_json(f"{folder}/embeddings.json")
+    name = Path(folder).name
+    new = sum(_n_images(path, name) for path in Path(folder, "embeddings").glob("*.sqlite") if _is_new(path, since))
     _, rejected = read_plan(f"{folder}/plan.tsv")
-    lines = [f"database: {database} ({receipt['n_embeddings']} embeddings)"]
-    if receipt["n_failures"]:
-        lines.append(f"failed: {receipt['n_failures']} photos, see the table {Path(folder).name}_FAILURES")
-    if rejected:
-        lines.append(f"rejected: {len(rejected)} files, see {folder}/rejected.tsv")
-    return [*lines, f"map: {folder}/map.png"] if with_map else lines
+    why_failed = f", see the table {name}_FAILURES" if receipt["n_failures"] else ""
+    why_skipped = f", see {folder}/rejected.tsv" if rejected else ""
+    lines = [
+        f"embedded: {new:,} photos in this run, {receipt['n_embeddings']:,} in all, in {database}",
+        f"failed:   {receipt['n_failures']:,} photos{why_failed}",
+        f"skipped:  {len(rejected):,} files{why_skipped}",
+    ]
+    quality, page = Path(folder, "map_quality.json"), Path(folder, "map.html")
+    if quality.exists() and page.exists():
+        lines.append(f"map:      {_map_line(quality, since)}")
+        lines.append(f"look at:  {page.absolute().as_uri()}")
+    return lines
+
+
+def _is_new(path: Path, since: float) -> bool:
+    return path.stat().st_mtime >= since
+
+
+def _n_images(path: Path, embedding_type: str) -> int:
+    with reading(path) as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings))
+
+
+def _map_line(path: Path, since: float) -> str:
+    record = read_json(path)
+    if not _is_new(path, since):
+        return f"as it was, of {record['n_images']:,} photos"
+    drift = record.get("drift_degrees")
+    moved = "" if drift is None else f"; the others moved by {drift:.2f} degrees on average"
+    if record["action"] == "fit":
+        return f"made of {record['n_images']:,} photos" + moved.replace("the others", "those of the last one")
+    return f"{record['n_new']:,} photos joined, {record['n_gone']:,} went{moved}"
 
 
 def check_failures(folder: str, plan: Plan, max_share: float) -> None:

@@ -20,7 +20,7 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
-from crossfilter_inference import encoders, forecast, map_settings, run, state
+from crossfilter_inference import encoders, forecast, map_settings, run, run_progress, state
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.files import digest
@@ -134,11 +134,11 @@ onstart:
     except InputError as error:
         sys.exit(f"{error}")
     run.pass_on_sigterm()
+    run_progress.tell_progress(STATE, SHARD_SIZES, logger.info)
 
 
 onsuccess:
-    for line in run.closing_lines(DATABASE, STATE, with_map=config["reproject_umap_embeddings"]):
-        logger.info(line)
+    logger.info("\n".join(run.closing_lines(DATABASE, STATE, STARTED)))
     try:
         run.check_failures(STATE, PLAN, config["max_failed_share"])
     except InputError as error:

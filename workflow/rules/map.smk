@@ -42,8 +42,10 @@ rule draw_map:
         labels=config["labels"] or [],
         words=[] if config["labels"] or not encoders.may_understand_texts(ENCODER) else "<results>/words.npz",
     output:
-        page="<results>/map.html",
-        png="<results>/map.png",
+        page=report("<results>/map.html", caption="../report/page.rst", category="Map", labels={"shows": "the globe"}),
+        png=report(
+            "<results>/map.png", caption="../report/picture.rst", category="Map", labels={"shows": "the whole sphere"}
+        ),
         svg="<results>/map.svg",
     log:
         "<logs>/draw_map/draw_map.log",

@@ -1,0 +1,81 @@
+"""Regions of a map, and their names."""
+
+import numpy as np
+
+from crossfilter_inference.regions import describe_regions, find_labelled_regions, find_regions, name_by_words
+from crossfilter_inference.sphere import latitude_longitude, unit_vectors_from_latitude_longitude
+
+CENTRES = [(0, 0), (0, 90), (60, -120), (-50, 170)]
+
+
+def groups(sizes, spread=6.0, seed=0):
+    """Photos around places of the sphere: unit vectors, and the group of each."""
+    random = np.random.default_rng(seed)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    places = np.array(CENTRES)[group] + spread * random.normal(size=(len(group), 2))
+    return unit_vectors_from_latitude_longitude(*places.T), group
+
+
+def agree(region_of, group):
+    """Whether two groupings are the same, whatever their numbers."""
+    return len({*zip(region_of.tolist(), group.tolist(), strict=True)}) == len({*group.tolist()})
+
+
+def test_groups_apart_are_regions_the_largest_first():
+    unit_vectors, group = groups([300, 60, 150, 90])
+    region_of = find_regions(unit_vectors)
+    assert agree(region_of, group)
+    assert np.bincount(region_of).tolist() == [300, 150, 90, 60]
+
+
+def test_one_group_is_one_region_and_a_handful_of_photos_none():
+    assert {*find_regions(groups([400])[0]).tolist()} == {0}
+    assert find_regions(groups([2, 1])[0]).tolist() == [-1] * 3
+    assert find_regions(np.empty((0, 3))).tolist() == []
+    assert find_regions(np.tile([1.0, 0, 0], (30, 1))).tolist() == [0] * 30
+
+
+def test_one_photo_alone_is_no_region():
+    unit_vectors, _ = groups([2000, 1000])
+    alone = unit_vectors_from_latitude_longitude(np.array([-80.0]), np.array([-60.0]))
+    region_of = find_regions(np.vstack([unit_vectors, alone]))
+    assert region_of.max() == 1
+    assert np.bincount(region_of[region_of >= 0])[0] >= 2000
+
+
+def test_labels_that_lie_together_are_regions_and_scattered_ones_are_not():
+    unit_vectors, group = groups([20, 20, 20])
+    random = np.random.default_rng(1)
+    labels = np.array(["a", "b", "c"])[group].tolist()
+    for row in random.choice(60, 12, replace=False):
+        labels[row] = "everywhere"
+    labels[0] = None
+    region_of, names = find_labelled_regions(unit_vectors, labels)
+    assert sorted(names) == ["a", "b", "c"]
+    assert all(labels[row] == names[number] for row, number in enumerate(region_of) if number >= 0)
+    assert region_of[0] == -1
+
+
+def test_one_label_for_all_says_nothing():
+    unit_vectors, _ = groups([30, 30])
+    assert find_labelled_regions(unit_vectors, ["photos"] * 60)[1] == []
+
+
+def test_a_region_is_where_its_photos_are():
+    unit_vectors, group = groups([50, 40], spread=2)
+    regions = describe_regions(unit_vectors, group, ["one", ""])
+    assert [(region.name, region.n_images) for region in regions] == [("one", 50), ("", 40)]
+    for region, (latitude, longitude) in zip(regions, CENTRES, strict=False):
+        assert abs(region.latitude - latitude) < 1.5
+        assert abs(region.longitude - longitude) < 1.5
+    for region in regions:
+        place = unit_vectors_from_latitude_longitude(np.array([region.latitude]), np.array([region.longitude]))
+        assert np.allclose(latitude_longitude(place), ([region.latitude], [region.longitude]))
+
+
+def test_words_name_what_a_region_has_and_others_have_not():
+    axes = np.eye(4, dtype=np.float32)
+    common = axes[3]  # what all images have in common, and a word that says it
+    embeddings = np.vstack([common + 0.5 * axes[0]] * 10 + [common + 0.5 * axes[1]] * 30)
+    words = ["cat", "dog", "fish", "photo"]
+    assert name_by_words(np.repeat([0, 1], [10, 30]), embeddings, words, axes) == ["cat", "dog"]
