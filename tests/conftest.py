@@ -1,5 +1,6 @@
 """A real collection of real photos in a temporary folder, and a real Snakemake to run on it."""
 
+import json
 import os
 import re
 import shutil
@@ -78,6 +79,17 @@ class Collection:
             shutil.copy2(path, self.folder / into)
         return [path.stem for path in new]
 
+    def script(self, name: str, *options: str) -> subprocess.CompletedProcess:
+        """Run one of the user's commands on this collection; a warning is an error."""
+        return subprocess.run(
+            [sys.executable, "-W", "error", PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
     def sql(self, query: str, database: Path | None = None) -> list[tuple]:
         """Ask the database; {T} stands for the embedding type."""
         connection = sqlite3.connect(database or self.database)
@@ -88,6 +100,12 @@ class Collection:
 
     def embeddings(self) -> dict[str, bytes]:
         return dict(self.sql("SELECT UUID, EMBEDDING FROM {T}_EMBEDDINGS"))
+
+
+def page_data(page: Path) -> dict:
+    """Read the data of `map.html`."""
+    [text] = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)
+    return json.loads(text)
 
 
 def demo_photo(uuid: str) -> Path:

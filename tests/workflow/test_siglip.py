@@ -8,12 +8,13 @@ import signal
 import string
 import subprocess
 import time
+from itertools import pairwise
 from uuid import UUID
 
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO_PHOTOS, demo_photo
+from conftest import DEMO_PHOTOS, PROJECT, demo_photo, page_data
 from PIL import Image
 
 from crossfilter_inference.connections import reading
@@ -183,6 +184,57 @@ def test_text_rows_equal_what_transformers_gives(tmp_path, model_type):
     assert np.array_equal(encoder.encode_texts([text.upper() for text in TEXTS]), rows)
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     assert (1 - (alone.astype(float) * expected).sum(axis=1)).max() < 1e-6
+
+
+def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_words(make_collection, tmp_path):
+    import transformers
+
+    checkpoint = tmp_path / "checkpoint"
+    image_processor, model = save_checkpoint(checkpoint, "siglip")
+    save_siglip_tokenizer(checkpoint)
+    collection = make_collection(
+        30,
+        embedding_type="SIGLIP2",
+        encoders={"SIGLIP2": {"backend": "siglip", "model": str(checkpoint)}},
+        reproject_umap_embeddings=True,
+    )
+    assert collection.run()["embed_words"] == 1
+    words = (PROJECT / "workflow" / "words.txt").read_text().splitlines()
+    with np.load(collection.state / "words.npz") as arrays:
+        assert arrays["words"].tolist() == words
+        assert arrays["embeddings"].shape == (len(words), 32)
+    data = page_data(collection.state / "map.html")
+    assert data["regions"]
+    assert {region["name"] for region in data["regions"]} <= {*words}
+
+    done = collection.script("search.py", "--text", TEXTS[0], "--n", "30", "--json")
+    assert done.returncode == 0, done.stderr
+    found = [photo["uuid"] for photo in json.loads(done.stdout)]
+    squares = []
+    for uuid in sorted(found):
+        with Image.open(demo_photo(uuid)) as image:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            squares.append(image.convert("RGB").crop((left, top, left + side, top + side)))
+    processor = transformers.SiglipProcessor(image_processor, transformers.AutoTokenizer.from_pretrained(checkpoint))
+    inputs = processor(images=squares, text=[TEXTS[0]], return_tensors="pt", padding="max_length", max_length=64)
+    with torch.no_grad():
+        logits = model(**inputs).logits_per_text[0].numpy()
+    similarity = dict(zip(sorted(found), logits.tolist(), strict=True))
+    ordered = [similarity[uuid] for uuid in found]
+    assert all(first >= second - 1e-5 * abs(first) for first, second in pairwise(ordered))
+
+
+def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collection, tmp_path):
+    save_checkpoint(tmp_path / "checkpoint", "siglip")
+    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
+    collection = make_collection(5, embedding_type="SIGLIP2", encoders=encoders, reproject_umap_embeddings=True)
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert "regions are not named by words: model: " in done.stdout
+    done = collection.script("search.py", "--text", "a windmill")
+    assert done.returncode == 1
+    assert "has no tokenizer, so that it understands no texts; " in done.stderr.splitlines()[-1]
 
 
 def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):

@@ -183,15 +183,17 @@ def _regions(
         labels = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
     else:
         labels = [PurePosixPath(path).parent.name for path in paths]
-    if not files.words:
-        region_of, names = find_labelled_regions(unit_vectors, labels)
-        if len(names) > 1:
-            return region_of, names
+    words: list[str] = []
+    if files.words:
+        with np.load(files.words) as arrays:
+            words, word_embeddings = arrays["words"].tolist(), arrays["embeddings"]
+    if words:
+        region_of = find_regions(unit_vectors)
+        with reading(files.database) as connection:
+            _, embeddings = read_embeddings(connection, embedding_type)
+        return region_of, name_by_words(region_of, embeddings, words, word_embeddings)
+    region_of, names = find_labelled_regions(unit_vectors, labels)
+    if len(names) > 1:
+        return region_of, names
     region_of = find_regions(unit_vectors)
-    if not files.words:
-        return region_of, [""] * (region_of.max(initial=-1) + 1)
-    with np.load(files.words) as arrays:
-        words, word_embeddings = arrays["words"].tolist(), arrays["embeddings"]
-    with reading(files.database) as connection:
-        _, embeddings = read_embeddings(connection, embedding_type)
-    return region_of, name_by_words(region_of, embeddings, words, word_embeddings)
+    return region_of, [""] * (region_of.max(initial=-1) + 1)

@@ -4,12 +4,16 @@
 """
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from .encoders import load_text_encoder
+from .errors import InputError
 from .files import write_bytes
+
+logger = logging.getLogger(__name__)
 
 _TEXT = "a photo of {}"
 
@@ -27,16 +31,15 @@ def embed_words(provenance: dict, words: str, output: str) -> int:
     Returns
     -------
     int
-        How many words.
-
-    Raises
-    ------
-    InputError
-        If the encoder does not understand texts.
+        How many words; none, if it turns out that the encoder does not understand texts.
     """
     names = [line.strip() for line in Path(words).read_text("utf-8").splitlines() if line.strip()]
-    embeddings = load_text_encoder(provenance).encode_texts([_TEXT.format(name) for name in names])
+    try:
+        embeddings = load_text_encoder(provenance).encode_texts([_TEXT.format(name) for name in names])
+    except InputError as error:
+        logger.warning("regions are not named by words: %s", error)
+        names, embeddings = [], np.empty((0, provenance["dimension"]), np.float32)
     file = io.BytesIO()
-    np.savez(file, words=np.array(names), embeddings=embeddings)
+    np.savez(file, words=np.array(names, str), embeddings=embeddings)
     write_bytes(output, file.getvalue())
     return len(names)

@@ -91,7 +91,12 @@ class SiglipTextEncoder:
         config = transformers.AutoConfig.from_pretrained(folder)
         tower = transformers.SiglipTextModel if config.model_type == "siglip" else transformers.Siglip2TextModel
         self._model = tower.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError):
+            raise InputError(
+                f"model: {str(folder)!r} has no tokenizer, so that it understands no texts; put its files there"
+            ) from None
         self._n_tokens = config.text_config.max_position_embeddings
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:

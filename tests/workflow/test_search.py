@@ -1,0 +1,294 @@
+"""Search, duplicates and export, as their users run them: on the demo after its first run."""
+
+import csv
+import io
+import json
+import shutil
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import DEMO, DEMO_PHOTOS, PROJECT, demo_photo
+from PIL import Image, ImageDraw
+
+from crossfilter_inference.collection import Collection
+from crossfilter_inference.config import read_config
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.search import find_uuid, search
+
+SCHEMA = str(PROJECT / "workflow" / "schemas" / "config.schema.yaml")
+
+
+def opened(collection, **changes):
+    """Open a collection as the scripts do."""
+    changes = {"output_embeddings_db": str(collection.database), **changes}
+    return Collection(read_config([str(collection.folder / "config.yaml")], changes, SCHEMA))
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    with (DEMO / "photos.csv").open(newline="") as file:
+        return {row["id"]: row["label"] for row in csv.DictReader(file)}
+
+
+def test_the_first_three_photos_are_of_the_kind_of_the_query(demo_run, kinds):
+    collection = opened(demo_run)
+    right = [
+        kinds[photo.uuid] == kinds[uuid]
+        for uuid, row in zip(collection.uuids, collection.embeddings, strict=True)
+        for photo in search(collection, row, 3, without=uuid)
+    ]
+    assert len(right) == 3 * 62
+    assert np.mean(right) >= 0.7
+
+
+def test_a_search_is_exact_and_equal_ones_come_in_order_of_uuid(demo_run):
+    collection = opened(demo_run)
+    collection.embeddings[[5, 3, 9]] = collection.embeddings[3]
+    found = search(collection, collection.embeddings[3], 62)
+    similarity = collection.embeddings @ collection.embeddings[3]
+    order = sorted(range(62), key=lambda row: (-similarity[row], collection.uuids[row]))
+    assert [photo.uuid for photo in found] == [collection.uuids[row] for row in order]
+    assert [photo.uuid for photo in found[:3]] == [collection.uuids[row] for row in (3, 5, 9)]
+    assert [photo.uuid for photo in search(collection, collection.embeddings[3], 1)] == [collection.uuids[3]]
+
+
+def test_by_image_file_by_uuid_and_as_a_contact_sheet(demo_run, tmp_path):
+    uuid = "5237ab3d-4df8-52aa-ae37-fa74dffefb1a"
+    by_uuid = demo_run.script("search.py", "--uuid", uuid.upper(), "--n", "4", "--json")
+    by_image = demo_run.script("search.py", "--image", str(demo_photo(uuid)), "--n", "5", "--json")
+    assert by_uuid.returncode == by_image.returncode == 0, by_uuid.stderr + by_image.stderr
+    same, *others = json.loads(by_image.stdout)
+    assert (same["uuid"], round(same["similarity"], 5)) == (uuid, 1)
+    found, paths = json.loads(by_uuid.stdout), dict(demo_run.sql("SELECT UUID, PATH FROM {T}_IMAGES"))
+    assert [photo["uuid"] for photo in found] == [photo["uuid"] for photo in others]
+    for photo, other in zip(found, others, strict=True):
+        assert photo["similarity"] == pytest.approx(other["similarity"], abs=1e-5)
+        assert photo["path"] == paths[photo["uuid"]]
+    sheet = tmp_path / "sheet.html"
+    done = demo_run.script("search.py", "--uuid", uuid[:8], "--n", "4", "--html", str(sheet))
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [photo["uuid"] for photo in found]
+    page = sheet.read_text()
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert all(photo["uuid"] in page for photo in found)
+
+
+def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
+    code = (
+        "import runpy, sys\n"
+        "try:\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n"
+        "    assert not {'torch', 'transformers', 'umap', 'numba', 'pandas'} & set(sys.modules)\n"
+    )
+    import subprocess
+    import sys
+
+    script = PROJECT / "scripts" / "search.py"
+    start = f"import sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(script.parent)!r})\n{code}"
+    command = [sys.executable, "-c", start, script, "--configfile", "config.yaml", "--uuid", "5237ab3d"]
+    done = subprocess.run(command, cwd=demo_run.folder, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", "a windmill"), "EFFICIENTNET_LITE0 does not understand texts; those of the backend siglip do"),
+        (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
+        (("--uuid", "5"), "--uuid: 3 photos begin with '5', such as "),
+        (("--uuid", "ffffffff"), "--uuid: no photo 'ffffffff' among the 62 of EFFICIENTNET_LITE0; "),
+        (
+            ("--uuid", "x", "--embedding_type", "SIGLIP2"),
+            "has no embeddings by SIGLIP2; run snakemake, or name another",
+        ),
+        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run snakemake, or name "),
+    ],
+)
+def test_what_cannot_be_searched_ends_in_one_line(demo_run, options, message):
+    done = demo_run.script("search.py", *options)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert done.stdout == ""
+
+
+def test_uuids_are_found_in_any_spelling(demo_run):
+    collection = opened(demo_run)
+    uuid = collection.uuids[7]
+    for spelling in (uuid, uuid.upper(), uuid.replace("-", ""), uuid[:12]):
+        assert find_uuid(collection, spelling) == uuid
+    with pytest.raises(InputError, match="no photo ''"):
+        find_uuid(collection, "")
+
+
+# ---- duplicates ------------------------------------------------------------------------------------------------
+
+
+def another_image(seed):
+    """Draw something that is like nothing else."""
+    random = np.random.default_rng(seed)
+    ground = random.integers(0, 256, (random.integers(2, 9), random.integers(2, 9), 3)).astype(np.uint8)
+    image = Image.fromarray(ground).resize((320, 240), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(random.integers(3, 25)):
+        colour = tuple(random.integers(0, 256, 3).tolist())
+        x, y, width, height = (int(value) for value in random.integers((0, 0, 8, 8), (300, 220, 120, 120)))
+        box, corners = (x, y, x + width, y + height), [tuple(p) for p in random.integers(0, 240, (5, 2)).tolist()]
+        match random.integers(0, 4):
+            case 0:
+                draw.ellipse(box, fill=colour)
+            case 1:
+                draw.rectangle(box, fill=colour)
+            case 2:
+                draw.polygon(corners, fill=colour)
+            case _:
+                draw.line(corners, fill=colour, width=int(random.integers(1, 9)))
+    grain = random.normal(0, random.uniform(0, 25), (240, 320, 1))
+    return Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
+
+
+def copies(path):
+    """Re-compress, halve, and crop a photo by 5 %, in the middle and at a corner."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+    width, height = image.size
+    yield image, 50
+    yield image.resize((width // 2, height // 2)), 90
+    yield image.crop((round(0.025 * width), round(0.025 * height), round(0.975 * width), round(0.975 * height))), 90
+    yield image.crop((round(0.05 * width), round(0.05 * height), width, height)), 90
+
+
+@pytest.fixture(scope="module")
+def with_copies(tmp_path_factory):
+    """The demo photos with four copies of each, among 1,000 other images."""
+    from conftest import new_collection
+
+    folder = tmp_path_factory.mktemp("copies") / "collection"
+    collection = new_collection(folder, 62, embedding_type="EFFICIENTNET_LITE0")
+    originals = {}
+    for number, path in enumerate(DEMO_PHOTOS):
+        for kind, (image, quality) in enumerate(copies(path)):
+            uuid = str(UUID(int=1 + 10 * number + kind))
+            originals[uuid] = path.stem
+            image.save(folder / "photos" / f"{uuid}.jpg", quality=quality)
+    for number in range(1000):
+        another_image(number).save(folder / "photos" / f"{UUID(int=10**6 + number)}.jpg", quality=90)
+    collection.run()
+    return collection, originals
+
+
+@pytest.mark.timeout(600)
+def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, tmp_path):
+    collection, originals = with_copies
+    done = collection.script("duplicates.py", "--json", "--html", str(tmp_path / "sheet.html"))
+    assert done.returncode == 0, done.stderr
+    groups = json.loads(done.stdout)
+    assert len(groups) == 62
+    for group in groups:
+        assert len(group) == 5
+        assert len({originals.get(photo["uuid"], photo["uuid"]) for photo in group}) == 1
+        pixels = [photo["width"] * photo["height"] for photo in group]
+        assert pixels == sorted(pixels, reverse=True)
+    assert done.stderr.splitlines()[-1] == "groups: 62, with 310 of 1,310 photos; 248 to spare"
+    assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
+
+
+def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
+    collection, _ = with_copies
+    done = collection.script("duplicates.py", "--json", "--by_cosine_alone", "--least_cosine", "0.9")
+    groups = [{photo["uuid"] for photo in group} for group in json.loads(done.stdout)]
+    embeddings = opened(collection)
+    rows = embeddings.embeddings - embeddings.embeddings.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    row_of = {uuid: row for row, uuid in enumerate(embeddings.uuids)}
+    assert groups
+    for group in groups:
+        members = rows[[row_of[uuid] for uuid in group]]
+        similarity = members @ members.T - 2 * np.eye(len(members))
+        assert (similarity.max(axis=1) >= 0.9 - 1e-5).all()
+
+
+def test_without_copies_there_are_no_groups(demo_run):
+    done = demo_run.script("duplicates.py")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 to spare"
+
+
+# ---- export ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(demo_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    names = {"--parquet": "photos.parquet", "--npy": "photos.npy", "--atlas": "atlas.parquet"}
+    options = [text for key, name in names.items() for text in (key, str(folder / name))]
+    done = demo_run.script("export.py", *options)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def rows(collection):
+    """What the database holds of each photo, read by nothing of ours."""
+    places = "SEMANTIC_EMBEDDING_UMAP_LATITUDE, SEMANTIC_EMBEDDING_UMAP_LONGITUDE"
+    return collection.sql(
+        f"SELECT e.UUID, EMBEDDING, {places}, PATH, TAKEN FROM {{T}}_EMBEDDINGS e"
+        " JOIN {T}_UMAP_HAVERSINE USING (UUID) JOIN {T}_IMAGES USING (UUID) ORDER BY e.UUID"
+    )
+
+
+def test_parquet_read_by_pandas_equals_the_database(demo_run, exported):
+    table = pd.read_parquet(exported / "photos.parquet")
+    found = rows(demo_run)
+    assert table["UUID"].tolist() == [row[0] for row in found]
+    assert np.array_equal(
+        np.stack(table["EMBEDDING"]), np.stack([np.frombuffer(row[1][-5120:], "<f4") for row in found])
+    )
+    assert np.array_equal(table["LATITUDE"], [row[2] for row in found])
+    assert np.array_equal(table["LONGITUDE"], [row[3] for row in found])
+    assert table["PATH"].tolist() == [row[4] for row in found]
+    assert [None if pd.isna(taken) else taken for taken in table["TAKEN"]] == [row[5] for row in found]
+    similarity = np.stack(table["EMBEDDING"]) @ np.stack(table["EMBEDDING"]).T
+    np.fill_diagonal(similarity, -2)
+    for row, (names, values) in enumerate(zip(table["NEIGHBOURS"], table["SIMILARITIES"], strict=True)):
+        nearest = np.argsort(-similarity[row], kind="stable")[:14]
+        assert names.tolist() == table["UUID"].iloc[nearest].tolist()
+        assert np.allclose(values, similarity[row, nearest], atol=1e-5)
+
+
+def test_the_array_read_by_numpy_equals_the_database(demo_run, exported):
+    embeddings = np.load(exported / "photos.npy")
+    uuids = (exported / "photos.uuids.txt").read_text().splitlines()
+    assert embeddings.dtype == np.float32
+    assert {uuid: row.tobytes() for uuid, row in zip(uuids, embeddings, strict=True)} == {
+        row[0]: row[1][-5120:] for row in rows(demo_run)
+    }
+
+
+def test_the_atlas_has_places_neighbours_and_thumbnails(demo_run, exported):
+    table = pd.read_parquet(exported / "atlas.parquet")
+    found = rows(demo_run)
+    assert table["UUID"].tolist() == [row[0] for row in found]
+    phi, half = np.radians([row[2] for row in found]), np.radians([row[3] for row in found]) / 2
+    assert np.allclose(table["Y"], np.sin(phi) / np.sqrt(1 + np.cos(phi) * np.cos(half)))
+    assert np.allclose(table["X"], 2 * np.cos(phi) * np.sin(half) / np.sqrt(1 + np.cos(phi) * np.cos(half)))
+    for row, (neighbours, thumbnail) in enumerate(zip(table["NEIGHBOURS"], table["THUMBNAIL"], strict=True)):
+        assert len(neighbours["ids"]) == len(neighbours["distances"]) == 14
+        assert row not in neighbours["ids"]
+        with Image.open(io.BytesIO(thumbnail["bytes"])) as image:
+            assert max(image.size) == 96
+
+
+def test_without_a_map_only_the_array_can_be_exported(demo, tmp_path):
+    shutil.copy(demo.state / "map.tsv", tmp_path)
+    (demo.state / "map.tsv").unlink()
+    done = demo.script("export.py", "--parquet", str(tmp_path / "x.parquet"))
+    assert done.returncode == 1
+    assert "map.tsv'; make the map: snakemake --cores 8" in done.stderr
+    assert demo.script("export.py", "--npy", str(tmp_path / "x.npy")).returncode == 0
+    assert not (tmp_path / "x.parquet").exists()
+    done = demo.script("export.py")
+    assert done.returncode == 1
+    assert "nothing to export: name one of --parquet, --npy and --atlas" in done.stderr
