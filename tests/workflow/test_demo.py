@@ -27,7 +27,7 @@ def test_first_run_leaves_62_rows_a_map_and_a_model(demo_run):
     assert demo_run.sql(f"{count}IMAGES") == [(62,)]
     assert demo_run.sql(f"{count}FAILURES") == [(0,)]
     with Image.open(demo_run.state / "map.png") as picture:
-        assert picture.size == (2400, 1300)
+        assert picture.size == (2400, 1340)
         assert len(picture.convert("RGB").getcolors(2**24)) > 10_000  # photos, not an empty sphere
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import DEMO_PHOTOS, PROJECT
-from test_siglip import save_checkpoint
+from test_siglip import save_checkpoint, save_siglip_tokenizer
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -32,6 +32,7 @@ def clone(tmp_path_factory):
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     save_checkpoint(repository / "snapshots" / ("0" * 40), "siglip")
+    save_siglip_tokenizer(repository / "snapshots" / ("0" * 40))
     return clone
 
 

@@ -271,11 +271,17 @@ function select(photo) {
     const region = data.regions[regionOf[photo]]?.name;
     $("photo").replaceChildren(...portrait(photo), ...describe(photo));
     $("facts").textContent = [region, nNeighbours ? `${quality[photo]} % of its neighbours are near it on the map` : ""].filter(Boolean).join(" · ");
-    $("open").href = new URL(data.root + path(photo).split("/").map(encodeURIComponent).join("/"), location.href);
+    $("open").href = new URL(data.root + path(photo).split("/").map(encode).join("/"), location.href);
     $("neighbours").replaceChildren(...near_(photo).map(neighbour));
   }
   hover(-1);
   resize();
+}
+
+/** A name in a link; a byte that is no UTF-8 comes as a code from U+DC80. */
+function encode(name) {
+  const one = (c) => (/[\udc80-\udcff]/.test(c) ? `%${(c.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(c));
+  return [...name].map(one).join("");
 }
 
 function portrait(photo) {

@@ -1,0 +1,51 @@
+"""A real browser for the tests of the page: headless Chromium, with the network cut off."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# WebGL without a GPU, which a test machine has not.
+_OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+
+@contextmanager
+def started() -> Iterator:
+    """Start a browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: object, page: Path, *, width: int = 1280, height: int = 800, theme: str = "dark", **options: object
+) -> Iterator:
+    """Open `map.html`; `trouble` takes what goes wrong: errors, and requests for anything else."""
+    size = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, color_scheme=theme, offline=True, **options)
+    tab = context.new_page()
+    tab.trouble = []
+    tab.on("console", lambda message: tab.trouble.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: tab.trouble.append(str(error)))
+    tab.on("request", lambda request: tab.trouble.append(request.url) if is_foreign(request.url, page) else None)
+    tab.goto(page.as_uri())
+    tab.wait_for_function("() => state.frames > 0 || !document.getElementById('trouble').hidden")
+    settle(tab)
+    yield tab
+    context.close()
+
+
+def is_foreign(url: str, page: Path) -> bool:
+    return url != page.as_uri() and not url.startswith("data:")
+
+
+def settle(tab: object) -> None:
+    """Wait until nothing moves any more and all thumbnails in sight are decoded."""
+    tab.wait_for_function("() => !pending && !flight && !spin", polling=50)
+    tab.wait_for_timeout(150)
+    tab.wait_for_function("() => !pending && !flight && !spin", polling=50)

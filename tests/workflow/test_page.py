@@ -1,0 +1,291 @@
+"""The globe in a real browser: what it shows is what the database holds."""
+
+import base64
+import json
+import re
+import shutil
+
+import browser
+import numpy as np
+import pytest
+from conftest import page_data
+
+pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: .ci/run installs one")
+
+
+@pytest.fixture(scope="module")
+def page(demo_run):
+    return demo_run.state / "map.html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.started() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def tab(chromium, page):
+    with browser.opened(chromium, page) as tab:
+        yield tab
+
+
+@pytest.fixture(autouse=True)
+def start_anew(tab):
+    """As the page opens, and nothing may have gone wrong at the end."""
+    tab.evaluate(
+        """() => {
+            select(-1);
+            [flight, spin, $("search").value] = [null, null, ""];
+            Object.assign(view, home, { zoom: 1, flatness: 0 });
+            $("flat").setAttribute("aria-pressed", false);
+            document.activeElement.blur();
+            redraw();
+        }"""
+    )
+    browser.settle(tab)
+    yield
+    assert tab.trouble == []
+
+
+@pytest.fixture(scope="module")
+def places(demo_run):
+    return {uuid: (lat, lon) for uuid, lat, lon in demo_run.sql("SELECT * FROM {T}_UMAP_HAVERSINE")}
+
+
+def on_screen(tab, uuid):
+    """Where a photo's place is: x, y and nearness."""
+    return tab.evaluate(
+        "uuid => { const i = data.uuids.indexOf(uuid); return Array.from(screen_.subarray(3 * i, 3 * i + 3)); }", uuid
+    )
+
+
+def shown(tab):
+    return tab.evaluate("() => Array.from(state.shown, (photo) => data.uuids[photo])")
+
+
+def hammer(latitude, longitude):
+    phi, half = np.radians(latitude), np.radians(longitude) / 2
+    divisor = np.sqrt(1 + np.cos(phi) * np.cos(half))
+    return 2 * np.cos(phi) * np.sin(half) / divisor, np.sin(phi) / divisor
+
+
+def test_every_photo_is_there_with_its_place_path_and_time(demo_run, page, tab, places):
+    images = {uuid: (path, taken) for uuid, path, taken in demo_run.sql("SELECT UUID, PATH, TAKEN FROM {T}_IMAGES")}
+    data = page_data(page)
+    assert data["uuids"] == sorted(places)
+    assert tab.evaluate("() => data.uuids.map((_, i) => path(i))") == [images[uuid][0] for uuid in data["uuids"]]
+    assert data["taken"] == [images[uuid][1] for uuid in data["uuids"]]
+    vectors = np.array(tab.evaluate("() => Array.from(places)")).reshape(-1, 3)
+    latitude, longitude = np.radians([places[uuid] for uuid in data["uuids"]]).T
+    expected = [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]
+    assert np.allclose(vectors, np.column_stack(expected), atol=1e-6)
+    assert tab.inner_text("h1") == "62 photos"
+    assert "by EFFICIENTNET_LITE0, trustworthiness 0." in tab.inner_text("header p")
+
+
+def test_the_globe_is_drawn_and_turns_under_the_mouse(tab):
+    before, longitude = tab.screenshot(), tab.evaluate("() => view.longitude")
+    colours = tab.evaluate(
+        """() => { sphere.draw(view, theme, 6); const gl = sphere.gl, pixels = new Uint8Array(4 * 200 * 200);
+        gl.readPixels(540, 300, 200, 200, gl.RGBA, gl.UNSIGNED_BYTE, pixels); return new Set(pixels).size; }"""
+    )
+    assert colours > 3
+    tab.mouse.move(640, 400)
+    tab.mouse.down()
+    tab.mouse.move(500, 400, steps=5)
+    tab.mouse.up()
+    browser.settle(tab)
+    turned = tab.evaluate("() => view.longitude") - longitude
+    assert 0.2 < (turned + np.pi) % (2 * np.pi) - np.pi < 1.5, "to the left by a third of the globe or so"
+    assert tab.screenshot() != before
+
+
+def test_thumbnails_come_up_as_one_zooms_in(tab):
+    visible = """() => data.uuids.filter((_, i) =>
+        screen_[3 * i + 2] > 0.2 && Math.hypot(screen_[3 * i] - 640, screen_[3 * i + 1] - 400) < 300)"""
+    few, there = len(shown(tab)), len(tab.evaluate(visible))
+    assert few < there + 20
+    tab.mouse.move(640, 400)
+    for _ in range(8):
+        tab.mouse.wheel(0, -300)
+    browser.settle(tab)
+    assert tab.evaluate("() => view.zoom") > 5
+    assert {*tab.evaluate(visible)} <= {*shown(tab)}, "from near by each photo has room"
+    boxes = tab.evaluate("() => state.boxes")
+    assert [box["photo"] for box in boxes]
+    for box in boxes:
+        x, y, _ = tab.evaluate("i => Array.from(screen_.subarray(3 * i, 3 * i + 3))", box["photo"])
+        assert abs(box["x"] - x) < 1
+        assert abs(box["y"] - y) < 1
+
+
+def test_hovering_tells_uuid_and_path(demo_run, tab):
+    [uuid] = shown(tab)[:1]
+    x, y, _ = on_screen(tab, uuid)
+    tab.mouse.move(x, y)
+    tab.wait_for_selector("#card:not([hidden])")
+    told = tab.inner_text("#card .uuid")
+    assert told in tab.evaluate("() => data.uuids")
+    [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{told}'")
+    assert tab.inner_text("#card .path") == path
+    tab.mouse.move(3, 400)
+    assert tab.is_hidden("#card")
+
+
+def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
+    [uuid] = tab.evaluate("() => [data.uuids[state.boxes.at(-1).photo]]")
+    x, y, _ = on_screen(tab, uuid)
+    tab.mouse.click(x, y)
+    browser.settle(tab)
+    assert tab.inner_text("#photo .uuid") == uuid
+    rows = {name: np.frombuffer(row[-5120:], "<f4") for name, row in demo_run.embeddings().items()}
+    nearest = sorted((name for name in rows if name != uuid), key=lambda name: -float(rows[name] @ rows[uuid]))[:8]
+    buttons = tab.query_selector_all("#neighbours button")
+    assert [button.get_attribute("data-uuid") for button in buttons] == nearest
+    for button, name in zip(buttons, nearest, strict=True):
+        assert button.inner_text() == f"{rows[name] @ rows[uuid]:.2f}"
+        assert button.query_selector("img").evaluate("image => image.naturalWidth") > 0
+    lines = tab.evaluate("() => near_(state.selected).map(({ photo }) => data.uuids[photo])")
+    assert lines == nearest
+    link = tab.get_attribute("#open", "href")
+    [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{uuid}'")
+    assert tab.evaluate("link => decodeURIComponent(new URL(link).pathname)", link) == path
+    buttons[0].click()
+    browser.settle(tab)
+    assert tab.inner_text("#photo .uuid") == nearest[0]
+    tab.keyboard.press("Escape")
+    assert tab.is_hidden("#panel")
+
+
+def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
+    uuid = tab.evaluate("() => data.uuids[screen_.findIndex((v, i) => i % 3 === 2 && v < -0.5) / 3 | 0]")
+    assert on_screen(tab, uuid)[2] < 0, "it is on the far side"
+    tab.keyboard.press("/")
+    tab.keyboard.type(uuid.upper().replace("-", ""))
+    tab.keyboard.press("Enter")
+    browser.settle(tab)
+    assert tab.inner_text("#found") == "1 of 1"
+    assert tab.inner_text("#photo .uuid") == uuid
+    x, y, near = on_screen(tab, uuid)
+    assert abs(x - 640) < 2
+    assert abs(y - 400) < 2
+    assert near > 0.99
+    tab.fill("#search", "ffffffffffff")
+    tab.press("#search", "Enter")
+    assert tab.inner_text("#found") == "no photo with this UUID or path"
+
+
+def test_the_flat_view_is_hammers_projection(tab, places):
+    tab.keyboard.press("f")
+    browser.settle(tab)
+    assert tab.get_attribute("#flat", "aria-pressed") == "true"
+    tab.evaluate("() => { Object.assign(view, {longitude: 0, latitude: 0, zoom: 1}); redraw(); }")
+    browser.settle(tab)
+    radius = tab.evaluate("() => view.radius")
+    for uuid, (latitude, longitude) in places.items():
+        x, y = hammer(latitude, longitude)
+        seen = on_screen(tab, uuid)
+        assert np.allclose(seen, [640 + x * radius, 400 - y * radius, 1], atol=0.05)
+    tab.keyboard.press("f")
+    browser.settle(tab)
+    assert tab.evaluate("() => view.flatness") == 0
+
+
+def test_regions_have_the_names_of_the_folders_and_lie_among_their_photos(page, tab):
+    data = page_data(page)
+    names = [region["name"] for region in data["regions"]]
+    folders = {folder.rsplit("/", 1)[-1] for folder in data["folders"]}
+    assert {*names} == folders
+    assert len(names) == 9
+    assert 3 <= len(tab.evaluate("() => state.names.map(({ name }) => name)")) <= 9
+    numbers = tab.evaluate("() => Array.from(regionOf)")
+    own = tab.evaluate("() => data.uuids.map((_, i) => data.folders[folders[i]].split('/').pop())")
+    assert all(names[number] == name for number, name in zip(numbers, own, strict=True) if number >= 0)
+
+
+@pytest.mark.parametrize("way", ["folder", "region", "quality"])
+def test_colours_follow_the_choice(tab, way):
+    tab.select_option("#colour", way)
+    browser.settle(tab)
+    colours = tab.evaluate("() => Array.from({ length: n }, (_, i) => colour(i))")
+    values = tab.evaluate("way => Array.from({ length: n }, (_, i) => WAYS[way].of(i))", way)
+    by_value = {}
+    for value, colour in zip(values, colours, strict=True):
+        assert by_value.setdefault(value, colour) == colour
+    assert len({*by_value.values()}) >= 5
+    legend = tab.inner_text("#legend")
+    assert ("0 %" in legend) if way == "quality" else ("windmill" in legend)
+
+
+def test_keys_turn_zoom_step_and_tell_of_themselves(tab):
+    start = tab.evaluate("() => ({ ...view })")
+    for key in ("ArrowRight", "ArrowUp", "+"):
+        tab.keyboard.press(key)
+        browser.settle(tab)
+    now = tab.evaluate("() => ({ ...view })")
+    assert now["longitude"] != start["longitude"]
+    assert now["latitude"] > start["latitude"]
+    assert now["zoom"] == 1.5
+    tab.keyboard.press("n")
+    browser.settle(tab)
+    assert tab.inner_text("#photo .uuid") == tab.evaluate("() => data.uuids[0]")
+    tab.keyboard.press("p")
+    browser.settle(tab)
+    assert tab.inner_text("#photo .uuid") == tab.evaluate("() => data.uuids[61]")
+    tab.keyboard.press("?")
+    assert tab.is_visible("#help")
+    tab.keyboard.press("Escape")
+    theme = tab.evaluate("() => document.documentElement.dataset.theme")
+    tab.keyboard.press("t")
+    assert tab.evaluate("() => document.documentElement.dataset.theme") != theme
+    tab.keyboard.press("t")
+
+
+def test_on_a_phone_a_tap_selects_and_the_globe_stays_in_sight(chromium, page):
+    with browser.opened(chromium, page, width=390, height=844, theme="light", has_touch=True, is_mobile=True) as phone:
+        assert phone.evaluate("() => document.documentElement.dataset.theme") == "light"
+        assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
+        uuid = phone.evaluate("() => data.uuids[state.boxes.at(-1).photo]")
+        x, y, _ = on_screen(phone, uuid)
+        phone.touchscreen.tap(x, y)
+        browser.settle(phone)
+        assert phone.inner_text("#photo .uuid") == uuid
+        panel = phone.locator("#panel").bounding_box()
+        assert panel["x"] == 0
+        assert panel["y"] + panel["height"] <= 844
+        assert phone.evaluate("() => view.height") <= panel["y"] + 1, "the globe is above it"
+        assert phone.trouble == []
+
+
+def test_one_photo_and_paths_that_no_page_expects(chromium, page, tmp_path):
+    text = page.read_text()
+    data = page_data(page)
+    odd = '</script><b onload="x">&\udce9.jpg'
+    data = {**data, "uuids": data["uuids"][:1], "names": [odd], "taken": [None], "regions": []}
+    for key, n_bytes in (("places", 8), ("folder", 4), ("region", 4), ("quality", 1)):
+        data[key] = _cut(data[key], n_bytes)
+    data |= {"neighbours": "", "similarities": "", "thumbnails": ""}
+
+    encoded = json.dumps(data).replace("<", "\\u003c")
+    text = re.sub('(?s)(id="data" type="application/json">).*?(</script>)', lambda m: m[1] + encoded + m[2], text)
+    text = re.sub('(?s)(id="thumbnails" type="text/plain">).*?(</script>)', r"\1\2", text)
+    (tmp_path / "map.html").write_text(text)
+    with browser.opened(chromium, tmp_path / "map.html") as tab:
+        tab.keyboard.press("n")
+        browser.settle(tab)
+        assert tab.inner_text("#photo .path").startswith(data["folders"][0] + '/</script><b onload="x">&')
+        assert tab.get_attribute("#open", "href").endswith("/script%3E%3Cb%20onload%3D%22x%22%3E%26%e9.jpg")
+        assert tab.trouble == []
+
+
+def _cut(text, n_bytes):
+
+    return base64.b64encode(base64.b64decode(text)[:n_bytes]).decode()
+
+
+def test_a_page_that_was_moved_still_works(chromium, page, tmp_path):
+    shutil.copy(page, tmp_path / "moved.html")
+    with browser.opened(chromium, tmp_path / "moved.html") as tab:
+        assert len(shown(tab)) > 10
+        assert tab.trouble == []
