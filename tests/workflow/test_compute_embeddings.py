@@ -75,15 +75,3 @@ def test_a_missing_folder_is_one_line(tmp_path):
     assert done.returncode == 1
     assert "input_dir: cannot read the folder" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("script", sorted(path.stem for path in PROJECT.glob("scripts/[a-z]*.py")))
-def test_every_command_has_help_with_an_example(script):
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "scripts" / f"{script}.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert f"Example:\n    python scripts/{script}.py " in done.stdout

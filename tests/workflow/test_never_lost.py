@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEMO, DEMO_PHOTOS, leave_hot_journal
+from conftest import DEMO, DEMO_PHOTOS, leave_hot_journal, page_data
 from test_kill import is_running, locked, started, wait_until
 
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
@@ -75,7 +75,8 @@ def test_a_renamed_folder_embeds_nothing_and_keeps_the_map(demo):
     assert "map: kept, nothing that it is made from has changed" in done.stdout
     assert demo.embeddings() == rows
     assert (demo.state / "umap_model.pkl").read_bytes() == model
-    assert {path.split("/")[-2] for (path,) in demo.sql("SELECT PATH FROM {T}_IMAGES")} == {"after"}
+    assert {path.split("/")[-3] for (path,) in demo.sql("SELECT PATH FROM {T}_IMAGES")} == {"after"}
+    assert {folder.split("/")[-2] for folder in page_data(demo.state / "map.html")["folders"]} == {"after"}
     assert demo.dry_run() == {}
 
 

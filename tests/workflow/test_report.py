@@ -1,0 +1,58 @@
+"""The report: built by Snakemake, opened in a browser, and its tables against the database."""
+
+import html
+import re
+
+import browser
+import pytest
+
+
+def table(collection, name):
+    """Read a table of the report: its rows of text."""
+    text = (collection.state / "summary" / f"{name}.html").read_text()
+    rows = re.findall(r"<tr>(.*?)</tr>", text)[1:]
+    return [[html.unescape(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", row)] for row in rows]
+
+
+@pytest.fixture
+def reported(demo):
+    """A collection with a photo that fails and a file that is rejected."""
+    (demo.folder / "more").mkdir(exist_ok=True)
+    (demo.folder / "more" / "00000000-0000-0000-0000-000000000001.jpg").write_bytes(b"\xff\xd8 no photo")
+    (demo.folder / "more" / "IMG_1.jpg").write_bytes(b"x")
+    demo.run("summarise")
+    return demo
+
+
+def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
+    fates = {name: int(count) for name, count in table(reported, "fates")}
+    assert fates["found"] == 64
+    assert fates["embedded"] == 62
+    assert fates["failed"] == 1
+    assert sum(count for name, count in fates.items() if name != "found") == fates["found"]
+    assert sorted(row[0].rsplit("/", 1)[-1] for row in table(reported, "failures")) == [
+        "00000000-0000-0000-0000-000000000001.jpg",
+        "IMG_1.jpg",
+    ]
+    assert dict(table(reported, "provenance")) == dict(reported.sql("SELECT KEY, VALUE FROM {T}_PROVENANCE"))
+    stages = {row[0]: row for row in table(reported, "times")}
+    assert {"embed_shard", "fit_umap", "draw_map"} <= stages.keys()
+    assert stages["embed_shard"][1] == "2"
+    assert float(stages["embed_shard"][3]) > 0
+    assert float(dict(table(reported, "quality"))["trustworthiness"]) > 0.5
+
+    done = reported.snakemake("summarise", "--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    assert reported.dry_run() == {}, "a report makes nothing that a run would make again"
+    if browser.CHROMIUM is None:
+        pytest.skip("no Chromium here: .ci/run installs one")
+    with browser.started() as chromium:
+        tab = chromium.new_context(offline=True, viewport={"width": 1280, "height": 800}).new_page()
+        errors = []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto((reported.folder / "report.html").as_uri())
+        tab.get_by_text("Map", exact=True).first.click()
+        tab.locator("tr", has_text="the globe").locator("a").first.click()
+        globe = tab.frame_locator("iframe")
+        assert globe.locator("h1").inner_text() == "62 photos"
+        assert errors == []
