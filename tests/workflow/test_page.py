@@ -87,7 +87,7 @@ def test_every_photo_is_there_with_its_place_path_and_time(demo_run, page, tab, 
 def test_the_globe_is_drawn_and_turns_under_the_mouse(tab):
     before, longitude = tab.screenshot(), tab.evaluate("() => view.longitude")
     colours = tab.evaluate(
-        """() => { sphere.draw(view, theme, 6); const gl = sphere.gl, pixels = new Uint8Array(4 * 200 * 200);
+        """() => { points.draw(view, 6); const gl = points.gl, pixels = new Uint8Array(4 * 200 * 200);
         gl.readPixels(540, 300, 200, 200, gl.RGBA, gl.UNSIGNED_BYTE, pixels); return new Set(pixels).size; }"""
     )
     assert colours > 3

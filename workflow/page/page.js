@@ -13,17 +13,6 @@ const data = JSON.parse($("data").textContent);
 const numbers = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
-/** Unit vectors from pairs of latitude and longitude in degrees. */
-function onSphere(degrees) {
-  const vectors = new Float32Array((degrees.length / 2) * 3);
-  for (let i = 0; i < degrees.length / 2; i++) {
-    const [latitude, longitude] = [degrees[2 * i], degrees[2 * i + 1]].map((angle) => (angle * Math.PI) / 180);
-    const across = Math.cos(latitude);
-    vectors.set([across * Math.cos(longitude), across * Math.sin(longitude), Math.sin(latitude)], 3 * i);
-  }
-  return vectors;
-}
-
 const n = data.uuids.length;
 const places = onSphere(numbers(data.places, Float32Array));
 const place = (photo) => places.subarray(3 * photo, 3 * photo + 3);
@@ -41,7 +30,8 @@ const view = new View();
 const screen_ = new Float32Array(3 * n);
 const jpegs = $("thumbnails").textContent.trim();
 const thumbnails = new Thumbnails(jpegs ? jpegs.split("\n") : [], numbers(data.thumbnails, Int32Array), () => redraw());
-let sphere;
+let points;
+const ground = new Ground($("ground"));
 const overlay = new Overlay($("overlay"), thumbnails);
 const state = { hovered: -1, selected: -1, shown: new Int32Array(0), boxes: [], names: [], frames: 0 };
 let theme, colours, pending = 0, flight = null, spin = null;
@@ -62,7 +52,7 @@ function paint(name) {
   colours = new Uint8Array(4 * n).fill(255);
   const legend = chosen.text ? scale(values, chosen) : categories(values);
   $("legend").replaceChildren(...legend);
-  sphere.paint(colours);
+  points.paint(colours);
   redraw();
 }
 
@@ -111,26 +101,26 @@ function dress(name) {
   document.documentElement.dataset.theme = name;
   const style = getComputedStyle(document.documentElement);
   const value = (key) => style.getPropertyValue(`--${key}`).trim();
-  theme = { ink: value("ink"), halo: value("halo"), accent: value("accent") };
-  for (const key of ["middle", "edge", "lines"]) theme[key] = rgb(value(key)).map((c) => c / 255);
+  theme = Object.fromEntries(["ink", "halo", "accent", "middle", "edge", "lines"].map((key) => [key, value(key)]));
   redraw();
 }
 
 // ---- drawing ---------------------------------------------------------------------------------------------------
 
 function redraw() {
-  if (!pending && sphere) pending = requestAnimationFrame(draw);
+  if (!pending && points) pending = requestAnimationFrame(draw);
 }
 
 function draw(now) {
   pending = 0;
   if (flight) fly(now);
   if (spin) turn();
-  const ratio = devicePixelRatio;
   view.project(places, screen_);
   const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * Math.pow(view.zoom, 0.3);
-  sphere.draw(view, theme, pointSize);
-  overlay.clear(view, ratio, theme);
+  ground.draw(view, theme);
+  points.draw(view, pointSize);
+  overlay.clear(view, theme);
+  overlay.graticule(view);
   const side = thumbnailSide(view, n);
   state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view);
   state.shown = chooseThumbnails(view, screen_, thumbnails.order, state.shown, side, state.names);
@@ -159,7 +149,9 @@ function mark(photo, radius) {
 
 function drawSelection(side) {
   const near = near_(state.selected);
-  for (const { photo } of near) overlay.line(view.project(way(place(state.selected), place(photo))), view, theme.accent);
+  for (const { photo } of near) {
+    overlay.line(view.project(way(place(state.selected), place(photo))), view, theme.accent, 2);
+  }
   for (const { photo } of [...near.reverse(), { photo: state.selected }]) {
     if (screen_[3 * photo + 2] <= HIDDEN) continue;
     const size = photo === state.selected ? Math.min(side * 1.3, LARGEST) : side * 0.9;
@@ -179,8 +171,9 @@ function resize() {
   const isSheet = matchMedia("(max-width: 700px)").matches && state.selected >= 0; // the panel covers the lower part
   [view.width, view.height] = [innerWidth, innerHeight - (isSheet ? $("panel").offsetHeight : 0)];
   for (const canvas of document.querySelectorAll("canvas")) {
+    const [width, height] = [view.width, view.height].map((side) => Math.round(side * devicePixelRatio));
     canvas.style.height = `${view.height}px`;
-    [canvas.width, canvas.height] = [view.width, view.height].map((side) => Math.round(side * devicePixelRatio));
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height }); // which clears it
   }
   redraw();
 }
@@ -426,7 +419,7 @@ const home = (() => {
 })();
 
 try {
-  sphere = new Sphere($("sphere"), places);
+  points = new Points($("points"), places);
   Object.assign(view, home);
   for (const [name, { title, is }] of Object.entries(WAYS)) if (is) $("colour").add(new Option(title, name));
   if (!$("colour").options.length) $("colour").add(new Option("Folder", "folder"));

@@ -1,5 +1,6 @@
 "use strict";
-// What is drawn over the points: thumbnails where there is room, region names, and a photo with its neighbours.
+// What is drawn under the points, the sphere, and over them: thumbnails where there is room, the names of regions, and a
+// photo with its neighbours.
 
 const MOST_THUMBNAILS = 700; // at once
 const LARGEST = 96; // pixels: no thumbnail has more
@@ -96,17 +97,72 @@ function way(a, b, n = 48) {
   return points;
 }
 
-/** Draws on a canvas over that of the sphere. */
-class Overlay {
-  constructor(canvas, thumbnails) {
+/** Meridians and parallels, every 30 degrees. */
+const GRATICULE = (() => {
+  const steps = (from, to, step) => Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
+  const meridians = steps(-180, 150, 30).map((longitude) => steps(-87, 87, 3).flatMap((latitude) => [latitude, longitude]));
+  const parallels = steps(-60, 60, 30).map((latitude) => steps(-180, 180, 3).flatMap((longitude) => [latitude, longitude]));
+  return [...meridians, ...parallels].map(onSphere);
+})();
+
+/** A canvas on which one draws in CSS pixels. */
+class Layer {
+  constructor(canvas) {
     this.context = canvas.getContext("2d");
+  }
+
+  clear(view, theme) {
+    this.theme = theme;
+    const ratio = this.context.canvas.width / view.width;
+    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.context.clearRect(0, 0, view.width, view.height);
+  }
+
+  /** A line along projected points; it is broken where they are out of sight or at the edge of the flat map. */
+  line(screen, view, colour, width) {
+    const context = this.context;
+    Object.assign(context, { strokeStyle: colour, lineWidth: width, lineCap: "round" });
+    context.beginPath();
+    let isDown = false;
+    for (let i = 0; i < screen.length; i += 3) {
+      const isSeen = screen[i + 2] > 0;
+      const isJump = isDown && Math.abs(screen[i] - screen[i - 3]) > 0.5 * view.radius;
+      if (isSeen && isDown && !isJump) context.lineTo(screen[i], screen[i + 1]);
+      else if (isSeen) context.moveTo(screen[i], screen[i + 1]);
+      isDown = isSeen;
+    }
+    context.stroke();
+  }
+}
+
+/** Draws the surface of the sphere, which stays as it is while the sphere turns. */
+class Ground extends Layer {
+  draw(view, theme) {
+    const seen = [view.width, view.height, view.radius, view.flatness, theme.middle, this.context.canvas.width].join();
+    if (seen === this.seen) return;
+    this.seen = seen;
+    this.clear(view, theme);
+    const { context } = this;
+    const [x, y, radius] = [view.width / 2, view.height / 2, view.radius];
+    const shade = context.createRadialGradient(x, y, 0, x, y, radius);
+    const edge = view.flatness > 0.5 ? theme.middle : theme.edge;
+    for (const [at, colour] of [[0, theme.middle], [0.55, theme.middle], [1, edge]]) shade.addColorStop(at, colour);
+    context.fillStyle = shade;
+    context.beginPath();
+    context.ellipse(x, y, radius * (1 + view.flatness), radius, 0, 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
+/** Draws over the points. */
+class Overlay extends Layer {
+  constructor(canvas, thumbnails) {
+    super(canvas);
     this.thumbnails = thumbnails;
   }
 
-  clear(view, ratio, theme) {
-    this.theme = theme;
-    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.context.clearRect(0, 0, view.width, view.height);
+  graticule(view) {
+    for (const places of GRATICULE) this.line(view.project(places), view, this.theme.lines, 1);
   }
 
   /** A thumbnail in its frame; returns its middle and half its sides, or null if it is not decoded yet. */
@@ -120,28 +176,6 @@ class Overlay {
     this.context.fillRect(left - frame, top - frame, width + 2 * frame, height + 2 * frame);
     this.context.drawImage(image, left, top, width, height);
     return { photo, x, y, halfWidth: width / 2 + frame, halfHeight: height / 2 + frame };
-  }
-
-  /** A line along projected points; it is broken where they are out of sight or at the edge of the flat map. */
-  line(screen, view, colour) {
-    const context = this.context;
-    context.strokeStyle = colour;
-    context.lineWidth = 2;
-    context.lineCap = "round";
-    context.beginPath();
-    let isDown = false;
-    for (let i = 0; i < screen.length; i += 3) {
-      const isJump = isDown && Math.abs(screen[i] - screen[i - 3]) > view.radius;
-      if (screen[i + 2] <= 0 || isJump) {
-        isDown = screen[i + 2] > 0;
-        if (isDown) context.moveTo(screen[i], screen[i + 1]);
-        continue;
-      }
-      if (isDown) context.lineTo(screen[i], screen[i + 1]);
-      else context.moveTo(screen[i], screen[i + 1]);
-      isDown = true;
-    }
-    context.stroke();
   }
 
   ring(x, y, radius, colour) {

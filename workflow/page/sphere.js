@@ -1,8 +1,19 @@
 "use strict";
-// The sphere on the screen: where it is looked at from, and its points, drawn by WebGL 2.
+// The sphere on the screen: where it is looked at from, and the photos' points, drawn by WebGL 2.
 //
 // Places are unit vectors: x to longitude 0 on the equator, z to the north pole. A view turns them so that x is to the right, y up and z towards the
 // viewer, and draws them as a globe, or flat: Hammer's equal-area projection, scaled to 4 by 2.
+
+/** Unit vectors from pairs of latitude and longitude in degrees. */
+function onSphere(degrees) {
+  const vectors = new Float32Array((degrees.length / 2) * 3);
+  for (let i = 0; i < degrees.length / 2; i++) {
+    const [latitude, longitude] = [degrees[2 * i], degrees[2 * i + 1]].map((angle) => (angle * Math.PI) / 180);
+    const across = Math.cos(latitude);
+    vectors.set([across * Math.cos(longitude), across * Math.sin(longitude), Math.sin(latitude)], 3 * i);
+  }
+  return vectors;
+}
 
 /** Where the sphere is looked at from: what is in the middle (radians), how near, as a globe (0) or flat (1). */
 class View {
@@ -81,32 +92,29 @@ class View {
   }
 }
 
-const VIEW_GLSL = `#version 300 es
-precision highp float;
+const POINTS = {
+  vertex: `#version 300 es
 uniform mat3 camera;
-uniform float flatness;
+uniform float flatness, size;
+uniform vec2 scale;
+in vec3 place;
+in vec4 colour;
+out vec4 tint;
 vec2 hammer(vec3 p) {
   float half_longitude = atan(p.x, p.z) / 2.;
   float c = sqrt(max(0., 1. - p.y * p.y));
   return vec2(2. * c * sin(half_longitude), p.y) / sqrt(1. + c * cos(half_longitude));
-}`;
-
-const POINTS = {
-  vertex: `${VIEW_GLSL}
-in vec3 place;
-in vec4 colour;
-uniform vec2 scale;
-uniform float size;
-out vec4 tint;
+}
 void main() {
   vec3 p = place * camera;
   float seen = mix(smoothstep(-.01, .2, p.z), 1., flatness);
-  gl_Position = vec4(mix(p.xy, hammer(p), flatness) * scale, 0., 1.);
-  gl_PointSize = seen > 0. ? size : 0.;
+  vec2 at = flatness > 0. ? mix(p.xy, hammer(p), flatness) : p.xy;
+  gl_Position = seen > 0. ? vec4(at * scale, 0., 1.) : vec4(2.); // out of sight
+  gl_PointSize = size;
   tint = vec4(colour.rgb, seen);
 }`,
   fragment: `#version 300 es
-precision highp float;
+precision mediump float;
 in vec4 tint;
 out vec4 colour;
 void main() {
@@ -115,90 +123,44 @@ void main() {
 }`,
 };
 
-const SURFACE = {
-  vertex: `#version 300 es
-in vec2 corner;
-uniform vec2 scale;
-out vec2 at;
-void main() {
-  gl_Position = vec4(corner, 0., 1.);
-  at = corner / scale;
-}`,
-  fragment: `${VIEW_GLSL}
-in vec2 at;
-uniform vec3 middle, edge, lines;
-uniform float pixel;
-out vec4 colour;
-float grid(vec3 p) {
-  vec3 place = camera * p;
-  float latitude = asin(clamp(place.z, -1., 1.)), longitude = atan(place.y, place.x);
-  // How much both change from pixel to pixel; the longitude jumps where it begins again, its change does not.
-  vec3 dx = dFdx(place), dy = dFdy(place);
-  float across = max(dot(place.xy, place.xy), 1e-6);
-  float change = length(vec2(place.x * dx.y - place.y * dx.x, place.x * dy.y - place.y * dy.x)) / across;
-  float every = radians(30.);
-  float a = abs(fract(latitude / every + .5) - .5) * every / length(vec2(dFdx(latitude), dFdy(latitude)));
-  float b = abs(fract(longitude / every + .5) - .5) * every / change;
-  return 1. - smoothstep(.5, 1.3, min(a, across < .01 ? 2. : b));
-}
-void main() {
-  float r = length(at), z = sqrt(max(0., 1. - r * r));
-  float on_globe = 1. - smoothstep(1. - pixel * 1.5, 1., r);
-  vec3 globe = mix(edge, middle, pow(z, .55));
-  globe = mix(globe, lines, .55 * grid(vec3(at, z)));
-  float e = sqrt(at.x * at.x / 4. + at.y * at.y), w2 = 1. - at.x * at.x / 8. - at.y * at.y / 2.;
-  float w = sqrt(max(w2, 0.)), longitude = 2. * atan(w * at.x * 1.41421356, 2. * (2. * w2 - 1.));
-  float sine = clamp(w * at.y * 1.41421356, -1., 1.), cosine = sqrt(1. - sine * sine);
-  float on_flat = 1. - smoothstep(1. - pixel * 1.5, 1., e);
-  vec3 flat_ = mix(middle, lines, .55 * grid(vec3(cosine * sin(longitude), sine, cosine * cos(longitude))));
-  float covered = mix(on_globe, on_flat, flatness);
-  colour = vec4(mix(globe, flat_, flatness), 1.) * covered;
-}`,
-};
-
-/** Draws the surface of the sphere and a point for every photo. */
-class Sphere {
+/** Draws a point for every photo. */
+class Points {
   constructor(canvas, places) {
-    const gl = canvas.getContext("webgl2", { antialias: false, alpha: true });
+    const gl = canvas.getContext("webgl2", { antialias: false });
     if (!gl) throw new Error("this browser has no WebGL 2");
     this.gl = gl;
     this.n = places.length / 3;
-    this.surface = this.program(SURFACE);
-    this.points = this.program(POINTS);
-    this.surfaceArray = this.array(this.surface, { corner: [new Float32Array([-1, -1, 3, -1, -1, 3]), 2] });
-    this.pointArray = this.array(this.points, { place: [places, 3], colour: [new Uint8Array(4 * this.n), 4] });
+    this.program = this.compile(POINTS);
+    this.attribute("place", places, 3);
+    this.attribute("colour", new Uint8Array(4 * this.n), 4);
+    gl.useProgram(this.program);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   }
 
-  program({ vertex, fragment }) {
+  compile({ vertex, fragment }) {
     const gl = this.gl;
     const program = gl.createProgram();
     for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
       const shader = gl.createShader(kind);
       gl.shaderSource(shader, source);
       gl.compileShader(shader);
-      gl.attachShader(program, shader);
       if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
+      gl.attachShader(program, shader);
     }
     gl.linkProgram(program);
     return program;
   }
 
-  array(program, attributes) {
+  attribute(name, values, size) {
     const gl = this.gl;
-    const array = gl.createVertexArray();
-    gl.bindVertexArray(array);
-    for (const [name, [data, size]] of Object.entries(attributes)) {
-      this[name] = gl.createBuffer();
-      gl.bindBuffer(gl.ARRAY_BUFFER, this[name]);
-      gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
-      const at = gl.getAttribLocation(program, name);
-      const isBytes = data instanceof Uint8Array;
-      gl.enableVertexAttribArray(at);
-      gl.vertexAttribPointer(at, size, isBytes ? gl.UNSIGNED_BYTE : gl.FLOAT, isBytes, 0, 0);
-    }
-    return array;
+    const isBytes = values instanceof Uint8Array;
+    this[name] = gl.createBuffer();
+    gl.bindBuffer(gl.ARRAY_BUFFER, this[name]);
+    gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
+    const at = gl.getAttribLocation(this.program, name);
+    gl.enableVertexAttribArray(at);
+    gl.vertexAttribPointer(at, size, isBytes ? gl.UNSIGNED_BYTE : gl.FLOAT, isBytes, 0, 0);
   }
 
   /** Colours of all points: red, green, blue, 255 of each. */
@@ -207,29 +169,16 @@ class Sphere {
     this.gl.bufferData(this.gl.ARRAY_BUFFER, colours, this.gl.STATIC_DRAW);
   }
 
-  /** @param {{middle, edge, lines}} theme colours as red, green and blue in [0, 1] */
-  draw(view, theme, pointSize) {
+  /** @param {number} size of a point in CSS pixels */
+  draw(view, size) {
     const gl = this.gl;
-    const ratio = gl.canvas.width / view.width;
-    const scale = [(2 * view.radius) / view.width, (2 * view.radius) / view.height];
+    const uniform = (name) => gl.getUniformLocation(this.program, name);
     gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
-    gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    for (const [program, array] of [[this.surface, this.surfaceArray], [this.points, this.pointArray]]) {
-      const uniform = (name) => gl.getUniformLocation(program, name);
-      gl.useProgram(program);
-      gl.bindVertexArray(array);
-      gl.uniformMatrix3fv(uniform("camera"), false, view.camera());
-      gl.uniform1f(uniform("flatness"), view.flatness);
-      gl.uniform2fv(uniform("scale"), scale);
-      if (program === this.surface) {
-        for (const name of ["middle", "edge", "lines"]) gl.uniform3fv(uniform(name), theme[name]);
-        gl.uniform1f(uniform("pixel"), 1 / (view.radius * ratio));
-        gl.drawArrays(gl.TRIANGLES, 0, 3);
-      } else {
-        gl.uniform1f(uniform("size"), pointSize * ratio);
-        gl.drawArrays(gl.POINTS, 0, this.n);
-      }
-    }
+    gl.uniformMatrix3fv(uniform("camera"), false, view.camera());
+    gl.uniform1f(uniform("flatness"), view.flatness);
+    gl.uniform1f(uniform("size"), (size * gl.canvas.width) / view.width);
+    gl.uniform2f(uniform("scale"), (2 * view.radius) / view.width, (2 * view.radius) / view.height);
+    gl.drawArrays(gl.POINTS, 0, this.n);
   }
 }

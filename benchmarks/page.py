@@ -1,0 +1,149 @@
+"""The page with 100,000 photos in headless Chromium without a GPU: size, time to the first picture, frames, memory.
+
+    python benchmarks/page.py
+
+An empty scene, a page that clears its canvas and nothing else, says what the browser alone takes.
+"""
+
+import argparse
+import io
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import material
+import numpy as np
+from PIL import Image
+
+from crossfilter_inference.map_contents import MapContents
+from crossfilter_inference.page import choose_photos, make_page
+from crossfilter_inference.regions import describe_regions
+from crossfilter_inference.sphere import latitude_longitude
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import browser
+
+EMPTY = """<!doctype html><canvas id="sphere" style="position:fixed;inset:0;width:100%;height:100%"></canvas>
+<p id="trouble" hidden></p><script>
+const gl = document.getElementById("sphere").getContext("webgl2");
+[gl.canvas.width, gl.canvas.height] = [innerWidth, innerHeight];
+const state = { frames: 1 };
+let pending = 0, flight = null, spin = null;
+</script>"""
+CLEAR = "() => { gl.clearColor(Math.random(), 0, 0, 1); gl.clear(gl.COLOR_BUFFER_BIT); }"
+TURN = "() => { view.longitude += 0.01; cancelAnimationFrame(pending); draw(performance.now()); }"
+# Time between frames as they are shown, and what of it goes into drawing.
+FRAMES = """async ([step, n]) => {
+    const draw_once = eval(step), between = [], inside = [];
+    let last = await new Promise(requestAnimationFrame);
+    for (let i = 0; i < n; i++) {
+        const start = performance.now();
+        draw_once();
+        inside.push(performance.now() - start);
+        const now = await new Promise(requestAnimationFrame);
+        between.push(now - last);
+        last = now;
+    }
+    return [between, inside];
+}"""
+
+
+def make_contents(n_images: int) -> MapContents:
+    """Make a map of groups, with neighbours within them."""
+    random = np.random.default_rng(0)
+    group = np.sort(random.integers(0, 60, n_images))
+    centres = random.normal(size=(60, 3))
+    unit_vectors = centres[group] / np.linalg.norm(centres[group], axis=1, keepdims=True)
+    unit_vectors = unit_vectors + 0.12 * random.normal(size=(n_images, 3))
+    unit_vectors /= np.linalg.norm(unit_vectors, axis=1, keepdims=True)
+    latitude, longitude = latitude_longitude(unit_vectors)
+    uuids = [f"{number:08x}-0000-4000-8000-{number * 7919:012x}" for number in range(n_images)]
+    return MapContents(
+        "SIGLIP2",
+        uuids,
+        [f"/photos/{2000 + number % 25}/{uuid}.jpg" for number, uuid in enumerate(uuids)],
+        [f"20{number % 25:02}-06-15T12:00:00" for number in range(n_images)],
+        latitude,
+        longitude,
+        (np.arange(n_images)[:, None] + np.arange(1, 15)).astype(np.int32) % n_images,
+        np.full((n_images, 14), 0.8, np.float32),
+        random.uniform(size=n_images),
+        group.astype(np.int32),
+        describe_regions(unit_vectors, group, [f"region {number}" for number in range(60)]),
+        {"trustworthiness": 0.95, "neighbours_kept": 0.3},
+    )
+
+
+def make_thumbnails(n: int) -> list[bytes]:
+    """Make thumbnails, no two the same, of parts of the demo photos."""
+    random, photos = np.random.default_rng(0), [Image.open(path).convert("RGB") for path in material.DEMO_PHOTOS]
+    made = []
+    for number in range(n):
+        photo = photos[number % len(photos)]
+        left, top = random.uniform(0, 0.3, 2) * photo.size
+        file = io.BytesIO()
+        box = (left, top, left + 0.7 * photo.width, top + 0.7 * photo.height)
+        thumbnail = photo.resize((96, round(96 * photo.height / photo.width)), box=box)
+        thumbnail.save(file, "JPEG", quality=80)
+        made.append(file.getvalue())
+    return made
+
+
+def measure(chromium: object, path: Path, step: str, n_frames: int) -> dict[str, float]:
+    """Open a page and have it draw frames."""
+    start = time.perf_counter()
+    with browser.opened(chromium, path) as tab:
+        first = tab.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
+        opened = time.perf_counter() - start
+        between, inside = tab.evaluate(FRAMES, [step, n_frames])
+        session = tab.context.new_cdp_session(tab)
+        session.send("HeapProfiler.collectGarbage")
+        heap = session.send("Runtime.getHeapUsage")["usedSize"]
+    return {
+        "file, MB": path.stat().st_size / 1e6,
+        "first paint, s": first / 1e3,
+        "open and at rest, s": opened,
+        "frame, ms": statistics.median(between),
+        "frame, 95th of 100, ms": statistics.quantiles(between, n=20)[-1],
+        "script of a frame, ms": statistics.median(inside),
+        "JavaScript heap, MB": heap / 1e6,
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--photos", type=int, default=100_000)
+    options.add_argument("--thumbnails", type=int, default=5_000)
+    options.add_argument("--frames", type=int, default=200)
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory() as name, browser.started() as chromium:
+        folder = Path(name)
+        contents = make_contents(arguments.photos)
+        by_lot = contents.by_lot()
+        jpegs = make_thumbnails(arguments.thumbnails)
+        start = time.perf_counter()
+        text, n_shown = make_page(
+            contents, choose_photos(contents, by_lot), dict(zip(by_lot, jpegs, strict=False)), str(folder)
+        )
+        print(f"written in {time.perf_counter() - start:.1f} s, {n_shown} thumbnails")
+        (folder / "map.html").write_text(text)
+        (folder / "empty.html").write_text(EMPTY)
+        scenes = {
+            "empty scene": ("empty.html", CLEAR),
+            "globe": ("map.html", TURN),
+            "globe, from near by": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
+            "flat map": ("map.html", TURN.replace("{", "{ view.flatness = 1;", 1)),
+        }
+        figures = {
+            title: measure(chromium, folder / file, step, arguments.frames) for title, (file, step) in scenes.items()
+        }
+    names = list(figures["globe"])
+    print("| scene | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+    for title, row in figures.items():
+        print(f"| {title} | " + " | ".join(f"{row[name]:.4g}" for name in names) + " |")
+
+
+if __name__ == "__main__":
+    main()
