@@ -37,10 +37,12 @@ lint: .venv/installed  ## check style and workflow
 soak: .venv/extra  ## play random histories with faults; goes on where it was broken off (half an hour)
 	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
 
-bench: .venv/extra  ## measure embedding, map and planning, and write benchmarks/*.md (an hour); OPTIONS are for the embedding
+bench: .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS are for the embedding
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/sphere.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
+	PYTHONPATH=workflow $(BIN)/python benchmarks/search.py
+	PYTHONPATH=workflow $(BIN)/python benchmarks/page.py
 
 format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff check --fix .

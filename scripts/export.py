@@ -37,7 +37,7 @@ if __name__ == "__main__":
     options.add_argument("--npy", help="the embeddings as one array; UUIDs come beside it, in .uuids.txt")
     options.add_argument(
         "--atlas",
-        help="Parquet for embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS --image THUMBNAIL --text PATH",
+        help="Parquet for embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS",
     )
     _command.add_config(options)
     _command.run(main, options)

@@ -45,7 +45,7 @@ def test_every_rule_has_the_script_of_its_name_and_an_environment():
     for path in PROJECT.glob("workflow/rules/*.smk"):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             rules[rule.split(":")[0]] = rule
-    assert len(rules) == 8
+    assert len(rules) == 9
     for name, rule in rules.items():
         assert (PROJECT / "scripts" / f"{name}.py").is_file()
         assert f"/{name}.py" in rule

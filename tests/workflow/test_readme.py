@@ -1,4 +1,4 @@
-"""The commands and snippets of the README, as they stand there, in a copy of the project."""
+"""The commands and snippets of README.md and docs/formats.md, as they stand there, in a copy of the project."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from conftest import DEMO_PHOTOS, PROJECT
 from test_siglip import save_checkpoint, save_siglip_tokenizer
 
 README = (PROJECT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+FORMATS = (PROJECT / "docs" / "formats.md").read_text()
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README + FORMATS, re.MULTILINE | re.DOTALL)
 # The set-up itself is what CI does first, in a clean clone, with the same lines of the Makefile.
 SET_UP = ("python3 -m venv", "source ", ".venv/bin/pip install")
 
@@ -62,7 +63,7 @@ def test_every_command_and_snippet_of_the_readme_works(clone):
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr[-4000:]}"
         ran.append(language)
     assert ran.count("bash") >= 5
-    assert ran.count("python") >= 3
+    assert ran.count("python") >= 6
     assert (clone / "results" / "photos.sqlite").exists()
     assert (clone / "results" / "mine.sqlite").exists()
     assert (home / "photos.sqlite").exists()

@@ -2,7 +2,7 @@
 
 pandas.read_parquet("photos.parquet")
 numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitlines()
-embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS --image THUMBNAIL
+embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 """
 
 import os
