@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Three files of tests at once, as each waits now and then; a test runs whole workflows.
 TESTS ?=
 REPORT ?= report.html
-TEST_OPTIONS ?= -n 3 --dist loadfile
+TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
@@ -25,7 +25,7 @@ report: .venv/installed  ## run the workflow, and write a report of it: report.h
 test: .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-cluster: .venv/extra  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
+test-cluster: .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
 	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
 
 lint: .venv/installed  ## check style and workflow
@@ -49,9 +49,9 @@ format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-lock: .venv/installed  ## write the installed versions to requirements.lock, without those of requirements-extra.lock
+lock: .venv/installed  ## write the installed versions to requirements.lock, without those of the other two
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | \
-	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock; } > requirements.new
+	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock --file requirements-slurm.lock; } > requirements.new
 	mv requirements.new requirements.lock
 
 .venv/installed: requirements.lock
@@ -59,6 +59,10 @@ lock: .venv/installed  ## write the installed versions to requirements.lock, wit
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-compile --quiet --requirement requirements.lock
+	touch $@
+
+.venv/slurm: requirements-slurm.lock .venv/installed  ## set up for runs on a Slurm cluster
+	$(BIN)/python -m pip install --no-compile --quiet --requirement requirements-slurm.lock --constraint requirements.lock
 	touch $@
 
 .venv/extra: requirements-extra.lock .venv/installed
