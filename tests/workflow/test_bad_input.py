@@ -120,8 +120,8 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert (
         "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
     )
-    assert "failed: 3 photos, see the table COLOUR_FAILURES" in done.stdout
-    assert "rejected: 7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
+    assert "failed:   3 photos, see the table COLOUR_FAILURES" in done.stdout
+    assert "skipped:  7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}
 
 

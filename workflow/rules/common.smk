@@ -56,10 +56,8 @@ def get_final_output():
     """Everything that a run leaves behind."""
     final_output = [
         DATABASE,
-        "<results>/manifest.tsv",
-        "<results>/rejected.tsv",
-        "<results>/encoder.json",
-        "<results>/embeddings.json",
+        collect("<results>/{file}", file=["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]),
+        collect("<results>/shards/{shard}.tsv", shard=PLAN.new_shards),
         MANIFEST_STAMP,
         ENCODER_STAMP,
         STORE_STAMP,
