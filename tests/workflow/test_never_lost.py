@@ -254,7 +254,9 @@ def test_a_damaged_database_is_named_and_made_again_once_it_is_away(collection, 
     assert collection.dry_run() == {}
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "embeddings.json", "manifest.tsv", "rejected.tsv", "map.tsv", "shards/000001.tsv"])
+@pytest.mark.parametrize(
+    "name", ["encoder.json", "embeddings.json", "manifest.tsv", "rejected.tsv", "map.tsv", "shards/000001.tsv"]
+)
 def test_a_lost_file_of_the_state_is_made_again(demo, name):
     before = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
     (demo.state / name).unlink()
