@@ -3,10 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Modules are compiled when they are first imported, not all of them now: half the time of an installation.
-# Three files of tests at once, as each waits now and then; a test runs whole workflows.
+# Two files of tests at once; each runs whole workflows.
 TESTS ?=
 REPORT ?= report.html
-TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder
+TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 

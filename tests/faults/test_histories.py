@@ -22,10 +22,11 @@ def soak(folder: Path, *options: str, program: str = "") -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=880,
     )
 
 
+@pytest.mark.timeout(900)
 def test_twenty_runs_through_snakemake_and_some_hundred_without_end_right(tmp_path):
     done = soak(tmp_path, "--snakemake", "20", "--in-process", "300")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
