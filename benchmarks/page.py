@@ -124,9 +124,7 @@ def main() -> None:
         by_lot = contents.by_lot()
         jpegs = make_thumbnails(arguments.thumbnails)
         start = time.perf_counter()
-        text, n_shown = make_page(
-            contents, choose_photos(contents, by_lot), dict(zip(by_lot, jpegs, strict=False)), str(folder)
-        )
+        text, n_shown = make_page(contents, choose_photos(by_lot), dict(zip(by_lot, jpegs, strict=False)))
         print(f"written in {time.perf_counter() - start:.1f} s, {n_shown} thumbnails")
         (folder / "map.html").write_text(text)
         (folder / "empty.html").write_text(EMPTY)

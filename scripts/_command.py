@@ -14,7 +14,6 @@ from types import TracebackType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.files import printable  # noqa: F401, for the commands
 
 PROJECT = Path(__file__).resolve().parent.parent
 # What a disk or a network share does, and no mistake of ours.

@@ -15,6 +15,7 @@ import _command
 from crossfilter_inference.collection import Collection, Photo
 from crossfilter_inference.contact_sheet import write_contact_sheet
 from crossfilter_inference.duplicates import LEAST_COSINE, find_duplicates
+from crossfilter_inference.files import printable
 
 
 def main(arguments: argparse.Namespace) -> str:
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> str:
         for number, group in enumerate(groups, 1):
             print(f"group {number}")
             for photo in group:
-                print(f"  {photo.uuid}  {_size(photo)}  {_command.printable(photo.path)}")
+                print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
     if arguments.html:
         sheet = [
             (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])

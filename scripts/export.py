@@ -11,7 +11,7 @@ import argparse
 import _command
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.export import read_map, write_atlas, write_npy, write_parquet
+from crossfilter_inference.export import write_atlas, write_npy, write_parquet
 
 
 def main(arguments: argparse.Namespace) -> str:
@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> str:
     written = []
     if arguments.npy:
         written += [arguments.npy, write_npy(arguments.npy, collection)]
-    contents = read_map(collection) if arguments.parquet or arguments.atlas else None
+    contents = collection.read_map() if arguments.parquet or arguments.atlas else None
     if arguments.parquet:
         write_parquet(arguments.parquet, collection, contents)
         written.append(arguments.parquet)

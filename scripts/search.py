@@ -13,6 +13,7 @@ import json
 import _command
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.contact_sheet import write_contact_sheet
+from crossfilter_inference.files import printable
 from crossfilter_inference.search import find_uuid, search
 
 
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> str:
         print(json.dumps([photo._asdict() for photo in found], indent=2))
     else:
         for photo in found:
-            print(f"{photo.similarity:.4f}  {photo.uuid}  {_command.printable(photo.path)}")
+            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
     if arguments.html:
         photos = [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found]
         title = arguments.text or arguments.image or f"Photos like {uuid}"

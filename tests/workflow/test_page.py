@@ -56,7 +56,7 @@ def places(demo_run):
 def on_screen(tab, uuid):
     """Where a photo's place is: x, y and nearness."""
     return tab.evaluate(
-        "uuid => { const i = data.uuids.indexOf(uuid); return Array.from(screen_.subarray(3 * i, 3 * i + 3)); }", uuid
+        "uuid => { const i = data.uuids.indexOf(uuid); return Array.from(onScreen.subarray(3 * i, 3 * i + 3)); }", uuid
     )
 
 
@@ -103,7 +103,7 @@ def test_the_globe_is_drawn_and_turns_under_the_mouse(tab):
 
 def test_thumbnails_come_up_as_one_zooms_in(tab):
     visible = """() => data.uuids.filter((_, i) =>
-        screen_[3 * i + 2] > 0.2 && Math.hypot(screen_[3 * i] - 640, screen_[3 * i + 1] - 400) < 300)"""
+        onScreen[3 * i + 2] > 0.2 && Math.hypot(onScreen[3 * i] - 640, onScreen[3 * i + 1] - 400) < 300)"""
     few, there = len(shown(tab)), len(tab.evaluate(visible))
     assert few < there + 20
     tab.mouse.move(640, 400)
@@ -115,7 +115,7 @@ def test_thumbnails_come_up_as_one_zooms_in(tab):
     boxes = tab.evaluate("() => state.boxes")
     assert [box["photo"] for box in boxes]
     for box in boxes:
-        x, y, _ = tab.evaluate("i => Array.from(screen_.subarray(3 * i, 3 * i + 3))", box["photo"])
+        x, y, _ = tab.evaluate("i => Array.from(onScreen.subarray(3 * i, 3 * i + 3))", box["photo"])
         assert abs(box["x"] - x) < 1
         assert abs(box["y"] - y) < 1
 
@@ -146,7 +146,7 @@ def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
     for button, name in zip(buttons, nearest, strict=True):
         assert button.inner_text() == f"{rows[name] @ rows[uuid]:.2f}"
         assert button.query_selector("img").evaluate("image => image.naturalWidth") > 0
-    lines = tab.evaluate("() => near_(state.selected).map(({ photo }) => data.uuids[photo])")
+    lines = tab.evaluate("() => mostAlike(state.selected).map(({ photo }) => data.uuids[photo])")
     assert lines == nearest
     link = tab.get_attribute("#open", "href")
     [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{uuid}'")
@@ -159,7 +159,7 @@ def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
 
 
 def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
-    uuid = tab.evaluate("() => data.uuids[screen_.findIndex((v, i) => i % 3 === 2 && v < -0.5) / 3 | 0]")
+    uuid = tab.evaluate("() => data.uuids[onScreen.findIndex((v, i) => i % 3 === 2 && v < -0.5) / 3 | 0]")
     assert on_screen(tab, uuid)[2] < 0, "it is on the far side"
     tab.keyboard.press("/")
     tab.keyboard.type(uuid.upper().replace("-", ""))

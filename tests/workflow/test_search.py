@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DEMO, DEMO_PHOTOS, PROJECT, demo_photo
+from conftest import DEMO, DEMO_PHOTOS, PROJECT, demo_photo, new_collection, page_data
 from PIL import Image, ImageDraw
 
 from crossfilter_inference.collection import Collection
@@ -82,9 +84,6 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
         "finally:\n"
         "    assert not {'torch', 'transformers', 'umap', 'numba', 'pandas'} & set(sys.modules)\n"
     )
-    import subprocess
-    import sys
-
     script = PROJECT / "scripts" / "search.py"
     start = f"import sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(script.parent)!r})\n{code}"
     command = [sys.executable, "-c", start, script, "--configfile", "config.yaml", "--uuid", "5237ab3d"]
@@ -164,8 +163,6 @@ def copies(path):
 @pytest.fixture(scope="module")
 def with_copies(tmp_path_factory):
     """The demo photos with four copies of each, among 1,000 other images."""
-    from conftest import new_collection
-
     folder = tmp_path_factory.mktemp("copies") / "collection"
     collection = new_collection(folder, 62, embedding_type="EFFICIENTNET_LITE0")
     originals = {}
@@ -271,6 +268,9 @@ def test_the_atlas_has_places_neighbours_and_thumbnails(demo_run, exported):
     table = pd.read_parquet(exported / "atlas.parquet")
     found = rows(demo_run)
     assert table["UUID"].tolist() == [row[0] for row in found]
+    assert {name for name in table["REGION"] if name} == {
+        region["name"] for region in page_data(demo_run.state / "map.html")["regions"]
+    }
     phi, half = np.radians([row[2] for row in found]), np.radians([row[3] for row in found]) / 2
     assert np.allclose(table["Y"], np.sin(phi) / np.sqrt(1 + np.cos(phi) * np.cos(half)))
     assert np.allclose(table["X"], 2 * np.cos(phi) * np.sin(half) / np.sqrt(1 + np.cos(phi) * np.cos(half)))

@@ -3,26 +3,15 @@
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 
 import pytest
-from conftest import PROJECT, Collection, new_collection
+from conftest import Collection, new_collection
 from test_kill import started, wait_until
-
-COMMAND = [sys.executable, "-W", "error", str(PROJECT / "scripts" / "verify.py")]
 
 
 def verify(collection, *options):
     """Run the command; return its exit code and its lines."""
-    done = subprocess.run(
-        [*COMMAND, "--configfile", "config.yaml", *options],
-        cwd=collection.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = collection.script("verify.py", *options)
     assert "Traceback" not in done.stderr
     return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]
 

@@ -11,8 +11,11 @@ from .connections import reading
 from .database import Tables, read_embeddings
 from .errors import InputError
 from .files import read_json
-from .map_contents import read_thumbnails
+from .map_contents import MapContents, MapFiles, read_contents, read_thumbnails
+from .shard_database import chunks
 from .state import state_folder
+
+_MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_quality.json"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Collection:
     def __init__(self, config: dict):
         self.database, self.embedding_type = config["output_embeddings_db"], config["embedding_type"]
         self.folder = Path(state_folder(self.database), self.embedding_type)
-        self._device, self._tables = config["device"], Tables(self.embedding_type)
+        self._device, self._labels = config["device"], config["labels"]
+        self._tables = Tables(self.embedding_type)
         if not Path(self.database).exists():
             raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
         with reading(self.database) as connection:
@@ -68,18 +72,44 @@ class Collection:
             raise InputError(f"there is no {str(path)!r}, which tells what the encoder is; run snakemake")
         return read_json(path)
 
-    def photos(self, uuids: list[str] | None = None) -> dict[str, Photo]:
-        """Tell what is recorded of some photos, or of all."""
+    def photos(self, uuids: list[str]) -> dict[str, Photo]:
+        """Tell what is recorded of some photos, in their order."""
         images = self._tables.images
         query = sa.select(images.c.UUID, images.c.PATH, images.c.WIDTH, images.c.HEIGHT, images.c.SIZE)
-        if uuids is not None:
-            query = query.where(images.c.UUID.in_(uuids))
+        found = {uuid: Photo(uuid, "", None, None, None) for uuid in uuids}
         with reading(self.database) as connection:
-            has_table = sa.inspect(connection).has_table(images.name)
-            found = [Photo(*row) for row in connection.execute(query)] if has_table else []
-        known = {photo.uuid: photo for photo in found}
-        names = self.uuids if uuids is None else uuids
-        return {uuid: known.get(uuid) or Photo(uuid, "", None, None, None) for uuid in names}
+            if sa.inspect(connection).has_table(images.name):
+                for chunk in chunks(uuids):
+                    rows = connection.execute(query.where(images.c.UUID.in_(chunk)))
+                    found.update((row.UUID, Photo(*row)) for row in rows)
+        return found
+
+    def read_map(self) -> MapContents:
+        """Read the map.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it is of other photos.
+        """
+        paths = {key: self.folder / name for key, name in _MAP_FILES.items()}
+        for path in paths.values():
+            if not path.exists():
+                raise InputError(f"there is no {str(path)!r}; make the map: snakemake --cores 8")
+        words = self.folder / "words.npz"
+        contents = read_contents(
+            self.embedding_type,
+            MapFiles(
+                database=self.database,
+                embeddings=str(self.folder / "embeddings"),
+                labels=self._labels,
+                words=str(words) if words.exists() else "",
+                **{key: str(path) for key, path in paths.items()},
+            ),
+        )
+        if contents.uuids != self.uuids:
+            raise InputError("the map is of other photos than the database; bring it up to date: snakemake --cores 8")
+        return contents
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
         """Read JPEG files of 96 pixels on the long side, where there are any."""

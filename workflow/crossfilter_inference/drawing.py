@@ -1,7 +1,5 @@
 """Draw the map: `map.html` to look around in, `map.png` and `map.svg` for papers."""
 
-from pathlib import Path
-
 from .figures import MOST_THUMBNAILS, draw_figure
 from .files import write_bytes, write_text
 from .map_contents import MapFiles, read_contents, read_thumbnails
@@ -32,7 +30,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     """
     contents = read_contents(embedding_type, files)
     by_lot = contents.by_lot()
-    photos = choose_photos(contents, by_lot)
+    photos = choose_photos(by_lot)
     shown = by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]
     found = read_thumbnails(files.embeddings, files.database, embedding_type, [contents.uuids[row] for row in shown])
     thumbnails = {row: found[contents.uuids[row]] for row in shown if contents.uuids[row] in found}
@@ -40,7 +38,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     picture, drawing, n_in_picture = draw_figure(contents, dict([*thumbnails.items()][:MOST_THUMBNAILS]))
     write_bytes(png, picture)
     write_bytes(svg, drawing)
-    text, n_on_page = make_page(contents, photos, thumbnails, str(Path(page).parent))
+    text, n_on_page = make_page(contents, photos, thumbnails)
     write_text(page, text)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (

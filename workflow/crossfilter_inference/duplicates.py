@@ -9,9 +9,11 @@ where embeddings alone overlap: copies have cosines from .68, others up to .85.
 """
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse as sp
 
 from .collection import Collection, Photo
 from .neighbours import all_neighbours
@@ -53,7 +55,7 @@ def find_duplicates(
     if not by_cosine_alone:
         pairs = set(_same_pictures(collection, rows, sorted(pairs)))
     photos = collection.photos(sorted({uuids[row] for pair in pairs for row in pair}))
-    groups = [sorted((photos[uuids[row]] for row in group), key=_by_size) for group in _connected(pairs)]
+    groups = [sorted((photos[uuids[row]] for row in group), key=_by_size) for group in _connected(pairs, len(rows))]
     return sorted(groups, key=lambda group: (-len(group), group[0].uuid))
 
 
@@ -116,9 +118,12 @@ _WINDOWS = [(0, 0, 1, 1)] + [
 ]
 
 
-def _connected(pairs: set[tuple[int, int]]) -> list[list[int]]:
-    groups: dict[int, set[int]] = {}
-    for first, second in pairs:
-        group = groups.get(first, {first}) | groups.get(second, {second})
-        groups.update(dict.fromkeys(group, group))
-    return [sorted(group) for group in {id(group): group for group in groups.values()}.values()]
+def _connected(pairs: set[tuple[int, int]], n_rows: int) -> list[list[int]]:
+    """Group rows that are connected by pairs."""
+    rows = np.array(sorted(pairs), int).reshape(-1, 2)
+    graph = sp.coo_matrix((np.ones(len(rows)), rows.T), shape=(n_rows, n_rows))
+    _, group_of = sp.csgraph.connected_components(graph, directed=False)
+    groups = defaultdict(list)
+    for row in np.unique(rows).tolist():
+        groups[group_of[row]].append(row)
+    return [*groups.values()]

@@ -12,33 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from .collection import Collection
-from .errors import InputError
 from .files import new_part, publish, write_text
-from .map_contents import MapContents, MapFiles, read_contents
+from .map_contents import MapContents
 from .sphere import hammer
 
 _ROWS = 2_000  # written at once
-
-
-def read_map(collection: Collection) -> MapContents:
-    """Read the map of a collection.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is of other photos.
-    """
-    folder = collection.folder
-    names = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_quality.json"}
-    for name in names.values():
-        if not (folder / name).exists():
-            raise InputError(f"there is no {str(folder / name)!r}; make the map: snakemake --cores 8")
-    paths = {key: str(folder / name) for key, name in names.items()}
-    files = MapFiles(database=collection.database, embeddings=str(folder / "embeddings"), **paths)
-    contents = read_contents(collection.embedding_type, files)
-    if contents.uuids != collection.uuids:
-        raise InputError("the map is of other photos than the database; bring it up to date: snakemake --cores 8")
-    return contents
 
 
 def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:

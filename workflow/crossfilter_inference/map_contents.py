@@ -15,9 +15,8 @@ from .files import damaged, read_json, read_tsv
 from .map_quality import nearest_places, read_labels
 from .map_settings import MAP_COLUMNS
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
+from .shard_database import chunks
 from .sphere import unit_vectors_from_latitude_longitude
-
-_AT_ONCE = 500  # thumbnails asked for in one query
 
 
 @dataclass(frozen=True)
@@ -148,21 +147,21 @@ def read_thumbnails(
     embeddings_folder: str, database: str, embedding_type: str, uuids: Iterable[str]
 ) -> dict[str, bytes]:
     """Read thumbnails, JPEG files of 96 pixels on the long side, from the shards that own the photos."""
-    tables = Tables(embedding_type)
+    images, thumbnails = Tables(embedding_type).images, Tables(embedding_type).thumbnails
+    owned = defaultdict(list)
     with reading(database) as connection:
-        shard_of = dict(connection.execute(sa.select(tables.images.c.UUID, tables.images.c.SHARD)).tuples().all())
-    wanted = defaultdict(list)
-    for uuid in uuids:
-        wanted[shard_of.get(uuid)].append(uuid)
+        for chunk in chunks(uuids):
+            query = sa.select(images.c.UUID, images.c.SHARD).where(images.c.UUID.in_(chunk))
+            for uuid, shard in connection.execute(query):
+                owned[shard].append(uuid)
     found: dict[str, bytes] = {}
-    table = tables.thumbnails
-    for shard, owned in wanted.items():
+    for shard, names in owned.items():
         path = Path(embeddings_folder, f"{shard}.sqlite")
         if not path.exists():
             continue
         with reading(path) as connection:
-            for start in range(0, len(owned), _AT_ONCE):
-                query = sa.select(table).where(table.c.UUID.in_(owned[start : start + _AT_ONCE]))
+            for chunk in chunks(names):
+                query = sa.select(thumbnails).where(thumbnails.c.UUID.in_(chunk))
                 found.update(connection.execute(query).tuples().all())
     return found
 
@@ -181,19 +180,25 @@ def _regions(
     if files.labels:
         known = read_labels(files.labels)
         labels = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
+    elif files.words and (named := _regions_by_words(embedding_type, files, unit_vectors)):
+        return named
     else:
         labels = [PurePosixPath(path).parent.name for path in paths]
-    words: list[str] = []
-    if files.words:
-        with np.load(files.words) as arrays:
-            words, word_embeddings = arrays["words"].tolist(), arrays["embeddings"]
-    if words:
-        region_of = find_regions(unit_vectors)
-        with reading(files.database) as connection:
-            _, embeddings = read_embeddings(connection, embedding_type)
-        return region_of, name_by_words(region_of, embeddings, words, word_embeddings)
     region_of, names = find_labelled_regions(unit_vectors, labels)
     if len(names) > 1:
         return region_of, names
     region_of = find_regions(unit_vectors)
     return region_of, [""] * (region_of.max(initial=-1) + 1)
+
+
+def _regions_by_words(
+    embedding_type: str, files: MapFiles, unit_vectors: np.ndarray
+) -> tuple[np.ndarray, list[str]] | None:
+    with np.load(files.words) as arrays:
+        words, word_embeddings = arrays["words"].tolist(), arrays["embeddings"]
+    if not words:  # it turned out that the encoder has none
+        return None
+    region_of = find_regions(unit_vectors)
+    with reading(files.database) as connection:
+        _, embeddings = read_embeddings(connection, embedding_type)
+    return region_of, name_by_words(region_of, embeddings, words, word_embeddings)

@@ -7,10 +7,8 @@ thumbnails are base64, one a line.
 import base64
 import html
 import json
-import os
 from pathlib import Path, PurePosixPath
 from string import Template
-from urllib.parse import quote
 
 import numpy as np
 
@@ -27,7 +25,7 @@ _NEIGHBOUR_BYTES = 10.7
 _MOST_NEIGHBOURS = 8
 
 
-def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, bytes], folder: str) -> tuple[str, int]:
+def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, bytes]) -> tuple[str, int]:
     """Write the page.
 
     Parameters
@@ -37,8 +35,6 @@ def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, b
         Rows of `contents` that are shown, in rising order.
     thumbnails : dict
         JPEG files by row, the most wanted first; those for which the page has no room are left out.
-    folder : str
-        Where the page will lie; links to photos lead from there.
 
     Returns
     -------
@@ -54,7 +50,6 @@ def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, b
     fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room  # with its line's end, and its row in base64
     shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
     data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
-    data["root"] = _root(contents.paths, folder)
     caption = contents.caption()
     if len(photos) < len(contents):
         caption += f"; {len(photos):,} of them, by lot, are on this page"
@@ -71,8 +66,8 @@ def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, b
     return page, len(shown)
 
 
-def choose_photos(contents: MapContents, by_lot: list[int]) -> np.ndarray:
-    """Choose the photos that the page has room for: all, or many by lot; rows of `contents` in rising order."""
+def choose_photos(by_lot: list[int]) -> np.ndarray:
+    """Choose the photos that the page has room for: all, or many by lot, in rising order."""
     return np.sort(np.array(by_lot[:_MOST_PHOTOS], int))
 
 
@@ -104,7 +99,7 @@ def _data(contents: MapContents, photos: np.ndarray, n_neighbours: int) -> dict:
         "quality": _base64((100 * contents.kept[photos]).round(), "u1"),
         "region": _base64(contents.region_of[photos], "<i4"),
         "regions": [
-            {"name": printable(region.name), "place": [region.latitude, region.longitude], "n": region.n_images}
+            {"name": printable(region.name), "place": [region.latitude, region.longitude]}
             for region in contents.regions
         ],
     }
@@ -116,10 +111,3 @@ def _json(data: dict) -> str:
 
 def _base64(values: object, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
-
-
-def _root(paths: list[str], folder: str) -> str:
-    """Where the paths begin, as a link from the folder of the page: relative as they are, or the root."""
-    if not paths or os.path.isabs(paths[0]):
-        return ""
-    return quote(os.path.relpath(os.curdir, folder)) + "/"

@@ -31,7 +31,6 @@ class Region:
 
     latitude: float
     longitude: float
-    n_images: int
     name: str = ""
 
 
@@ -138,7 +137,7 @@ def describe_regions(unit_vectors: np.ndarray, region_of: np.ndarray, names: lis
     for number, name in enumerate(names):
         members = unit_vectors[region_of == number]
         latitude, longitude = latitude_longitude(spherical_mean(members[None], np.ones((1, len(members)))))
-        regions.append(Region(float(latitude[0]), float(longitude[0]), len(members), name))
+        regions.append(Region(float(latitude[0]), float(longitude[0]), name))
     return regions
 
 

@@ -23,11 +23,11 @@ const folders = numbers(data.folder, Int32Array);
 const regionOf = numbers(data.region, Int32Array);
 const quality = numbers(data.quality, Uint8Array);
 const path = (photo) => `${data.folders[folders[photo]]}/${data.names[photo] ?? `${data.uuids[photo]}.jpg`}`;
-const regions = Object.assign(data.regions.filter((region) => region.name), { total: n });
+const regions = data.regions.filter((region) => region.name);
 const regionPlaces = onSphere(regions.flatMap((region) => region.place));
 
 const view = new View();
-const screen_ = new Float32Array(3 * n);
+const onScreen = new Float32Array(3 * n);
 const jpegs = $("thumbnails").textContent.trim();
 const thumbnails = new Thumbnails(jpegs ? jpegs.split("\n") : [], numbers(data.thumbnails, Int32Array), () => redraw());
 let points;
@@ -115,7 +115,7 @@ function draw(now) {
   pending = 0;
   if (flight) fly(now);
   if (spin) turn();
-  view.project(places, screen_);
+  view.project(places, onScreen);
   const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * Math.pow(view.zoom, 0.3);
   ground.draw(view, theme);
   points.draw(view, pointSize);
@@ -123,11 +123,11 @@ function draw(now) {
   overlay.graticule(view);
   const side = thumbnailSide(view, n);
   state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view);
-  state.shown = chooseThumbnails(view, screen_, thumbnails.order, state.shown, side, state.names);
+  state.shown = chooseThumbnails(view, onScreen, thumbnails.order, state.shown, side, state.names);
   state.boxes = [];
-  const selection = state.selected < 0 ? [] : [state.selected, ...near_(state.selected).map(({ photo }) => photo)];
-  const byNearness = [...state.shown].filter((photo) => !selection.includes(photo)).sort((a, b) => screen_[3 * a + 2] - screen_[3 * b + 2]);
-  for (const photo of byNearness) stand(photo, side * (0.55 + 0.45 * Math.min(1, screen_[3 * photo + 2] + 0.1)));
+  const selection = state.selected < 0 ? [] : [state.selected, ...mostAlike(state.selected).map(({ photo }) => photo)];
+  const byNearness = [...state.shown].filter((photo) => !selection.includes(photo)).sort((a, b) => onScreen[3 * a + 2] - onScreen[3 * b + 2]);
+  for (const photo of byNearness) stand(photo, side * (0.55 + 0.45 * Math.min(1, onScreen[3 * photo + 2] + 0.1)));
   overlay.names(state.names);
   if (state.selected >= 0) drawSelection(Math.max(side, 56));
   if (state.hovered >= 0 && state.hovered !== state.selected) {
@@ -138,28 +138,28 @@ function draw(now) {
 }
 
 function stand(photo, side, frame = 2, tint = colour(photo)) {
-  const box = overlay.thumbnail(photo, screen_[3 * photo], screen_[3 * photo + 1], side, tint, frame);
+  const box = overlay.thumbnail(photo, onScreen[3 * photo], onScreen[3 * photo + 1], side, tint, frame);
   if (box) state.boxes.push(box);
   return box;
 }
 
 function mark(photo, radius) {
-  if (screen_[3 * photo + 2] > 0) overlay.ring(screen_[3 * photo], screen_[3 * photo + 1], radius, theme.accent);
+  if (onScreen[3 * photo + 2] > 0) overlay.ring(onScreen[3 * photo], onScreen[3 * photo + 1], radius, theme.accent);
 }
 
 function drawSelection(side) {
-  const near = near_(state.selected);
+  const near = mostAlike(state.selected);
   for (const { photo } of near) {
     overlay.line(view.project(way(place(state.selected), place(photo))), view, theme.accent, 2);
   }
   for (const { photo } of [...near.reverse(), { photo: state.selected }]) {
-    if (screen_[3 * photo + 2] <= HIDDEN) continue;
+    if (onScreen[3 * photo + 2] <= HIDDEN) continue;
     const size = photo === state.selected ? Math.min(side * 1.3, LARGEST) : side * 0.9;
     if (!stand(photo, size, photo === state.selected ? 4 : 2, theme.accent)) mark(photo, 7);
   }
 }
 
-function near_(photo) {
+function mostAlike(photo) {
   const row = [];
   for (let i = photo * nNeighbours; i < (photo + 1) * nNeighbours; i++) {
     if (neighbours[i] >= 0) row.push({ photo: neighbours[i], similarity: similarities[i] });
@@ -229,9 +229,9 @@ function find(x, y) {
   }
   let [found, least] = [-1, REACH * REACH];
   for (let i = 0; i < n; i++) {
-    const [dx, dy] = [screen_[3 * i] - x, screen_[3 * i + 1] - y];
+    const [dx, dy] = [onScreen[3 * i] - x, onScreen[3 * i + 1] - y];
     const distance = dx * dx + dy * dy;
-    if (distance < least && screen_[3 * i + 2] > 0) [found, least] = [i, distance];
+    if (distance < least && onScreen[3 * i + 2] > 0) [found, least] = [i, distance];
   }
   return found;
 }
@@ -264,8 +264,9 @@ function select(photo) {
     const region = data.regions[regionOf[photo]]?.name;
     $("photo").replaceChildren(...portrait(photo), ...describe(photo));
     $("facts").textContent = [region, nNeighbours ? `${quality[photo]} % of its neighbours are near it on the map` : ""].filter(Boolean).join(" · ");
-    $("open").href = new URL(data.root + path(photo).split("/").map(encode).join("/"), location.href);
-    $("neighbours").replaceChildren(...near_(photo).map(neighbour));
+    $("open").hidden = !path(photo).startsWith("/"); // of some rows no file is on record
+    $("open").href = new URL(path(photo).split("/").map(encode).join("/"), location.href);
+    $("neighbours").replaceChildren(...mostAlike(photo).map(neighbour));
   }
   hover(-1);
   resize();
