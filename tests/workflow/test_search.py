@@ -268,7 +268,7 @@ def test_the_atlas_has_places_neighbours_and_thumbnails(demo_run, exported):
     table = pd.read_parquet(exported / "atlas.parquet")
     found = rows(demo_run)
     assert table["UUID"].tolist() == [row[0] for row in found]
-    assert {name for name in table["REGION"] if name} == {
+    assert {*table["REGION"].dropna()} == {
         region["name"] for region in page_data(demo_run.state / "map.html")["regions"]
     }
     phi, half = np.radians([row[2] for row in found]), np.radians([row[3] for row in found]) / 2
