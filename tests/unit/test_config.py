@@ -2,7 +2,7 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from crossfilter_inference.config import check_config
+from crossfilter_inference.config import check_config, read_config
 from crossfilter_inference.errors import InputError
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"
@@ -139,3 +139,24 @@ def test_a_mistake_is_named_with_its_value_and_what_is_allowed(config, message):
 def test_a_missing_key_is_named(key):
     with pytest.raises(InputError, match=f"{key}: missing; give it a value"):
         check_config({k: v for k, v in LEAST.items() if k != key}, SCHEMA)
+
+
+def test_later_files_change_keys_of_earlier_ones(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "input_dir: a\noutput_embeddings_db: a.sqlite\numap: {n_neighbors: 7, min_dist: 0.3}"
+    )
+    (tmp_path / "b.yaml").write_text("input_dir: [b]\numap: {n_neighbors: 8}")
+    files = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    config = read_config(files, {"embedding_type": "EFFICIENTNET_LITE0", "device": None}, str(SCHEMA))
+    assert (config["input_dir"], config["output_embeddings_db"], config["device"]) == (["b"], "a.sqlite", "auto")
+    assert (config["umap"]["n_neighbors"], config["umap"]["min_dist"]) == (8, 0.3)
+    assert config["embedding_type"] == "EFFICIENTNET_LITE0"
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "[]", "\xff"])
+def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"^--configfile: '.*mine\.yaml' .*$"):
+        read_config([str(path)], {}, "")

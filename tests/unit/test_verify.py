@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import verify as command
-from conftest import leave_hot_journal
+from conftest import PROJECT, leave_hot_journal
 from verified import CHECKS, UUID
 
+from crossfilter_inference.config import read_config
 from crossfilter_inference.database import pack_embedding
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.verify import read_config, verify
+from crossfilter_inference.verify import verify
 
 pytest_plugins = "verified"
+
+SCHEMA = str(PROJECT / "workflow" / "schemas" / "config.schema.yaml")
 
 
 def test_what_a_run_leaves_is_all_right(collection):
@@ -115,8 +117,7 @@ def test_a_way_out_says_what_it_would_cost(collection):
 
 
 def config_of(collection):
-    schema = Path(command.PROJECT) / "workflow" / "schemas" / "config.schema.yaml"
-    return read_config([str(collection.root / "config.yaml")], {}, str(schema))
+    return read_config([str(collection.root / "config.yaml")], {}, SCHEMA)
 
 
 def test_a_run_at_work_is_left_alone(collection):
@@ -147,25 +148,3 @@ def test_of_a_database_that_was_never_made_all_is_missing(tmp_path, made, capsys
     assert found["database"][0] == "FAILED"
     assert found["shards"] == ("ok", "0 with their lists, sound and as merged")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_later_files_change_keys_of_earlier_ones(collection, tmp_path):
-    schema = str(Path(command.PROJECT) / "workflow" / "schemas" / "config.schema.yaml")
-    (tmp_path / "a.yaml").write_text(
-        "input_dir: a\noutput_embeddings_db: a.sqlite\numap: {n_neighbors: 7, min_dist: 0.3}"
-    )
-    (tmp_path / "b.yaml").write_text("input_dir: [b]\numap: {n_neighbors: 8}")
-    files = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
-    config = read_config(files, {"embedding_type": "EFFICIENTNET_LITE0", "device": None}, schema)
-    assert (config["input_dir"], config["output_embeddings_db"], config["device"]) == (["b"], "a.sqlite", "auto")
-    assert (config["umap"]["n_neighbors"], config["umap"]["min_dist"]) == (8, 0.3)
-    assert config["embedding_type"] == "EFFICIENTNET_LITE0"
-
-
-@pytest.mark.parametrize("text", [None, "a: [", "[]", "\xff"])
-def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path, text):
-    path = tmp_path / "mine.yaml"
-    if text is not None:
-        path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"^--configfile: '.*mine\.yaml' .*$"):
-        read_config([str(path)], {}, "")
