@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Modules are compiled when they are first imported, not all of them now: half the time of an installation.
 # Two files of tests at once; each runs whole workflows.
 TESTS ?=
 REPORT ?= report.html
@@ -58,13 +57,13 @@ lock: .venv/installed  ## write the installed versions to requirements.lock, wit
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --no-compile --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	touch $@
 
 .venv/slurm: requirements-slurm.lock .venv/installed  ## set up for runs on a Slurm cluster
-	$(BIN)/python -m pip install --no-compile --quiet --requirement requirements-slurm.lock --constraint requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-slurm.lock --constraint requirements.lock
 	touch $@
 
 .venv/extra: requirements-extra.lock .venv/installed
-	$(BIN)/python -m pip install --no-compile --quiet --requirement requirements-extra.lock --constraint requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-extra.lock --constraint requirements.lock
 	touch $@
