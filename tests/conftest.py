@@ -70,6 +70,15 @@ class Collection:
     def dry_run(self, *options: str, **arguments: object) -> dict[str, int]:
         return self.run("-n", *options, **arguments)
 
+    def keep(self) -> None:
+        """Make a copy of all that is there, for take_back."""
+        shutil.copytree(self.folder, self.folder.with_name("kept"), symlinks=True)
+
+    def take_back(self) -> None:
+        """Bring back what was there when a copy was made, time stamps too, in the same place."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.folder.with_name("kept"), self.folder, symlinks=True)
+
     def add_photos(self, n: int, into: str = "photos") -> list[str]:
         """Add demo photos that are not there yet; return their UUIDs."""
         there = {path.stem for path in self.folder.rglob("*.jpg")}
@@ -167,6 +176,22 @@ def new_collection(folder: Path, n_photos: int, **config: object) -> Collection:
     collection = Collection(folder)
     collection.add_photos(n_photos)
     return collection
+
+
+@pytest.fixture(scope="session")
+def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Twelve photos in three shards after their first run, and beside it a copy of all that."""
+    collection = new_collection(tmp_path_factory.mktemp("three-shards") / "collection", 12, shard_size=5)
+    assert collection.run() == {"resolve_encoder": 1, "write_manifest": 1, "embed_shard": 3, "store_embeddings": 1}
+    collection.keep()
+    return collection
+
+
+@pytest.fixture
+def collection(three_shards: Collection) -> Collection:
+    """Twelve photos in three shards as their first run left them, to change at will."""
+    three_shards.take_back()
+    return three_shards
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,6 @@
 import os
 import shutil
 
-import pytest
-
-
-@pytest.fixture
-def collection(make_collection):
-    collection = make_collection(12, shard_size=5)
-    assert collection.run() == {"resolve_encoder": 1, "write_manifest": 1, "embed_shard": 3, "store_embeddings": 1}
-    return collection
-
-
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 ALL_AGAIN = {"resolve_encoder": 1, "embed_shard": 3, "store_embeddings": 1}
 

@@ -8,6 +8,7 @@ import sqlite3
 import msgpack_numpy
 import numpy as np
 import pytest
+from conftest import DEMO_PHOTOS, new_collection
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from test_siglip import save_checkpoint
@@ -49,19 +50,28 @@ def as_the_original(collection, embeddings, path=None):
     connection.close()
 
 
-def embeddings_of(make_collection, name, n_photos, **config):
+def embeddings_of(folder, n_photos, model):
     """The embeddings of an undisturbed run."""
-    collection = make_collection(n_photos, name, **config)
+    collection = new_collection(folder / "undisturbed", n_photos)
+    change_model(collection, model)
     collection.run()
     return {uuid: unpack_embedding(blob) for uuid, blob in collection.embeddings().items()}
 
 
-@pytest.fixture
-def of_another_model(make_collection):
+@pytest.fixture(scope="module")
+def of_the_same_model(tmp_path_factory):
+    """Rows of 20 photos."""
+    return embeddings_of(tmp_path_factory.mktemp("same"), 20, "a")
+
+
+@pytest.fixture(scope="module")
+def of_another_model(tmp_path_factory):
     """Rows of another model with the same dimension, of 12 photos."""
-    encoders = make_collection(0, "unused").config()["encoders"]
-    encoders["COLOUR"]["model"] = OTHER
-    return embeddings_of(make_collection, "other", 12, encoders=encoders)
+    return embeddings_of(tmp_path_factory.mktemp("other"), 12, OTHER)
+
+
+def first_rows(rows, n):
+    return {uuid: rows[uuid] for uuid in sorted(rows)[:n]}
 
 
 def test_by_a_copied_shard_file(make_collection):
@@ -106,10 +116,7 @@ def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
 def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
     collection = make_collection(0)
     as_the_original(collection, of_another_model)
-    shutil.copy(
-        next((collection.folder.parent / "other" / "photos").iterdir()),
-        collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg",
-    )
+    shutil.copy(DEMO_PHOTOS[0], collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg")
     line, _ = refused(collection)
     assert "holds 12 embeddings of unknown origin, of photos that have gone" in line
     assert "(no photo is left to check them by): set missing_images: delete" in line
@@ -134,18 +141,17 @@ def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(
         (lambda row: row.astype(np.float64), "they have 96 dimensions, expected 48"),
     ],
 )
-def test_by_adopting_rows_that_cannot_be_right(make_collection, spoil, message):
+def test_by_adopting_rows_that_cannot_be_right(make_collection, of_the_same_model, spoil, message):
     collection = make_collection(3)
-    rows = embeddings_of(make_collection, "other", 3)
-    as_the_original(collection, {uuid: spoil(row) for uuid, row in rows.items()})
+    as_the_original(collection, {uuid: spoil(row) for uuid, row in first_rows(of_the_same_model, 3).items()})
     line, _ = refused(collection)
     assert message in line
 
 
-def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_collection):
+def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_collection, of_the_same_model):
     collection = make_collection(12)
     # As another computer would have made them: the last bits differ.
-    rows = {uuid: row * np.float32(1 + 1e-6) for uuid, row in embeddings_of(make_collection, "other", 20).items()}
+    rows = {uuid: row * np.float32(1 + 1e-6) for uuid, row in of_the_same_model.items()}
     kept = {uuid: rows[uuid] for uuid in list(rows)[2:]}
     as_the_original(collection, kept)
     done = collection.snakemake()
@@ -160,10 +166,10 @@ def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_co
     assert collection.run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 
 
-def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection):
+def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection, of_the_same_model):
     collection = make_collection(3)
     turned = sorted((collection.folder / "photos").iterdir())[0]
-    rows = embeddings_of(make_collection, "other", 3)  # as the original sees it: without EXIF
+    rows = first_rows(of_the_same_model, 3)  # as the original sees it: without EXIF
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     with Image.open(turned) as image:

@@ -15,13 +15,6 @@ from test_kill import is_running, locked, started, wait_until
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 
 
-@pytest.fixture
-def collection(make_collection):
-    collection = make_collection(12, shard_size=5)
-    collection.run()
-    return collection
-
-
 def photos(collection):
     return sorted((collection.folder / "photos").glob("*.jpg"))
 

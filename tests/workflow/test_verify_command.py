@@ -1,11 +1,10 @@
 """The command that verifies, and that its ways out, followed with a real Snakemake, mend what it finds."""
 
 import re
-import shutil
 import sqlite3
 
 import pytest
-from conftest import Collection, new_collection
+from conftest import new_collection
 from test_kill import started, wait_until
 
 
@@ -37,15 +36,14 @@ def made(tmp_path_factory):
     collection.run()
     (collection.folder / "photos" / f"{gone}.jpg").unlink()
     collection.run()
-    shutil.copytree(collection.folder, collection.folder.with_name("copy"))
+    collection.keep()
     return collection
 
 
 @pytest.fixture
 def collection(made):
-    shutil.rmtree(made.folder)
-    shutil.copytree(made.folder.with_name("copy"), made.folder)
-    return Collection(made.folder)
+    made.take_back()
+    return made
 
 
 def test_after_a_run_all_is_well_and_nothing_is_written(collection):

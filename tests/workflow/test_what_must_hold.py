@@ -84,9 +84,8 @@ def test_two_provenances_never_mix_in_one_table(make_collection):
     assert collection.embeddings() == before
 
 
-def test_whatever_is_killed_a_rerun_ends_in_the_same_database(make_collection):
-    expected = make_collection(12, name="undisturbed", shard_size=5)
-    expected.run()
+def test_whatever_is_killed_a_rerun_ends_in_the_same_database(three_shards, make_collection):
+    three_shards.take_back()
     collection = make_collection(12, shard_size=5)
     journal = Path(f"{collection.database}-journal")
     for moment in (collection.state / "plan.tsv", collection.state / "embeddings" / "000002.sqlite", journal):
@@ -95,14 +94,12 @@ def test_whatever_is_killed_a_rerun_ends_in_the_same_database(make_collection):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     collection.run()
-    assert collection.embeddings() == expected.embeddings()
+    assert collection.embeddings() == three_shards.embeddings()
     assert collection.sql("PRAGMA journal_mode") == [("delete",)]
-    assert collection.sql("SELECT * FROM {T}_SHARDS") == expected.sql("SELECT * FROM {T}_SHARDS")
+    assert collection.sql("SELECT * FROM {T}_SHARDS") == three_shards.sql("SELECT * FROM {T}_SHARDS")
 
 
-def test_deleting_the_database_rebuilds_it_from_the_shards(make_collection):
-    collection = make_collection(12, shard_size=5)
-    collection.run()
+def test_deleting_the_database_rebuilds_it_from_the_shards(collection):
     before = collection.embeddings()
     collection.database.unlink()
     assert collection.run() == {"store_embeddings": 1}
