@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 
 import browser
 import pytest
@@ -56,3 +57,11 @@ def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
         globe = tab.frame_locator("iframe")
         assert globe.locator("h1").inner_text() == "62 photos"
         assert errors == []
+
+
+def test_without_a_record_of_times_there_is_a_report(demo):
+    demo.run("summarise")
+    assert table(demo, "times") != []
+    shutil.rmtree(demo.state / "benchmarks")
+    demo.run("summarise", "--forcerun", "summarise")
+    assert table(demo, "times") == []

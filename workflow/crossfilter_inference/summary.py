@@ -87,7 +87,7 @@ def _quality(state: Path) -> Iterator[Row]:
 
 def _times(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
     n_photos = connection.scalar(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings))
-    for folder in sorted((state / "benchmarks").iterdir()):
+    for folder in sorted((state / "benchmarks").glob("*")):
         rows = [row for path in folder.glob("*.tsv") for row in _measured(path)]
         seconds = sum(float(row["s"]) for row in rows)
         memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
