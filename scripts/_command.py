@@ -52,6 +52,11 @@ def add_config(options: argparse.ArgumentParser) -> None:
     options.add_argument("--device", help="auto, cpu, cuda or mps, if not the one of the configuration")
 
 
+def look_at(page: str | None) -> str:
+    """Name a page that was written, for the end of the line that says what was done."""
+    return f"; look at: {Path(page).absolute().as_uri()}" if page else ""
+
+
 def read_config(arguments: argparse.Namespace) -> dict:
     """Read the configuration as Snakemake does, with what the options change."""
     from crossfilter_inference.config import read_config

@@ -39,8 +39,8 @@ def main(arguments: argparse.Namespace) -> str:
         title = f"{len(groups)} groups of photos that are almost the same"
         write_contact_sheet(arguments.html, title, sheet, thumbnails)
     n_photos = sum(map(len, groups))
-    n_spare = n_photos - len(groups)
-    return f"groups: {len(groups)}, with {n_photos} of {len(collection.uuids):,} photos; {n_spare} to spare"
+    found = f"groups: {len(groups)}, with {n_photos} of {len(collection.uuids):,} photos"
+    return f"{found}; {n_photos - len(groups)} could go{_command.look_at(arguments.html)}"
 
 
 def _size(photo: Photo) -> str:

@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> str:
         photos = [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found]
         title = arguments.text or arguments.image or f"Photos like {uuid}"
         write_contact_sheet(arguments.html, title, [("", photos)], collection.thumbnails([p.uuid for p in found]))
-    return f"{len(found)} of {len(collection.uuids):,} photos"
+    return f"{len(found)} of {len(collection.uuids):,} photos{_command.look_at(arguments.html)}"
 
 
 if __name__ == "__main__":
@@ -42,7 +42,7 @@ if __name__ == "__main__":
     query = options.add_mutually_exclusive_group(required=True)
     query.add_argument("--text", help="what is to be seen, such as 'a red panda on a branch'")
     query.add_argument("--image", help="path of an image file, which need not be in the collection")
-    query.add_argument("--uuid", help="UUID of a photo of the collection, or the beginning of it")
+    query.add_argument("--uuid", help="UUID of a photo of the collection, or the beginning of one")
     options.add_argument("--n", type=_command.at_least_one, default=10, help="how many photos (%(default)s)")
     options.add_argument("--json", action="store_true", help="print JSON")
     options.add_argument("--html", help="contact sheet to write")

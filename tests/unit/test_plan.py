@@ -34,6 +34,16 @@ def test_nothing_new_makes_no_shard():
     assert set(owners(planned).values()) == {"000001"}
 
 
+def test_photos_of_another_collection_are_warned_of():
+    old = {"000001": identities(image(1), image(2))}
+
+    def warning(*numbers, shards=old):
+        return plan.make_plan(shards, [image(number) for number in numbers], [], 10).strangers(shards)
+
+    assert warning(3, 4, 5).startswith("warning: none of the 2 photos of the last run is in input_dir; their rows stay")
+    assert warning(2, 3) == warning() == warning(1, shards={}) == ""
+
+
 def test_a_changed_image_goes_into_a_new_shard_and_a_moved_one_stays():
     old = [image(1), image(2), image(3)]
     now = [image(1, size=7), image(2, folder="album"), image(3, mtime_ns=6)]

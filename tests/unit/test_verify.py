@@ -145,6 +145,8 @@ def test_a_run_may_begin_meanwhile_and_is_noticed(collection):
 def test_of_a_database_that_was_never_made_all_is_missing(tmp_path, made, capsys):
     made.capsys = capsys
     found = made.verify(output_embeddings_db=str(tmp_path / "y.sqlite"))
-    assert found["database"][0] == "FAILED"
+    state, text = found["database"]
+    assert state == "FAILED"
+    assert text == f"there is no '{tmp_path / 'y.sqlite'}', and no shards of it; run snakemake, or name another one"
     assert found["shards"] == ("ok", "0 with their lists, sound and as merged")
     assert list(tmp_path.iterdir()) == []

@@ -35,6 +35,7 @@ def test_photos_with_new_time_stamps_are_copied_and_their_old_shards_retired(col
         os.utime(path)
     done = collection.snakemake()
     assert done.stdout.count("embedded 0 photos, copied ") == 3
+    assert "embedded: 0 photos in this run and 12 copied, 12 in all, in results/photos.sqlite" in done.stdout
     assert "shards retired: 3" in done.stdout
     assert collection.embeddings() == before
     assert collection.sql("SELECT SHARD FROM {T}_SHARDS") == [("000004",), ("000005",), ("000006",)]

@@ -174,6 +174,23 @@ def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
     tab.fill("#search", "ffffffffffff")
     tab.press("#search", "Enter")
     assert tab.inner_text("#found") == "no photo with this UUID or path"
+    tab.fill("#search", "")
+    assert tab.is_hidden("#found")
+
+
+def test_a_click_on_the_legend_turns_its_photos_to_the_front(tab):
+    for name in ("solar panel", "fish"):
+        tab.click(f"#legend button:has-text('{name}')")
+        browser.settle(tab)
+        near = tab.evaluate("name => data.uuids.map((_, i) => WAYS.folder.of(i) === name && onScreen[3 * i + 2])", name)
+        near = [nearness for nearness in near if nearness is not False]
+        assert sum(nearness > 0.5 for nearness in near) > len(near) / 2
+    tab.mouse.wheel(0, -3000)
+    tab.click("#home")
+    browser.settle(tab)
+    assert tab.evaluate("() => [view.zoom, view.longitude, view.latitude]") == pytest.approx(
+        tab.evaluate("() => [1, home.longitude, home.latitude]")
+    )
 
 
 def test_the_flat_view_is_hammers_projection(tab, places):

@@ -97,7 +97,8 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
         (("--text", "a windmill"), "EFFICIENTNET_LITE0 does not understand texts; those of the backend siglip do"),
         (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
         (("--uuid", "5"), "--uuid: 3 photos begin with '5', such as "),
-        (("--uuid", "ffffffff"), "--uuid: no photo 'ffffffff' among the 62 of EFFICIENTNET_LITE0; "),
+        (("--uuid", "ffffffff"), "--uuid: no photo 'ffffffff' among the 62 of 'results/photos.sqlite'; if it should"),
+        (("--uuid", "hello"), "--uuid: 'hello' is not a UUID, nor the beginning of one"),
         (
             ("--uuid", "x", "--embedding_type", "SIGLIP2"),
             "has no embeddings by SIGLIP2; run snakemake, or name another",
@@ -119,7 +120,7 @@ def test_uuids_are_found_in_any_spelling(demo_run):
     uuid = collection.uuids[7]
     for spelling in (uuid, uuid.upper(), uuid.replace("-", ""), uuid[:12]):
         assert find_uuid(collection, spelling) == uuid
-    with pytest.raises(InputError, match="no photo ''"):
+    with pytest.raises(InputError, match="'' is not a UUID"):
         find_uuid(collection, "")
 
 
@@ -189,7 +190,7 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
         assert len({originals.get(photo["uuid"], photo["uuid"]) for photo in group}) == 1
         pixels = [photo["width"] * photo["height"] for photo in group]
         assert pixels == sorted(pixels, reverse=True)
-    assert done.stderr.splitlines()[-1] == "groups: 62, with 310 of 1,310 photos; 248 to spare"
+    assert done.stderr.splitlines()[-1] == "groups: 62, with 310 of 1,310 photos; 248 could go"
     assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
 
 
@@ -211,7 +212,7 @@ def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
 def test_without_copies_there_are_no_groups(demo_run):
     done = demo_run.script("duplicates.py")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 to spare"
+    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 could go"
 
 
 # ---- export ----------------------------------------------------------------------------------------------------

@@ -64,6 +64,16 @@ class Plan:
         n_new = sum(image.shard in new for image in self.images)
         return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
 
+    def strangers(self, shards: dict[str, Iterable[Identity]]) -> str:
+        """Warn in one line if not one photo that the shards know is there, but others are; else empty."""
+        known = {uuid for rows in shards.values() for uuid, *_ in rows}
+        if not known or not self.images or any(image.uuid in known for image in self.images):
+            return ""
+        return (
+            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and other "
+            "photos join them. If they are two collections, each needs an output_embeddings_db of its own"
+        )
+
     def shard_sizes(self) -> Counter[str]:
         """Count the images that each shard owns."""
         return Counter(image.shard for image in self.images)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from .state import state_folder
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
 _FEWEST_TO_JUDGE = 20  # photos
+_EMBEDDED = re.compile(r"embedded (\d+) photos, copied (\d+)")  # what embed_shard.py says at its end
 
 
 def start_run(
@@ -135,12 +137,13 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
         return []
     receipt = read_json(f"{folder}/embeddings.json")
     name = Path(folder).name
-    new = sum(_n_images(path, name) for path in Path(folder, "embeddings").glob("*.sqlite") if _is_new(path, since))
+    computed, copied = _n_embedded(folder, since)
     _, rejected = read_plan(f"{folder}/plan.tsv")
+    copies = f" and {copied:,} copied" if copied else ""
     why_failed = f", see the table {name}_FAILURES" if receipt["n_failures"] else ""
     why_skipped = f", see {folder}/rejected.tsv" if rejected else ""
     lines = [
-        f"embedded: {new:,} photos in this run, {receipt['n_embeddings']:,} in all, in {database}",
+        f"embedded: {computed:,} photos in this run{copies}, {receipt['n_embeddings']:,} in all, in {database}",
         f"failed:   {receipt['n_failures']:,} photos{why_failed}",
         f"skipped:  {len(rejected):,} files{why_skipped}",
     ]
@@ -155,9 +158,11 @@ def _is_new(path: Path, since: float) -> bool:
     return path.stat().st_mtime >= since
 
 
-def _n_images(path: Path, embedding_type: str) -> int:
-    with reading(path) as connection:
-        return connection.scalar(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings))
+def _n_embedded(folder: str, since: float) -> tuple[int, int]:
+    """Add up what the jobs say at their end: photos embedded, and photos copied from other rows."""
+    logs = [path for path in Path(folder, "logs", "embed_shard").glob("*.log") if _is_new(path, since)]
+    said = [_EMBEDDED.match(path.read_text(errors="replace").splitlines()[-1]) for path in logs]
+    return tuple(sum(int(match[group]) for match in said if match) for group in (1, 2))
 
 
 def _map_line(path: Path, since: float) -> str:

@@ -1,5 +1,6 @@
 """Search a collection: the photos whose embeddings come nearest to a text, an image or a photo."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -59,15 +60,17 @@ def find_uuid(collection: Collection, text: str) -> str:
     Raises
     ------
     InputError
-        If there is none, or more than one.
+        If it is no UUID, if there is none, or more than one.
     """
     digits = text.replace("-", "").lower()
-    found = [uuid for uuid in collection.uuids if uuid.replace("-", "").lower().startswith(digits)] if digits else []
+    if not re.fullmatch("[0-9a-f]{1,32}", digits):
+        raise InputError(f"--uuid: {text!r} is not a UUID, nor the beginning of one")
+    found = [uuid for uuid in collection.uuids if uuid.replace("-", "").lower().startswith(digits)]
     if len(found) == 1:
         return found[0]
     if found:
         raise InputError(f"--uuid: {len(found)} photos begin with {text!r}, such as {found[0]}; give more of it")
     raise InputError(
-        f"--uuid: no photo {text!r} among the {len(collection.uuids):,} of {collection.embedding_type}; "
-        "if it is in the folder, the table of failures may say why"
+        f"--uuid: no photo {text!r} among the {len(collection.uuids):,} of {collection.database!r}; if it should be "
+        f"one of them, its table {collection.embedding_type}_FAILURES may say why"
     )

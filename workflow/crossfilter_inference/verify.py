@@ -130,7 +130,11 @@ class _Collection:
 
     def check_database(self) -> str:
         if not Path(self._database).exists():
-            raise InputError(f"{self._database!r} is missing: run snakemake, it is made of the shards that there are")
+            if any(Path(self._folder, "embeddings").glob("*.sqlite")):
+                raise InputError(
+                    f"{self._database!r} is missing: run snakemake, it is made of the shards that there are"
+                )
+            raise InputError(f"there is no {self._database!r}, and no shards of it; run snakemake, or name another one")
         tables = self._tables
         with reading(self._database) as connection:
             if found := check_integrity(connection):

@@ -62,19 +62,21 @@ function categories(values) {
   const largest = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).slice(0, CATEGORIES.length);
   const colourOf = new Map(largest.map(([value], i) => [value, rgb(CATEGORIES[i])]));
   values.forEach((value, i) => colours.set(colourOf.get(value) ?? rgb(OTHER), 4 * i));
-  const rows = largest.map(([value, count], i) => entry(CATEGORIES[i], value, count));
+  const rows = largest.map(([value, count], i) => entry(CATEGORIES[i], value, count, () => goToMany(values, value)));
   const nOthers = n - largest.reduce((sum, [, count]) => sum + count, 0);
   return nOthers ? [...rows, entry(OTHER, "others", nOthers)] : rows;
 }
 
-function entry(colour, name, count) {
-  const row = document.createElement("li");
+function entry(colour, name, count, onclick = null) {
+  const item = document.createElement("li");
+  const row = onclick ? Object.assign(document.createElement("button"), { onclick }) : item;
   const dot = document.createElement("i");
   dot.style.background = colour;
   const number = document.createElement("b");
   number.textContent = count.toLocaleString("en");
   row.append(dot, name, number);
-  return row;
+  if (row !== item) item.append(row);
+  return item;
 }
 
 function scale(values, { text, low, high }) {
@@ -128,8 +130,8 @@ function draw(now) {
   const selection = state.selected < 0 ? [] : [state.selected, ...mostAlike(state.selected).map(({ photo }) => photo)];
   const byNearness = [...state.shown].filter((photo) => !selection.includes(photo)).sort((a, b) => onScreen[3 * a + 2] - onScreen[3 * b + 2]);
   for (const photo of byNearness) stand(photo, side * (0.55 + 0.45 * Math.min(1, onScreen[3 * photo + 2] + 0.1)));
-  overlay.names(state.names);
   if (state.selected >= 0) drawSelection(Math.max(side, 56));
+  overlay.names(state.names);
   if (state.hovered >= 0 && state.hovered !== state.selected) {
     if (!stand(state.hovered, Math.max(side * 1.25, 64))) mark(state.hovered, 8);
   }
@@ -204,6 +206,14 @@ function fly(now) {
 function goTo(photo, zoom = Math.max(view.zoom, 2.2)) {
   const [x, y, z] = place(photo);
   go({ longitude: Math.atan2(y, x), latitude: Math.asin(Math.min(1, Math.max(-1, z))), zoom });
+}
+
+/** Turn the middle of all photos of a category to the front. */
+function goToMany(values, value) {
+  const sum = [0, 0, 0];
+  values.forEach((other, photo) => { if (other === value) place(photo).forEach((side, i) => { sum[i] += side; }); });
+  const [x, y, z] = sum;
+  go({ longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) });
 }
 
 /** Go on turning when it was let go, slower and slower. */
@@ -401,8 +411,10 @@ $("find").onsubmit = (event) => {
   event.preventDefault();
   if ($("search").value.trim()) search($("search").value.trim());
 };
+$("search").oninput = () => { $("found").textContent = ""; };
 $("colour").onchange = () => paint($("colour").value);
 $("flat").onclick = flatten;
+$("home").onclick = reset;
 $("theme").onclick = KEYS.t;
 $("ask").onclick = KEYS["?"];
 $("close").onclick = KEYS.Escape;

@@ -44,6 +44,8 @@ def plan_run(shards):
         retry=state.failed_photos(DATABASE, TYPE) if config["retry_failures"] else frozenset(),
     )
     logger.info(f"{plan.summary()}; {scan.summary()}")
+    if config["missing_images"] == "keep" and (warning := plan.strangers(shards)):
+        logger.warning(warning)
     return plan
 
 

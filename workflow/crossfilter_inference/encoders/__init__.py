@@ -197,7 +197,8 @@ def load_text_encoder(provenance: dict) -> TextEncoder:
     backend = _backend(provenance["backend"])
     if not hasattr(backend, "load_text"):
         raise InputError(
-            f"{provenance['name']} does not understand texts; those of the backend siglip do, such as SIGLIP2"
+            f"{provenance['name']} does not understand texts; those of the backend siglip do, such as SIGLIP2: "
+            "run snakemake with --config embedding_type=SIGLIP2, then search with --embedding_type SIGLIP2"
         )
     return backend.load_text(provenance)
 
