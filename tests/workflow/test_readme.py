@@ -26,6 +26,8 @@ def clone(tmp_path_factory):
     ignored = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", "__pycache__", ".*_cache")
     shutil.copytree(PROJECT, clone, ignore=ignored)
     (clone / ".venv").symlink_to(sys.prefix)
+    [settings] = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (clone / "mine.yaml").write_text(settings)
     (home / "Pictures").mkdir()
     for path in DEMO_PHOTOS[:12]:
         shutil.copy(path, home / "Pictures")
@@ -66,6 +68,7 @@ def test_every_command_and_snippet_of_the_readme_works(clone):
     assert ran.count("python") >= 6
     assert (clone / "results" / "photos.sqlite").exists()
     assert (clone / "results" / "mine.sqlite").exists()
+    assert (clone / "results" / "mine.html").exists()
     assert (home / "photos.sqlite").exists()
 
 
