@@ -180,18 +180,11 @@ def new_collection(folder: Path, n_photos: int, **config: object) -> Collection:
 
 @pytest.fixture(scope="session")
 def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Twelve photos in three shards after their first run, and beside it a copy of all that."""
+    """Twelve photos in three shards after their first run; `take_back()` before each use."""
     collection = new_collection(tmp_path_factory.mktemp("three-shards") / "collection", 12, shard_size=5)
     assert collection.run() == {"resolve_encoder": 1, "write_manifest": 1, "embed_shard": 3, "store_embeddings": 1}
     collection.keep()
     return collection
-
-
-@pytest.fixture
-def collection(three_shards: Collection) -> Collection:
-    """Twelve photos in three shards as their first run left them, to change at will."""
-    three_shards.take_back()
-    return three_shards
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+import pytest
+
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 ALL_AGAIN = {"resolve_encoder": 1, "embed_shard": 3, "store_embeddings": 1}
 
@@ -11,6 +13,12 @@ def change_model(collection):
     encoders = collection.config()["encoders"]
     encoders["COLOUR"]["model"] = "another"
     collection.configure(encoders=encoders)
+
+
+@pytest.fixture
+def collection(three_shards):
+    three_shards.take_back()
+    return three_shards
 
 
 def test_another_model_embeds_every_shard(collection):

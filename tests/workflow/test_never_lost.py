@@ -15,6 +15,12 @@ from test_kill import is_running, locked, started, wait_until
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 
 
+@pytest.fixture
+def collection(three_shards):
+    three_shards.take_back()
+    return three_shards
+
+
 def photos(collection):
     return sorted((collection.folder / "photos").glob("*.jpg"))
 

@@ -190,7 +190,8 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
         assert len({originals.get(photo["uuid"], photo["uuid"]) for photo in group}) == 1
         pixels = [photo["width"] * photo["height"] for photo in group]
         assert pixels == sorted(pixels, reverse=True)
-    assert done.stderr.splitlines()[-1] == "groups: 62, with 310 of 1,310 photos; 248 could go"
+    said = f"groups: 62, with 310 of 1,310 photos; 248 could go; look at: {(tmp_path / 'sheet.html').as_uri()}"
+    assert done.stderr.splitlines()[-1] == said
     assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
 
 

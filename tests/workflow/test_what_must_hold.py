@@ -15,6 +15,12 @@ from crossfilter_inference.images import load_image
 ANOTHER_TYPE = {"B": {"backend": colour_encoder.__file__, "model": "b"}}
 
 
+@pytest.fixture
+def collection(three_shards):
+    three_shards.take_back()
+    return three_shards
+
+
 def photos(collection):
     return sorted((collection.folder / "photos").glob("*.jpg"))
 

@@ -50,7 +50,7 @@ def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, b
     fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room  # with its line's end, and its row in base64
     shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
     data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
-    caption = contents.caption()
+    caption = contents.caption().removeprefix(f"{len(contents):,} photos ")  # which is the heading
     if len(photos) < len(contents):
         caption += f"; {len(photos):,} of them, by lot, are on this page"
     part = {name: (_PARTS / name).read_text("utf-8") for name in ("map.html", "page.css", *_SCRIPTS)}

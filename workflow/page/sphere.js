@@ -27,7 +27,7 @@ class View {
   /** Radius of the sphere in CSS pixels. */
   get radius() {
     const globe = 0.44 * Math.min(this.width, this.height);
-    const flat = Math.min(this.width / 4.15, this.height / 2.3);
+    const flat = Math.min((this.width - 80) / 4, this.height / 2.3); // with room for half a thumbnail at both ends
     return (globe + this.flatness * (flat - globe)) * this.zoom;
   }
 
