@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Three files of tests at once, for two cores: some of each is waiting.
+# Two files of tests at once; each runs whole workflows. On two cores, three are slower.
 TESTS ?=
 REPORT ?= report.html
-TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder
+TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 

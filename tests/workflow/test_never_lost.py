@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEMO, DEMO_PHOTOS, leave_hot_journal, page_data
+from conftest import DEMO, DEMO_PHOTOS, identity, leave_hot_journal, page_data
 from test_kill import is_running, locked, started, wait_until
 
 NEW_PHOTOS = {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
@@ -147,13 +147,13 @@ def test_a_killed_shard_is_gone_on_from_and_a_job_left_over_ends(make_collection
         done = collection.snakemake()
         assert done.returncode == 0, done.stdout
         assert "embedded 18 photos, copied 0, gone on from 12 of a broken-off job, failed 0" in done.stdout
-        shard = (collection.state / "embeddings" / "000001.sqlite").stat()
+        shard = identity(collection.state / "embeddings" / "000001.sqlite")
         pause.unlink()
         deadline = time.monotonic() + 30
         while is_running("embed_shard", collection):
             assert time.monotonic() < deadline, "the job left over does not end"
             time.sleep(0.1)
-    assert (collection.state / "embeddings" / "000001.sqlite").stat() == shard
+    assert identity(collection.state / "embeddings" / "000001.sqlite") == shard
     assert collection.embeddings() == expected.embeddings()
     assert collection.dry_run() == {}
     assert [path for path in collection.state.rglob(".*") if path.is_file()] == []
