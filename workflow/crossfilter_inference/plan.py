@@ -66,8 +66,10 @@ class Plan:
 
     def strangers(self, shards: dict[str, Iterable[Identity]]) -> str:
         """Warn in one line if not one photo that the shards know is there, but others are; else empty."""
+        if not self.images or any(image.shard in shards for image in self.images):
+            return ""
         known = {uuid for rows in shards.values() for uuid, *_ in rows}
-        if not known or not self.images or any(image.uuid in known for image in self.images):
+        if not known or any(image.uuid in known for image in self.images):
             return ""
         return (
             f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and other "

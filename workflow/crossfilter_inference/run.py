@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import signal
 import threading
 import time
@@ -20,12 +19,12 @@ from .files import read_json, remove_parts
 from .plan import Identity, Plan, read_plan, remove_shard, shard_lists, write_plan
 from .provenance import refuse_foreign_shards
 from .rows_log import remove_logs
+from .shard_reading import read_shard_provenance
 from .state import state_folder
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
 _FEWEST_TO_JUDGE = 20  # photos
-_EMBEDDED = re.compile(r"embedded (\d+) photos, copied (\d+)")  # what embed_shard.py says at its end
 
 
 def start_run(
@@ -159,10 +158,12 @@ def _is_new(path: Path, since: float) -> bool:
 
 
 def _n_embedded(folder: str, since: float) -> tuple[int, int]:
-    """Add up what the jobs say at their end: photos embedded, and photos copied from other rows."""
-    logs = [path for path in Path(folder, "logs", "embed_shard").glob("*.log") if _is_new(path, since)]
-    said = [_EMBEDDED.match(path.read_text(errors="replace").splitlines()[-1]) for path in logs]
-    return tuple(sum(int(match[group]) for match in said if match) for group in (1, 2))
+    """Count the photos that jobs embedded, and those that they copied from other rows."""
+    # The time stamp of a shard that was kept is new too: Snakemake touches it.
+    shards = [path for path in Path(folder, "embeddings").glob("*.sqlite") if _is_new(path, since)]
+    timings = [read_shard_provenance(path, Path(folder).name) for path in shards]
+    made = [timing for timing in timings if float(timing.get("timing_finished", 0)) >= since]
+    return tuple(sum(int(timing[f"timing_n_{fate}"]) for timing in made) for fate in ("computed", "copied"))
 
 
 def _map_line(path: Path, since: float) -> str:

@@ -1,7 +1,8 @@
 """A shard database: the rows of one shard, made in one go and appearing by rename.
 
 It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
-encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and keeps the job's own figures (`timing_*`).
+encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and keeps the job's own figures (`timing_*`:
+those of `Embedded`, and when it was finished, in seconds since the epoch).
 """
 
 import hashlib
@@ -149,7 +150,8 @@ def write_shard_database(
             write_provenance(connection, provenance["name"], "shard_", {"digest": str(digest), "list": list_digest})
             counts.writing += time.perf_counter() - start
             counts.total += time.perf_counter() - start
-            timing = {key: str(value) for key, value in asdict(counts).items()}
+            timing = {**asdict(counts), "finished": time.time()}
+            timing = {key: str(value) for key, value in timing.items()}
             write_provenance(connection, provenance["name"], "timing_", timing)
         if scratch:
             shutil.copyfile(built, part)

@@ -57,25 +57,28 @@ function paint(name) {
 }
 
 function categories(values) {
-  const counts = new Map();
-  for (const value of values) if (value != null) counts.set(value, (counts.get(value) ?? 0) + 1);
-  const largest = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).slice(0, CATEGORIES.length);
-  const colourOf = new Map(largest.map(([value], i) => [value, rgb(CATEGORIES[i])]));
-  values.forEach((value, i) => colours.set(colourOf.get(value) ?? rgb(OTHER), 4 * i));
-  const rows = largest.map(([value, count], i) => entry(CATEGORIES[i], value, count, () => goToMany(values, value)));
-  const nOthers = n - largest.reduce((sum, [, count]) => sum + count, 0);
-  return nOthers ? [...rows, entry(OTHER, "others", nOthers)] : rows;
+  const groups = new Map();
+  values.forEach((value, photo) => groups.has(value) ? groups.get(value).push(photo) : groups.set(value, [photo]));
+  const unknown = groups.get(null) ?? [];
+  groups.delete(null);
+  const sorted = [...groups].sort((a, b) => b[1].length - a[1].length || (a[0] < b[0] ? -1 : 1));
+  const others = [...unknown, ...sorted.splice(CATEGORIES.length).flatMap(([, photos]) => photos)];
+  const rows = sorted.map(([value, photos], i) => [CATEGORIES[i], value, photos]);
+  if (others.length) rows.push([OTHER, "others", others]);
+  for (const [colour, , photos] of rows) for (const photo of photos) colours.set(rgb(colour), 4 * photo);
+  return rows.map(entry);
 }
 
-function entry(colour, name, count, onclick = null) {
+function entry([colour, name, photos]) {
   const item = document.createElement("li");
-  const row = onclick ? Object.assign(document.createElement("button"), { onclick }) : item;
+  const button = document.createElement("button");
   const dot = document.createElement("i");
   dot.style.background = colour;
   const number = document.createElement("b");
-  number.textContent = count.toLocaleString("en");
-  row.append(dot, name, number);
-  if (row !== item) item.append(row);
+  number.textContent = photos.length.toLocaleString("en");
+  button.append(dot, name, number);
+  button.onclick = () => go(middle(photos));
+  item.append(button);
   return item;
 }
 
@@ -208,12 +211,12 @@ function goTo(photo, zoom = Math.max(view.zoom, 2.2)) {
   go({ longitude: Math.atan2(y, x), latitude: Math.asin(Math.min(1, Math.max(-1, z))), zoom });
 }
 
-/** Turn the middle of all photos of a category to the front. */
-function goToMany(values, value) {
+/** The middle of some photos. */
+function middle(photos) {
   const sum = [0, 0, 0];
-  values.forEach((other, photo) => { if (other === value) place(photo).forEach((side, i) => { sum[i] += side; }); });
+  for (const photo of photos) place(photo).forEach((side, i) => { sum[i] += side; });
   const [x, y, z] = sum;
-  go({ longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) });
+  return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
 }
 
 /** Go on turning when it was let go, slower and slower. */
@@ -424,12 +427,8 @@ addEventListener("resize", resize);
 // ---- beginning -----------------------------------------------------------------------------------------------------
 
 /** Where most photos are in sight. */
-const home = (() => {
-  const sum = [0, 0, 0];
-  for (let i = 0; i < places.length; i++) sum[i % 3] += places[i];
-  const [x, y, z] = sum;
-  return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) * 0.5 };
-})();
+const home = middle(Array(n).keys());
+home.latitude /= 2;
 
 try {
   points = new Points($("points"), places);
