@@ -44,7 +44,9 @@ def main(arguments: argparse.Namespace) -> str:
 
 
 def _size(photo: Photo) -> str:
-    return f"{photo.width} x {photo.height}, {photo.size:,} bytes" if photo.width and photo.size else "size unknown"
+    if not photo.width or not photo.size:
+        return "size unknown"
+    return f"{photo.width} x {photo.height}, {max(photo.size // 1000, 1):,} kB"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import _command
 from crossfilter_inference.embed import embed_shard
 from crossfilter_inference.encoders.devices import one_gpu
+from crossfilter_inference.wording import counted
 
 
 def main(arguments: argparse.Namespace) -> str:
@@ -33,7 +34,8 @@ def main(arguments: argparse.Namespace) -> str:
     adopted = f", adopted {counts.n_adopted}" if counts.n_adopted else ""
     resumed = f", gone on from {counts.n_resumed} of a broken-off job" if counts.n_resumed else ""
     return (
-        f"embedded {counts.n_computed} photos, copied {counts.n_copied}{adopted}{resumed}, failed {counts.n_failed}: "
+        f"embedded {counted(counts.n_computed, 'photos')}, copied {counts.n_copied}{adopted}{resumed}, "
+        f"failed {counts.n_failed}: "
         f"{counts.images_per_second:.1f} images/s; of {counts.total:.1f} s, {counts.loading:.1f} s "
         f"loading the encoder ({counts.device}), {counts.encoding:.1f} s in it, {counts.waiting:.1f} s waiting for "
         f"images; beside it {counts.decoding:.1f} s decoding ({arguments.threads} at once) and {counts.writing:.1f} s "

@@ -12,6 +12,7 @@ import _command
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.export import write_atlas, write_npy, write_parquet
+from crossfilter_inference.wording import counted
 
 
 def main(arguments: argparse.Namespace) -> str:
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> str:
     if arguments.atlas:
         write_atlas(arguments.atlas, collection, contents)
         written.append(arguments.atlas)
-    return f"{len(collection.uuids):,} photos in {', '.join(written)}"
+    return f"{counted(len(collection.uuids), 'photos')} in {', '.join(written)}"
 
 
 if __name__ == "__main__":

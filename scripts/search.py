@@ -20,10 +20,11 @@ from crossfilter_inference.search import find_uuid, search
 def main(arguments: argparse.Namespace) -> str:
     collection = Collection(_command.read_config(arguments))
     uuid = find_uuid(collection, arguments.uuid) if arguments.uuid else None
+    image = collection.load_image(arguments.image) if arguments.image else None
     if uuid:
         query = collection.embeddings[collection.uuids.index(uuid)]
     else:
-        query = collection.embed_image(arguments.image) if arguments.image else collection.embed_text(arguments.text)
+        query = collection.embed_image(image) if image else collection.embed_text(arguments.text)
     found = search(collection, query, arguments.n, without=uuid)
     if arguments.json:
         print(json.dumps([photo._asdict() for photo in found], indent=2))
@@ -31,9 +32,15 @@ def main(arguments: argparse.Namespace) -> str:
         for photo in found:
             print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
     if arguments.html:
-        photos = [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found]
-        title = arguments.text or arguments.image or f"Photos like {uuid}"
-        write_contact_sheet(arguments.html, title, [("", photos)], collection.thumbnails([p.uuid for p in found]))
+        groups = [("Most alike first", [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found])]
+        thumbnails = collection.thumbnails([*([uuid] if uuid else []), *(photo.uuid for photo in found)])
+        if uuid:
+            groups.insert(0, ("", [(uuid, collection.photos([uuid])[uuid].path, "")]))
+        elif image:
+            groups.insert(0, ("", [("", arguments.image, "")]))
+            thumbnails[""] = image.thumbnail
+        title = f"Photos of {arguments.text}" if arguments.text else "Photos like this one"
+        write_contact_sheet(arguments.html, title, groups, thumbnails)
     return f"{len(found)} of {len(collection.uuids):,} photos{_command.look_at(arguments.html)}"
 
 

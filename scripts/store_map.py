@@ -10,6 +10,7 @@ import argparse
 import _command
 from crossfilter_inference.files import write_stamp
 from crossfilter_inference.store import store_map
+from crossfilter_inference.wording import counted
 
 
 def main(arguments: argparse.Namespace) -> str:
@@ -24,7 +25,7 @@ def main(arguments: argparse.Namespace) -> str:
     )
     if arguments.stamp:
         write_stamp(arguments.stamp)
-    return f"{arguments.database}: map of {n_images} photos"
+    return f"{arguments.database}: map of {counted(n_images, 'photos')}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run will take is told from what earlier runs have left."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,24 +123,41 @@ def test_an_encoder_that_runs_on_no_gpu_asks_for_none():
 def test_the_forecast_counts_what_is_not_there_yet(earlier_job):
     folder, sizes = earlier_job(), {"000001": 100, "000002": 400}
     cost = embedding_cost(folder, "siglip", ON_CPU)
-    line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], True)
+    line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], with_map=True, with_words=False)
     assert line.startswith("forecast: 400 photos to embed (shards: 1), about 2 min (as fast as in earlier runs)")
-    assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], True) == ""
+    assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], with_map=True, with_words=False) == ""
+
+
+def beside(folder, n_photos=1000, *, with_map=True, with_words=False):
+    return forecast.seconds_beside_embedding(folder, n_photos, with_map=with_map, with_words=with_words)
 
 
 def test_what_comes_after_embedding_grows_as_it_did_before(tmp_path):
-    first = forecast.seconds_beside_embedding(tmp_path, 1000, with_map=True)
-    assert forecast.seconds_beside_embedding(tmp_path, 100_000, with_map=True) > first + 30
-    assert forecast.seconds_beside_embedding(tmp_path, 1000, with_map=False) < first
+    first = beside(tmp_path)
+    assert beside(tmp_path, 100_000) > first + 30
+    assert beside(tmp_path, with_map=False) < first
+    assert beside(tmp_path, with_words=True) > first + 20
     benchmark = Path(tmp_path, "benchmarks", "fit_umap", "fit_umap.tsv")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\tmax_rss\n100\tNA\n")
     write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
-    assert forecast.seconds_beside_embedding(tmp_path, 1000, with_map=True) > first + 90
+    assert beside(tmp_path) > first + 90
+    (tmp_path / "words.npz").touch()
+    assert beside(tmp_path, with_words=True) == beside(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(3, "10 s"), (44, "40 s"), (99, "100 s"), (100, "2 min"), (3600, "60 min"), (7300, "2 h")]
-)
-def test_a_time_is_told_as_roughly_as_it_is_known(seconds, words):
-    assert forecast.in_words(seconds) == words
+def test_the_first_map_on_a_machine_takes_longer_and_says_nothing_of_the_next(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(forecast, "__file__", str(tmp_path / "code" / "forecast.py"))
+    compiled = tmp_path / "code" / "__pycache__" / "layout.nbi"
+    compiled.parent.mkdir(parents=True)
+    first = beside(tmp_path)
+    compiled.touch()
+    assert beside(tmp_path) < first - 30
+    benchmark = tmp_path / "benchmarks" / "fit_umap" / "fit_umap.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\tmax_rss\n40\tNA\n")
+    write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
+    assert beside(tmp_path) < first - 30, "compiled by that job"
+    os.utime(compiled, (0, 0))
+    assert beside(tmp_path) > first

@@ -52,6 +52,15 @@ def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
         errors = []
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto((reported.folder / "report.html").as_uri())
+        first_page = tab.locator(".prose")
+        assert first_page.locator("img").evaluate("image => image.naturalWidth") == 1000
+        rows = {
+            name: row.split("\t")[-1]
+            for row in first_page.locator("table").inner_text().splitlines()
+            for name in [row.split("\t")[0]]
+        }
+        assert rows.items() >= {name: str(count) for name, count in fates.items()}.items()
+        assert float(rows["trustworthiness"]) > 0.5
         tab.get_by_text("Map", exact=True).first.click()
         tab.locator("tr", has_text="the globe").locator("a").first.click()
         globe = tab.frame_locator("iframe")

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -72,8 +74,14 @@ def test_by_image_file_by_uuid_and_as_a_contact_sheet(demo_run, tmp_path):
     done = demo_run.script("search.py", "--uuid", uuid[:8], "--n", "4", "--html", str(sheet))
     assert [line.split()[1] for line in done.stdout.splitlines()] == [photo["uuid"] for photo in found]
     page = sheet.read_text()
-    assert page.count("data:image/jpeg;base64,") == 4
-    assert all(photo["uuid"] in page for photo in found)
+    assert page.count("data:image/jpeg;base64,") == 5, "the photo that was asked for, and four answers"
+    shown = [uuid, *(photo["uuid"] for photo in found)]
+    assert re.findall(r'class="uuid">(.*?)<', page) == shown
+    assert re.findall(r'href="(.*?)"', page)[1:] == [Path(paths[uuid]).as_uri() for uuid in shown]
+    copy = shutil.copy(demo_photo(uuid), tmp_path / "a copy.jpg")
+    demo_run.script("search.py", "--image", str(copy), "--n", "1", "--html", str(sheet))
+    assert sheet.read_text().count("data:image/jpeg;base64,") == 2
+    assert ">a copy.jpg<" in sheet.read_text()
 
 
 def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):

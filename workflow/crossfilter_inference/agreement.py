@@ -92,6 +92,11 @@ def check_fates(
     counts["new"] = len(found)
     counts["rejected otherwise"] = len(rejected ^ {file.path for file in scan.rejected})
     n_embedded, n_failed = counts["embedding"], counts["failure"]
+    if counts["gone"] and counts["gone"] == n_embedded + n_failed:
+        raise InputError(
+            f"none of the {counts['gone']:,} photos of the last run is in input_dir: name the folders that it had, or, "
+            "if they have gone for good, run snakemake"
+        )
     since = [f"{counts[what]} {what}" for what in ("new", "changed", "gone", "rejected otherwise") if counts[what]]
     n_files = n_embedded + n_failed + len(rejected) if since else len(scan.images) + len(scan.rejected)
     notes = [f"{n_files} files = {n_embedded} embedded + {n_failed} failed + {len(rejected)} rejected"]

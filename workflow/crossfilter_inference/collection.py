@@ -11,6 +11,7 @@ from .connections import reading
 from .database import Tables, read_embeddings
 from .errors import InputError
 from .files import read_json
+from .images import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
 from .map_contents import MapContents, MapFiles, read_contents, read_thumbnails
 from .shard_database import chunks
 from .state import state_folder
@@ -115,8 +116,22 @@ class Collection:
         """Read JPEG files of 96 pixels on the long side, where there are any."""
         return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
 
-    def embed_image(self, path: str) -> np.ndarray:
-        """Embed a file as a photo of the collection would be.
+    def load_image(self, path: str) -> LoadedImage:
+        """Decode a file as a photo of the collection would be.
+
+        Raises
+        ------
+        InputError
+            If it cannot be used.
+        """
+        preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
+        try:
+            return load_image(read_image_file(path)[0], preprocessing)
+        except ImageError as error:
+            raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
+
+    def embed_image(self, image: LoadedImage) -> np.ndarray:
+        """Embed a decoded file.
 
         Returns
         -------
@@ -125,17 +140,11 @@ class Collection:
         Raises
         ------
         InputError
-            If it cannot be read, or the encoder is not there any more.
+            If the encoder is not there any more.
         """
         from .encoders import load_encoder
-        from .images import ImageError, Preprocessing, load_image, read_image_file
 
-        preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
-        try:
-            pixels = load_image(read_image_file(path)[0], preprocessing).pixels
-        except ImageError as error:
-            raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
-        return load_encoder(self.encoder, self._device).encode_images(np.array(pixels[None]))[0]
+        return load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
 
     def embed_text(self, text: str) -> np.ndarray:
         """Embed a text.

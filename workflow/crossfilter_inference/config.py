@@ -130,10 +130,8 @@ def _describe(error: jsonschema.ValidationError) -> str:
             known = error.schema["properties"]
             unknown = next(name for name in value if name not in known)
             name = f"{key}.{unknown}" if key else unknown
-            return (
-                f"{name}: unknown key (value {json.dumps(value[unknown], default=str)})"
-                f"{_nearest(unknown, known)}; the keys are {', '.join(known)}"
-            )
+            way_out = _nearest(unknown, known) or f"; the keys are {', '.join(known)}"
+            return f"{name}: unknown key (value {json.dumps(value[unknown], default=str)}){way_out}"
         case "required":
             missing = next(name for name in rule if name not in value)
             description = error.schema["properties"][missing]["description"]

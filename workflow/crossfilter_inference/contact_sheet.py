@@ -21,8 +21,10 @@ ol {{ display: flex; flex-wrap: wrap; gap: 14px; margin: 0; padding: 0; list-sty
 li {{ width: 150px; }}
 img, .none {{ display: block; width: 150px; height: 112px; object-fit: contain; background: #8882; }}
 a {{ color: inherit; text-decoration: none; }} a:hover {{ text-decoration: underline; }}
-small {{ display: block; opacity: .7; overflow-wrap: anywhere; font-size: 11px; }}
-b {{ font-weight: 600; }}
+small {{ display: block; opacity: .7; font-size: 12px;
+  overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
+small.uuid {{ font-family: ui-monospace, monospace; font-size: 11px; user-select: all; }}
+b {{ display: block; font-weight: 600; }}
 </style>
 <h1>{title}</h1>
 """
@@ -40,7 +42,7 @@ def write_contact_sheet(
     ----------
     path, title : str
     groups : iterable of (heading, photos)
-        `photos` are (UUID, path, caption).
+        `photos` are (UUID, path, caption); a picture that is no photo of the collection has an empty UUID.
     thumbnails : dict
         JPEG files by UUID.
     """
@@ -55,9 +57,14 @@ def write_contact_sheet(
 def _photo(uuid: str, path: str, caption: str, thumbnail: bytes | None) -> str:
     picture = '<span class="none"></span>'
     if thumbnail:
-        picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" alt="photo {uuid}">'
+        picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" alt="">'
     if path:
         link = html.escape(Path(path).absolute().as_uri(), quote=True)
         picture = f'<a href="{link}">{picture}</a>'
-    name = html.escape(printable(path))
-    return f"<li>{picture}<b>{html.escape(caption)}</b><small>{html.escape(uuid)}</small><small>{name}</small></li>\n"
+    # One line each, cut off where there is no room; a click selects the whole UUID, the path comes up on hovering.
+    lines = [
+        f"<b>{html.escape(caption)}</b>" if caption else "",
+        f"<small>{html.escape(printable(Path(path).parent.name if uuid else Path(path).name))}</small>",
+        f'<small class="uuid">{html.escape(uuid)}</small>' if uuid else "",
+    ]
+    return f'<li title="{html.escape(printable(path), quote=True)}">{picture}{"".join(lines)}</li>\n'

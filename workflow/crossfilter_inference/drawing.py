@@ -4,6 +4,7 @@ from .figures import MOST_THUMBNAILS, draw_figure
 from .files import write_bytes, write_text
 from .map_contents import MapFiles, read_contents, read_thumbnails
 from .page import MOST_BYTES, choose_photos, make_page
+from .wording import counted
 
 _LEAST_THUMBNAIL = 2_000  # bytes on the page, and most have more
 
@@ -42,6 +43,6 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     write_text(page, text)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (
-        f"{len(contents)} photos in {len(contents.regions)} regions, {n_names} of them with a name; "
+        f"{counted(len(contents), 'photos')} in {len(contents.regions)} regions, {n_names} of them with a name; "
         f"thumbnails: {n_on_page} on the page, {n_in_picture} in the picture"
     )

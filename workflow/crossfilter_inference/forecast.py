@@ -6,6 +6,7 @@ benchmarks of Snakemake. Jobs on a GPU and on a CPU are told apart.
 
 import csv
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .encoders import devices
 from .errors import InputError
 from .files import read_json
 from .shard_reading import read_shard_provenance
+from .wording import counted, duration
 
 CLUSTER_CORES = 8  # of a job on a cluster, unless a profile says otherwise (set-threads)
 _START_SHARE = 0.05  # of a shard's time that may go into starting its job
@@ -77,10 +79,12 @@ _STAGES = {
     "store_embeddings": (1.0, 2e-5),
     "fit_umap": (4.0, 4.5e-4),
     "store_map": (1.0, 1e-5),
+    "embed_words": (30.0, 0.0),
     "draw_map": (2.5, 0.0),
 }
+_COMPILING = 35.0  # seconds that the first map on a machine takes longer
 TEXT_MEMORY_MB = 4000  # of the text tower of a larger SigLIP2
-_OF_MAP = ("fit_umap", "store_map", "draw_map")
+_OF_MAP = ("fit_umap", "store_map", "embed_words", "draw_map")
 _SNAKEMAKE = (2.0, 0.7)  # seconds of its start, and between two jobs
 _CLUSTER_OVERHEAD = 20.0  # seconds of a job in an idle Slurm: three starts of Snakemake, and the time until it is seen
 
@@ -155,7 +159,7 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
     return Cost(start, per_photo / n_threads, memory)
 
 
-def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: bool) -> float:
+def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: bool, with_words: bool) -> float:
     """Expect so many seconds for everything but the embedding jobs of a run.
 
     Parameters
@@ -165,23 +169,50 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
     n_photos : int
         In the whole collection.
     with_map : bool
+        Whether the map is made.
+    with_words : bool
+        Whether regions are named by words that the encoder understands.
     """
-    receipt, known = Path(folder, "embeddings.json"), Path(folder, "encoder.json").exists()
+    receipt, compiled_at = Path(folder, "embeddings.json"), _compiled_at()
     n_before = read_json(receipt)["n_embeddings"] if receipt.exists() else 0
+    done = {"resolve_encoder": Path(folder, "encoder.json").exists()}
+    done |= dict.fromkeys(_OF_MAP, not with_map)
+    done["embed_words"] |= not with_words or Path(folder, "words.npz").exists()
     seconds, between_jobs = _SNAKEMAKE
-    for rule, (least, per_photo) in _STAGES.items():
-        if (rule == "resolve_encoder" and known) or (rule in _OF_MAP and not with_map):
-            continue
+    if with_map and compiled_at is None:
+        seconds += _COMPILING
+    for rule in _STAGES.keys() - {rule for rule, is_done in done.items() if is_done}:
+        least, per_photo = _STAGES[rule]
         expected = least + per_photo * n_photos
-        benchmark = _benchmark(Path(folder, "benchmarks", rule, f"{rule}.tsv"))
-        if benchmark is not None:
+        path = Path(folder, "benchmarks", rule, f"{rule}.tsv")
+        benchmark = _benchmark(path)
+        if benchmark is not None and not 0 <= path.stat().st_mtime - (compiled_at or 0) <= benchmark["s"]:
             expected *= benchmark["s"] / (least + per_photo * n_before)
         seconds += expected + between_jobs
     return seconds
 
 
+def _compiled_at() -> float | None:
+    """Say when our code was compiled, in seconds since the epoch; None, if it will be by the first map.
+
+    If numba keeps what it compiles elsewhere (in `NUMBA_CACHE_DIR`, or as our folder cannot be written), this is not
+    known, and 0.
+    """
+    folder = Path(__file__).parent / "__pycache__"
+    if "NUMBA_CACHE_DIR" in os.environ or not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        return 0
+    return max((path.stat().st_mtime for path in folder.glob("*.nbi")), default=None)
+
+
 def forecast(
-    folder: str | Path, cost: Cost, shares: Shares, shard_sizes: dict[str, int], shards: list[str], with_map: bool
+    folder: str | Path,
+    cost: Cost,
+    shares: Shares,
+    shard_sizes: dict[str, int],
+    shards: list[str],
+    *,
+    with_map: bool,
+    with_words: bool,
 ) -> str:
     """Say in a line how much is to be embedded, and how long the run will take; empty, if nothing is.
 
@@ -195,18 +226,21 @@ def forecast(
         Photos that each shard owns.
     shards : list of str
         Those at work in this run.
-    with_map : bool
+    with_map, with_words : bool
+        As for `seconds_beside_embedding`.
     """
     to_do = [shard for shard in shards if not Path(folder, "embeddings", f"{shard}.sqlite").exists()]
     if not to_do:
         return ""
     n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do)
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
-    seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map)
+    seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, with_words=with_words)
     n_in_a_row = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # the map is made, then drawn
     seconds += n_in_a_row * shares.overhead
     source = "as fast as in earlier runs" if cost.is_measured else "roughly: nothing was measured here yet"
-    return f"forecast: {n_photos} photos to embed (shards: {len(to_do)}), about {in_words(seconds)} ({source})"
+    return (
+        f"forecast: {counted(n_photos, 'photos')} to embed (shards: {len(to_do)}), about {duration(seconds)} ({source})"
+    )
 
 
 def map_memory_mb(n_photos: int, attempt: int) -> int:
@@ -218,15 +252,6 @@ def map_runtime(n_photos: int, attempt: int) -> int:
     """Minutes that making the map may take, on one core."""
     least, per_photo = _STAGES["fit_umap"]
     return math.ceil(_LEAST_MINUTES + _TIME_RESERVE * 2 * (least + per_photo * n_photos) / 60) * attempt
-
-
-def in_words(seconds: float) -> str:
-    """Spell a time, as roughly as it is known."""
-    if seconds < 100:
-        return f"{max(round(seconds, -1), 10):.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h"
 
 
 def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost | None:

@@ -17,6 +17,7 @@ from .map_settings import MAP_COLUMNS
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
 from .shard_database import chunks
 from .sphere import unit_vectors_from_latitude_longitude
+from .wording import counted
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class MapContents:
 
     def caption(self) -> str:
         """Say what it is a map of, by what, and how good it is."""
-        text = f"{len(self):,} photos by {self.embedding_type}"
+        text = f"{counted(len(self), 'photos')} by {self.embedding_type}"
         if "trustworthiness" in self.figures:
             kept = self.figures["neighbours_kept"]
             text += f", trustworthiness {self.figures['trustworthiness']:.3f}, {kept:.0%} of neighbours kept"

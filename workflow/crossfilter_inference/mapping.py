@@ -39,6 +39,7 @@ from .umap_model import (
     unit_rows,
     without_direction,
 )
+from .wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ def _renew(
     }
     write_bytes(model, to_pickle(places, curve, settings["min_dist"]))
     if previous is None:
-        return f"fitted to {len(uuids)} photos"
+        return f"fitted to {counted(len(uuids), 'photos')}"
     drift = places.record.get("drift_degrees")
     moved = "" if drift is None else f", old photos moved by {drift:.2f} degrees on average"
     names = {"fit": "fitted anew", "place": "new photos placed", "align": "updated"}

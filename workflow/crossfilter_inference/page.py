@@ -14,6 +14,7 @@ import numpy as np
 
 from .files import printable
 from .map_contents import MapContents
+from .wording import counted
 
 _PARTS = Path(__file__).resolve().parent.parent / "page"
 _SCRIPTS = ("sphere.js", "pictures.js", "page.js")
@@ -50,13 +51,14 @@ def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, b
     fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room  # with its line's end, and its row in base64
     shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
     data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
-    caption = contents.caption().removeprefix(f"{len(contents):,} photos ")  # which is the heading
+    heading = counted(len(contents), "photos")
+    caption = contents.caption().removeprefix(f"{heading} ")
     if len(photos) < len(contents):
         caption += f"; {len(photos):,} of them, by lot, are on this page"
     part = {name: (_PARTS / name).read_text("utf-8") for name in ("map.html", "page.css", *_SCRIPTS)}
     page = Template(part["map.html"]).substitute(
-        title=html.escape(f"{len(contents):,} photos, {contents.embedding_type}"),
-        heading=html.escape(f"{len(contents):,} photos"),
+        title=html.escape(f"{heading}, {contents.embedding_type}"),
+        heading=heading,
         caption=html.escape(caption),
         style=part["page.css"].strip(),
         data=_json(data),

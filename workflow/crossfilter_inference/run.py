@@ -21,6 +21,7 @@ from .provenance import refuse_foreign_shards
 from .rows_log import remove_logs
 from .shard_reading import read_shard_provenance
 from .state import state_folder
+from .wording import counted
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
@@ -139,18 +140,32 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
     computed, copied = _n_embedded(folder, since)
     _, rejected = read_plan(f"{folder}/plan.tsv")
     copies = f" and {copied:,} copied" if copied else ""
-    why_failed = f", see the table {name}_FAILURES" if receipt["n_failures"] else ""
+    why_failed = f" ({_reasons(database, name)}), see the table {name}_FAILURES" if receipt["n_failures"] else ""
     why_skipped = f", see {folder}/rejected.tsv" if rejected else ""
     lines = [
-        f"embedded: {computed:,} photos in this run{copies}, {receipt['n_embeddings']:,} in all, in {database}",
-        f"failed:   {receipt['n_failures']:,} photos{why_failed}",
-        f"skipped:  {len(rejected):,} files{why_skipped}",
+        f"embedded: {counted(computed, 'photos')} in this run{copies}, {receipt['n_embeddings']:,} in all, "
+        f"in {database}",
+        f"failed:   {counted(receipt['n_failures'], 'photos')}{why_failed}",
+        f"skipped:  {counted(len(rejected), 'files')}{why_skipped}",
     ]
-    quality, page = Path(folder, "map_quality.json"), Path(folder, "map.html")
-    if quality.exists() and page.exists():
-        lines.append(f"map:      {_map_line(quality, since)}")
-        lines.append(f"look at:  {page.absolute().as_uri()}")
+    quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
+    if quality.exists() and look_at:
+        lines += [f"map:      {_map_line(quality, since)}", look_at]
     return lines
+
+
+def page_line(folder: str) -> str:
+    """Say where the globe is; empty, if there is none."""
+    page = Path(folder, "map.html")
+    return f"look at:  {page.absolute().as_uri()}" if page.exists() else ""
+
+
+def _reasons(database: str, embedding_type: str) -> str:
+    """Count failed photos by reason, the most frequent first."""
+    reason, n = Tables(embedding_type).failures.c.REASON, sa.func.count()
+    with reading(database) as connection:
+        counts = connection.execute(sa.select(reason, n).group_by(reason).order_by(n.desc(), reason)).all()
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts)
 
 
 def _is_new(path: Path, since: float) -> bool:
@@ -169,12 +184,12 @@ def _n_embedded(folder: str, since: float) -> tuple[int, int]:
 def _map_line(path: Path, since: float) -> str:
     record = read_json(path)
     if not _is_new(path, since):
-        return f"as it was, of {record['n_images']:,} photos"
+        return f"as it was, of {counted(record['n_images'], 'photos')}"
     drift = record.get("drift_degrees")
     moved = "" if drift is None else f"; the others moved by {drift:.2f} degrees on average"
     if record["action"] == "fit":
-        return f"made of {record['n_images']:,} photos" + moved.replace("the others", "those of the last one")
-    return f"{record['n_new']:,} photos joined, {record['n_gone']:,} went{moved}"
+        return f"made of {counted(record['n_images'], 'photos')}" + moved.replace("the others", "those of the last one")
+    return f"{counted(record['n_new'], 'photos')} joined, {record['n_gone']:,} went{moved}"
 
 
 def check_failures(folder: str, plan: Plan, max_share: float) -> None:

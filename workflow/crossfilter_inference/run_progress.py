@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .forecast import in_words
 from .rows_log import FramesCount, logs_of
+from .wording import counted, duration
 
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_LOOKS = 1
@@ -51,8 +51,9 @@ class RunProgress:
         if n_done == n_before or now == since:
             return None
         rate = (n_done - n_before) / (now - since)
-        left = in_words((self.n_total - n_done) / rate)
-        return f"progress: {n_done:,} of {self.n_total:,} photos embedded, {rate:.1f} images/s, about {left} left"
+        left = duration((self.n_total - n_done) / rate)
+        total = counted(self.n_total, "photos")
+        return f"progress: {n_done:,} of {total} embedded, {rate:.1f} images/s, about {left} left"
 
     def _n_in_logs(self, path: Path) -> int:
         return max((self._count(log) for log in logs_of(path)), default=0)

@@ -1,13 +1,17 @@
-"""What the report tells besides the map: fates of files, failures, quality, time, provenance; one HTML table each."""
+"""What the report tells besides the map: its first page, and an HTML table for each of `NAMES`."""
 
+import base64
 import csv
 import html
+import io
 import json
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
+from PIL import Image
 
 from .connections import reading
 from .database import Tables, read_provenance
@@ -20,7 +24,9 @@ _QUALITY = (
     *("action", "n_images", "n_new", "n_gone", "drift_degrees"),
     *("n_neighbors", "min_dist", "radius", "random_state"),
 )
+_ON_FIRST_PAGE = ("trustworthiness", "neighbours_kept", "label_purity", "drift_degrees")
 _MOST_ROWS = 1_000  # of a table that people read
+_PICTURE_WIDTH = 1_000  # pixels
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:24px;color:#1d2731;background:#fff}"
     "table{border-collapse:collapse}th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid #dbe2e8;"
@@ -29,8 +35,8 @@ _STYLE = (
 Row = tuple[object, ...]
 
 
-def write_summary(database: str, folder: str, output: str) -> None:
-    """Write a table for each of `NAMES`, as `<output>/<name>.html`.
+def write_summary(database: str, folder: str, output: str, introduction: str) -> None:
+    """Write a table for each of `NAMES`, as `<output>/<name>.html`, and `<output>/first_page.rst`.
 
     Parameters
     ----------
@@ -39,6 +45,8 @@ def write_summary(database: str, folder: str, output: str) -> None:
         State folder of the embedding type.
     output : str
         Folder.
+    introduction : str
+        Path of the text that the first page begins with, as reStructuredText.
     """
     embedding_type, state = Path(folder).name, Path(folder)
     with reading(database) as connection:
@@ -52,8 +60,25 @@ def write_summary(database: str, folder: str, output: str) -> None:
             ),
             "provenance": (("What", "Value"), sorted(read_provenance(connection, embedding_type).items())),
         }
-        for name, (header, rows) in tables.items():
-            write_text(Path(output, f"{name}.html"), _table(header, rows))
+        tables = {name: (header, list(rows)) for name, (header, rows) in tables.items()}
+    for name, (header, rows) in tables.items():
+        write_text(Path(output, f"{name}.html"), _page(header, rows))
+    first = [*tables["fates"][1], *((key, value) for key, value in tables["quality"][1] if key in _ON_FIRST_PAGE)]
+    text = Path(introduction).read_text("utf-8")
+    as_html = textwrap.indent(f"{_picture(state)}{_table(first)}", "   ")
+    write_text(Path(output, "first_page.rst"), f"{text}\n.. raw:: html\n\n{as_html}\n")
+
+
+def _picture(state: Path) -> str:
+    """Make an HTML image of the map; empty, if there is none."""
+    path, jpeg = state / "map.png", io.BytesIO()
+    if not path.exists():
+        return ""
+    with Image.open(path) as image:
+        size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
+    lines = base64.encodebytes(jpeg.getvalue()).decode()  # short ones: docutils refuses long ones
+    return f'<img alt="the map" src="data:image/jpeg;base64,\n{lines}">\n'
 
 
 def _fates(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
@@ -100,14 +125,17 @@ def _measured(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def _table(header: tuple[str, ...], rows: Iterable[Row]) -> str:
-    rows = list(rows)
-    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
-    lines += ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows[:_MOST_ROWS]]
+def _page(header: tuple[str, ...], rows: list[Row]) -> str:
+    table = _table(rows[:_MOST_ROWS], "".join(f"<th>{html.escape(name)}</th>" for name in header))
     more = f"<p>and {len(rows) - _MOST_ROWS:,} more, in the database</p>" if len(rows) > _MOST_ROWS else ""
     none = "" if rows else "<p>none</p>"
-    body = "\n".join(lines)
-    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n<table>\n{body}\n</table>{more}{none}\n'
+    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{table}{more}{none}\n'
+
+
+def _table(rows: list[Row], header: str = "") -> str:
+    lines = [header] if header else []
+    lines += ["".join(map(_cell, row)) for row in rows]
+    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
 
 
 def _cell(value: object) -> str:

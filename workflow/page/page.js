@@ -6,6 +6,7 @@ const SCALE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];
 const OTHER = "#98a2ad";
 const REACH = 14; // CSS pixels from a point to the pointer
 const LIGHT = matchMedia("(prefers-color-scheme: light)");
+const PHONE = matchMedia("(max-width: 700px)");
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 const $ = (id) => document.getElementById(id);
@@ -33,7 +34,7 @@ const thumbnails = new Thumbnails(jpegs ? jpegs.split("\n") : [], numbers(data.t
 let points;
 const ground = new Ground($("ground"));
 const overlay = new Overlay($("overlay"), thumbnails);
-const state = { hovered: -1, selected: -1, shown: new Int32Array(0), boxes: [], names: [], frames: 0 };
+const state = { hovered: -1, selected: -1, shown: new Int32Array(0), boxes: [], names: [], shift: 0, frames: 0 };
 let theme, colours, pending = 0, flight = null, spin = null;
 
 // ---- colours ---------------------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ function draw(now) {
   pending = 0;
   if (flight) fly(now);
   if (spin) turn();
+  const isMoving = stepAside() || flight || spin;
   view.project(places, onScreen);
   const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * Math.pow(view.zoom, 0.3);
   ground.draw(view, theme);
@@ -139,7 +141,7 @@ function draw(now) {
     if (!stand(state.hovered, Math.max(side * 1.25, 64))) mark(state.hovered, 8);
   }
   state.frames++;
-  if (flight || spin) redraw();
+  if (isMoving) redraw();
 }
 
 function stand(photo, side, frame = 2, tint = colour(photo)) {
@@ -173,8 +175,10 @@ function mostAlike(photo) {
 }
 
 function resize() {
-  const isSheet = matchMedia("(max-width: 700px)").matches && state.selected >= 0; // the panel covers the lower part
-  [view.width, view.height] = [innerWidth, innerHeight - (isSheet ? $("panel").offsetHeight : 0)];
+  // The globe makes room for the panel: above it on a phone, else beside it.
+  const panel = $("panel");
+  [view.width, view.height] = [innerWidth, innerHeight - (PHONE.matches ? panel.offsetHeight : 0)];
+  state.shift = PHONE.matches || panel.hidden ? 0 : (innerWidth - panel.offsetLeft) / 2;
   for (const canvas of document.querySelectorAll("canvas")) {
     const [width, height] = [view.width, view.height].map((side) => Math.round(side * devicePixelRatio));
     canvas.style.height = `${view.height}px`;
@@ -206,7 +210,7 @@ function fly(now) {
   if (t === 1) flight = null;
 }
 
-function goTo(photo, zoom = Math.max(view.zoom, 2.2)) {
+function goTo(photo, zoom = Math.max(view.zoom, Math.min(2.2, view.nearest))) {
   const [x, y, z] = place(photo);
   go({ longitude: Math.atan2(y, x), latitude: Math.asin(Math.min(1, Math.max(-1, z))), zoom });
 }
@@ -217,6 +221,13 @@ function middle(photos) {
   for (const photo of photos) place(photo).forEach((side, i) => { sum[i] += side; });
   const [x, y, z] = sum;
   return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
+}
+
+/** Move the globe, a part of the way in each frame, to where it stands beside the panel. */
+function stepAside() {
+  const way = state.shift - view.shift;
+  view.shift += CALM.matches || Math.abs(way) < 0.5 ? way : 0.25 * way;
+  return way !== 0;
 }
 
 /** Go on turning when it was let go, slower and slower. */
@@ -264,7 +275,7 @@ function hover(photo, x = 0, y = 0) {
 
 function describe(photo) {
   const line = (kind, text) => Object.assign(document.createElement("div"), { className: kind, textContent: text });
-  const lines = [line("uuid", data.uuids[photo]), line("path", path(photo))];
+  const lines = [line("uuid", data.uuids[photo]), line("path", data.folders[folders[photo]])];
   if (data.taken[photo]) lines.push(line("taken", data.taken[photo].replace("T", " ")));
   return lines;
 }
@@ -375,7 +386,8 @@ stage.addEventListener("wheel", (event) => {
   event.preventDefault();
   const lines = event.deltaMode ? 16 : 1;
   [flight, spin] = [null, null];
-  view.approach(Math.exp(-event.deltaY * lines * 0.0015), event.clientX - view.width / 2, event.clientY - view.height / 2);
+  const [x, y] = view.middle;
+  view.approach(Math.exp(-event.deltaY * lines * 0.0015), event.clientX - x, event.clientY - y);
   redraw();
 }, { passive: false });
 
@@ -385,8 +397,8 @@ const KEYS = {
   ArrowRight: () => go({ longitude: view.longitude + step() }, 200),
   ArrowUp: () => go({ latitude: Math.min(view.latitude + step(), Math.PI / 2) }, 200),
   ArrowDown: () => go({ latitude: Math.max(view.latitude - step(), -Math.PI / 2) }, 200),
-  "+": () => go({ zoom: Math.min(view.zoom * 1.5, 60) }, 200),
-  "-": () => go({ zoom: Math.max(view.zoom / 1.5, 0.7) }, 200),
+  "+": () => go({ zoom: Math.min(view.zoom * 1.5, view.nearest) }, 200),
+  "-": () => go({ zoom: Math.max(view.zoom / 1.5, FARTHEST) }, 200),
   0: reset,
   f: flatten,
   c: () => { $("colour").selectedIndex = ($("colour").selectedIndex + 1) % $("colour").options.length; paint($("colour").value); },
@@ -432,7 +444,7 @@ home.latitude /= 2;
 
 try {
   points = new Points($("points"), places);
-  Object.assign(view, home);
+  Object.assign(view, home, { nearest: Math.min(Math.max(2.5 * Math.sqrt(n), 12), 200) });
   for (const [name, { title, is }] of Object.entries(WAYS)) if (is) $("colour").add(new Option(title, name));
   if (!$("colour").options.length) $("colour").add(new Option("Folder", "folder"));
   dress(LIGHT.matches ? "light" : "dark");

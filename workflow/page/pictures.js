@@ -138,12 +138,12 @@ class Layer {
 /** Draws the surface of the sphere, which stays as it is while the sphere turns. */
 class Ground extends Layer {
   draw(view, theme) {
-    const seen = [view.width, view.height, view.radius, view.flatness, theme.middle, this.context.canvas.width].join();
+    const seen = [view.width, view.height, view.middle, view.radius, view.flatness, theme.middle, this.context.canvas.width].join();
     if (seen === this.seen) return;
     this.seen = seen;
     this.clear(view, theme);
     const { context } = this;
-    const [x, y, radius] = [view.width / 2, view.height / 2, view.radius];
+    const [[x, y], radius] = [view.middle, view.radius];
     const shade = context.createRadialGradient(x, y, 0, x, y, radius);
     const edge = view.flatness > 0.5 ? theme.middle : theme.edge;
     for (const [at, colour] of [[0, theme.middle], [0.55, theme.middle], [1, edge]]) shade.addColorStop(at, colour);

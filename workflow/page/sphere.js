@@ -4,6 +4,8 @@
 // Places are unit vectors: x to longitude 0 on the equator, z to the north pole. A view turns them so that x is to the right, y up and z towards the
 // viewer, and draws them as a globe, or flat: Hammer's equal-area projection, scaled to 4 by 2.
 
+const FARTHEST = 0.7; // the smallest zoom
+
 /** Unit vectors from pairs of latitude and longitude in degrees. */
 function onSphere(degrees) {
   const vectors = new Float32Array((degrees.length / 2) * 3);
@@ -15,20 +17,31 @@ function onSphere(degrees) {
   return vectors;
 }
 
-/** Where the sphere is looked at from: what is in the middle (radians), how near, as a globe (0) or flat (1). */
+/**
+ * Where the sphere is looked at from: what is in the middle (radians), how near, as a globe (0) or flat (1), and how far
+ * to the left of the window's middle (CSS pixels), which leaves room at the right.
+ */
 class View {
   longitude = 0;
   latitude = 0;
   zoom = 1;
   flatness = 0;
+  shift = 0;
   width = 1;
   height = 1;
+  nearest = 60; // the largest zoom
 
   /** Radius of the sphere in CSS pixels. */
   get radius() {
-    const globe = 0.44 * Math.min(this.width, this.height);
-    const flat = Math.min((this.width - 80) / 4, this.height / 2.3); // with room for half a thumbnail at both ends
+    const room = this.width - 2 * this.shift;
+    const globe = 0.44 * Math.min(room, this.height);
+    const flat = Math.min((room - 80) / 4, this.height / 2.3); // with room for half a thumbnail at both ends
     return (globe + this.flatness * (flat - globe)) * this.zoom;
+  }
+
+  /** Where the middle of the sphere is, in CSS pixels. */
+  get middle() {
+    return [this.width / 2 - this.shift, this.height / 2];
   }
 
   /** The axes to the right, up and towards the viewer, one after the other. */
@@ -49,7 +62,7 @@ class View {
    */
   project(places, screen = new Float32Array(places.length)) {
     const c = this.camera();
-    const [radius, left, top, flatness] = [this.radius, this.width / 2, this.height / 2, this.flatness];
+    const [[left, top], radius, flatness] = [this.middle, this.radius, this.flatness];
     for (let i = 0; i < places.length; i += 3) {
       const [px, py, pz] = [places[i], places[i + 1], places[i + 2]];
       let x = px * c[0] + py * c[1] + pz * c[2];
@@ -80,7 +93,7 @@ class View {
   /** Come nearer by a factor; what is under the pointer, given from the middle, stays there. */
   approach(factor, x = 0, y = 0) {
     const before = this.radius;
-    this.zoom = Math.min(Math.max(this.zoom * factor, 0.7), 60);
+    this.zoom = Math.min(Math.max(this.zoom * factor, FARTHEST), this.nearest);
     const share = 1 - before / this.radius;
     const reach = Math.min(1, this.radius / (Math.hypot(x, y) * 1.2 + 1)); // beside the globe there is nothing to keep
     this.drag(-x * share * reach, -y * share * reach);
@@ -95,7 +108,7 @@ class View {
 const POINTS = {
   vertex: `#version 300 es
 uniform mat3 camera;
-uniform float flatness, size;
+uniform float flatness, size, shift;
 uniform vec2 scale;
 in vec3 place;
 in vec4 colour;
@@ -109,7 +122,7 @@ void main() {
   vec3 p = place * camera;
   float seen = mix(smoothstep(-.01, .2, p.z), 1., flatness);
   vec2 at = flatness > 0. ? mix(p.xy, hammer(p), flatness) : p.xy;
-  gl_Position = seen > 0. ? vec4(at * scale, 0., 1.) : vec4(2.); // out of sight
+  gl_Position = seen > 0. ? vec4(at * scale - vec2(shift, 0.), 0., 1.) : vec4(2.); // out of sight
   gl_PointSize = size;
   tint = vec4(colour.rgb, seen);
 }`,
@@ -177,6 +190,7 @@ class Points {
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.uniformMatrix3fv(uniform("camera"), false, view.camera());
     gl.uniform1f(uniform("flatness"), view.flatness);
+    gl.uniform1f(uniform("shift"), (2 * view.shift) / view.width);
     gl.uniform1f(uniform("size"), (size * gl.canvas.width) / view.width);
     gl.uniform2f(uniform("scale"), (2 * view.radius) / view.width, (2 * view.radius) / view.height);
     gl.drawArrays(gl.POINTS, 0, this.n);

@@ -91,7 +91,14 @@ try:
     PLAN = plan_run(OLD_SHARDS)
     SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
     SHARD_SIZES = PLAN.shard_sizes()
-    if line := forecast.forecast(STATE, COST, SHARES, SHARD_SIZES, SHARDS, config["reproject_umap_embeddings"]):
+    WITH_WORDS = not config["labels"] and encoders.may_understand_texts(ENCODER)
+    if line := forecast.forecast(
+        *(STATE, COST, SHARES, SHARD_SIZES, SHARDS),
+        with_map=config["reproject_umap_embeddings"],
+        with_words=WITH_WORDS,
+    ):
+        logger.info(line)
+    elif line := run.page_line(STATE):
         logger.info(line)
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")

@@ -40,7 +40,7 @@ rule draw_map:
         manifest="<results>/manifest.tsv",
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
         labels=config["labels"] or [],
-        words=[] if config["labels"] or not encoders.may_understand_texts(ENCODER) else "<results>/words.npz",
+        words="<results>/words.npz" if WITH_WORDS else [],
     output:
         page=report("<results>/map.html", caption="../report/page.rst", category="Map", labels={"shows": "the globe"}),
         png=report(

@@ -2,15 +2,24 @@
 What the report shows besides the map. Made when the report is asked for: make report.
 
 NEEDS: everything that a run leaves behind
-MAKES: <results>/summary/, a table each for every file's fate, failures, quality, time and provenance
+MAKES: <results>/summary/, the report's first page, and a table each for every file's fate, failures, quality, time and
+provenance
 """
+
+INTRODUCTION = f"{workflow.basedir}/workflow/report/workflow.rst"
+FIRST_PAGE = os.path.abspath(f"{STATE}/summary/first_page.rst")
+
+
+report: FIRST_PAGE if os.path.exists(FIRST_PAGE) else INTRODUCTION
 
 
 rule summarise:
-    """Write the tables of the report."""
+    """Write the first page and the tables of the report."""
     input:
         get_final_output(),
+        introduction=INTRODUCTION,
     output:
+        first_page="<results>/summary/first_page.rst",
         fates=report(
             "<results>/summary/fates.html",
             caption="../report/fates.rst",
@@ -50,7 +59,8 @@ rule summarise:
         state=STATE,
         database=DATABASE,
     message:
-        "write the tables of the report"
+        "write the first page and the tables of the report"
     shell:
         "python {resources.scripts:q}/summarise.py"
-        " --database {resources.database:q} --state {resources.state:q} --output {resources.state:q}/summary --log {log:q}"
+        " --database {resources.database:q} --state {resources.state:q} --output {resources.state:q}/summary"
+        " --introduction {input.introduction:q} --log {log:q}"

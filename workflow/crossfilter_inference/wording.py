@@ -1,0 +1,15 @@
+"""Numbers in lines that people read."""
+
+
+def counted(n: int, things: str) -> str:
+    """Spell a number of things, whose name ends in s: 1 photo, 62 photos, 100,000 photos."""
+    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
+
+
+def duration(seconds: float) -> str:
+    """Spell a time, as roughly as it is known."""
+    if seconds < 100:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
