@@ -15,6 +15,7 @@ rule all:
     """Bring the database and its map up to date."""
     input:
         get_final_output(),
+    localrule: True
     message:
         "all is up to date"
 

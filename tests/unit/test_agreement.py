@@ -63,6 +63,19 @@ def test_a_run_that_was_broken_off_before_the_merge_is_gone_on_with(collection):
     assert collection.is_well()
 
 
+def test_a_folder_with_none_of_the_photos_is_the_wrong_one(collection):
+    collection.photo(30, source=9)
+    other = collection.root / "other"
+    other.mkdir()
+    shutil.move(collection.photos / f"{UUID(30)}.jpg", other)
+    collection.configure(input_dir=str(other))
+    assert collection.failed() == (
+        "fates",
+        "none of the 8 photos of the last run is in input_dir: name the folders that it had, or, if they have gone for "
+        "good, run snakemake",
+    )
+
+
 def test_photos_that_came_and_went_since_the_last_run_are_only_counted(collection):
     collection.photo(20, source=20)
     collection.photo(21, source=21)

@@ -81,8 +81,14 @@ def test_model_holds_the_places_in_the_order_of_its_uuids(demo_run):
     assert np.abs(longitude).max() <= 180
 
 
+def look_at(collection):
+    return f"look at:  {(collection.state / 'map.html').as_uri()}"
+
+
 def test_nothing_is_to_be_done_after_the_first_run(demo):
-    assert demo.dry_run() == {}
+    done = demo.snakemake()
+    assert jobs(done.stdout) == {}
+    assert look_at(demo) in done.stdout.splitlines()
 
 
 def test_nothing_is_to_be_done_after_another_type_was_run_into_the_same_database(demo):
@@ -106,6 +112,11 @@ def test_three_new_photos_are_one_small_shard(demo):
     assert demo.dry_run() == dict.fromkeys(AFTER_NEW_PHOTOS, 1)
     done = demo.snakemake()
     assert "embedded 3 photos, copied 0, failed 0" in done.stdout
+    closing = done.stdout.splitlines()[-8:]
+    at = closing.index("embedded: 3 photos in this run, 65 in all, in results/photos.sqlite")
+    assert closing[at + 1 : at + 3] == ["failed:   0 photos", "skipped:  0 files"]
+    assert closing[at + 3].startswith("map:      3 photos joined, 0 went; the others moved by ")
+    assert closing[at + 4] == look_at(demo)
     after = demo.embeddings()
     assert set(after) == {*before, *uuids}
     assert {uuid: after[uuid] for uuid in before} == before

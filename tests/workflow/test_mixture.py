@@ -176,7 +176,7 @@ def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection, of_the_sa
         image.save(turned, quality=95, exif=exif)
     as_the_original(collection, rows)
     done = collection.snakemake()
-    assert "embedded 1 photos, copied 0, adopted 2, failed 0" in done.stdout
+    assert "embedded 1 photo, copied 0, adopted 2, failed 0" in done.stdout
     assert not np.array_equal(unpack_embedding(collection.embeddings()[turned.stem]), rows[turned.stem])
 
 

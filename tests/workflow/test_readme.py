@@ -23,7 +23,7 @@ def clone(tmp_path_factory):
     """A fresh copy of the project that has been set up, a home with pictures, and a model cache with SIGLIP2."""
     home = tmp_path_factory.mktemp("home")
     clone = home / "clone"
-    ignored = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", "__pycache__", ".*_cache")
+    ignored = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", ".*_cache")
     shutil.copytree(PROJECT, clone, ignore=ignored)
     (clone / ".venv").symlink_to(sys.prefix)
     [settings] = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -65,7 +65,7 @@ def get_final_output():
         STORE_STAMP,
         collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
     ]
-    if config["reproject_umap_embeddings"]:
+    if WITH_MAP:
         made = "map.html map.png map.svg map.tsv map_quality.json map_stored.json neighbours.npz umap_model.pkl"
         final_output += [UMAP_STAMP, MAP_STAMP, *collect("<results>/{file}", file=made.split())]
     return final_output
@@ -91,18 +91,14 @@ try:
     PLAN = plan_run(OLD_SHARDS)
     SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
     SHARD_SIZES = PLAN.shard_sizes()
+    WITH_MAP = config["reproject_umap_embeddings"]
     WITH_WORDS = not config["labels"] and encoders.may_understand_texts(ENCODER)
-    if line := forecast.forecast(
-        *(STATE, COST, SHARES, SHARD_SIZES, SHARDS),
-        with_map=config["reproject_umap_embeddings"],
-        with_words=WITH_WORDS,
-    ):
-        logger.info(line)
-    elif line := run.page_line(STATE):
+    line = forecast.forecast(STATE, COST, SHARES, SHARD_SIZES, SHARDS, with_map=WITH_MAP, with_words=WITH_WORDS)
+    if workflow.is_main_process and (line := line or run.page_line(STATE)):
         logger.info(line)
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
-    ENCODER_DIGEST = encoders.settings_digest(TYPE, ENCODER)
+    ENCODER_STAMP = f"<results>/settings/encoder-{encoders.settings_digest(TYPE, ENCODER)}"
 except InputError as error:
     sys.exit(f"{error}")
 
@@ -114,7 +110,6 @@ pathvars:
 
 
 MANIFEST_STAMP = f"<results>/settings/manifest-{PLAN.digest()}"
-ENCODER_STAMP = f"<results>/settings/encoder-{ENCODER_DIGEST}"
 STORE_STAMP = f"<results>/settings/store-{digest([config['missing_images'], STORE_GENERATION])}"
 UMAP_STAMP = f"<results>/settings/umap-{map_settings.settings_digest(config['umap'], config['labels'])}"
 MAP_STAMP = f"<results>/settings/map-{MAP_GENERATION}"
@@ -122,14 +117,6 @@ MAP_STAMP = f"<results>/settings/map-{MAP_GENERATION}"
 
 wildcard_constraints:
     shard=r"\d{6}",
-
-
-localrules:
-    all,
-    resolve_encoder,
-    write_manifest,
-    store_embeddings,
-    store_map,
 
 
 onstart:

@@ -17,6 +17,7 @@ rule resolve_encoder:
         "<logs>/resolve_encoder/resolve_encoder.log",
     benchmark:
         "<benchmarks>/resolve_encoder/resolve_encoder.tsv"
+    localrule: True
     conda:
         "../../envs/embed.yaml"
     resources:

@@ -17,6 +17,7 @@ rule write_manifest:
         "<logs>/write_manifest/write_manifest.log",
     benchmark:
         "<benchmarks>/write_manifest/write_manifest.tsv"
+    localrule: True
     conda:
         "../../envs/store.yaml"
     resources:

@@ -23,6 +23,7 @@ rule store_embeddings:
         "<logs>/store_embeddings/store_embeddings.log",
     benchmark:
         "<benchmarks>/store_embeddings/store_embeddings.tsv"
+    localrule: True
     conda:
         "../../envs/store.yaml"
     resources:

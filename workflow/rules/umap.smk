@@ -58,6 +58,7 @@ rule store_map:
         "<logs>/store_map/store_map.log",
     benchmark:
         "<benchmarks>/store_map/store_map.tsv"
+    localrule: True
     conda:
         "../../envs/store.yaml"
     resources:
