@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 
 pytest.register_assert_rewrite("verified")
@@ -50,8 +51,11 @@ class Collection:
 
     def snakemake(self, *options: str, cores: int | None = 2, **popen: object) -> subprocess.CompletedProcess:
         """Run Snakemake; its output is in `stdout`."""
+        command = self.command(*options, cores=cores)
+        if not popen:
+            return warm.run(command, self.folder, timeout=280)
         return subprocess.run(
-            self.command(*options, cores=cores),
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
