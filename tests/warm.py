@@ -12,6 +12,7 @@ _context.set_forkserver_preload(["snakemake.cli", "snakemake.api", "snakemake.re
 
 def run(command: list[str], folder: str, timeout: float) -> subprocess.CompletedProcess:
     """Run a command that begins with `python -m snakemake` in a folder; `stdout` has all that it says."""
+    assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
         descriptor = multiprocessing.reduction.DupFd(output.fileno())
         process = _context.Process(target=_snakemake, args=(command[2:], folder, dict(os.environ), descriptor))

@@ -121,20 +121,28 @@ def runs(make_cluster_collection, lost):
     scratch = cluster.folder / "scratch"
     scratch.mkdir()
     node = {"env": {**os.environ, "TMPDIR": str(scratch)}}
-    local.run(cores=2)
-    cluster.run(cores=None, **node)
-    # The run is killed while its jobs are in the queue or at work; they live on beside their successors.
-    run = killed.start()
-    killed.wait_for(lambda: "has been submitted with SLURM jobid" in killed.output)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    killed.run(cores=None)
-    for collection in (local, cluster, killed):
+
+    def go_on(collection, **options):
         collection.first = tables(collection)
         collection.add_photos(3)
-    local.run(cores=2)
-    cluster.run(cores=None, **node)
-    killed.run(cores=2)  # what a cluster began goes on at home
+        collection.run(**options)
+
+    def on_the_cluster():
+        cluster.run(cores=None, **node)
+        go_on(cluster, cores=None, **node)
+
+    with ThreadPoolExecutor(1) as pool:  # beside the two others: it waits for Slurm most of the time
+        done = pool.submit(on_the_cluster)
+        local.run(cores=2)
+        go_on(local, cores=2)
+        # The run is killed while its jobs are in the queue or at work; they live on beside their successors.
+        run = killed.start()
+        killed.wait_for(lambda: "has been submitted with SLURM jobid" in killed.output)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        killed.run(cores=None)
+        go_on(killed, cores=2)  # what a cluster began goes on at home
+        done.result()
     return {"local": local, "cluster": cluster, "killed": killed}
 
 
