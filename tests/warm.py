@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from multiprocessing import reduction
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["snakemake.cli", "snakemake.api", "snakemake.report", "jsonschema", "sqlalchemy"])
@@ -14,7 +15,7 @@ def run(command: list[str], folder: str, timeout: float) -> subprocess.Completed
     """Run a command that begins with `python -m snakemake` in a folder; `stdout` has all that it says."""
     assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
-        descriptor = multiprocessing.reduction.DupFd(output.fileno())
+        descriptor = reduction.DupFd(output.fileno())
         process = _context.Process(target=_snakemake, args=(command[2:], folder, dict(os.environ), descriptor))
         process.start()
         process.join(timeout)

@@ -40,7 +40,7 @@ def check_fates(
     folder : Path
         State folder of the embedding type.
     scan : Scan
-        What has come and gone since the last run is no fault.
+        What has come and gone since the last run is no fault, unless all have gone.
     keep : bool
         Whether rows of photos that have gone may be there.
     rebuild : str

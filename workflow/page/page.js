@@ -27,7 +27,7 @@ const path = (photo) => `${data.folders[folders[photo]]}/${data.names[photo] ?? 
 const regions = data.regions.filter((region) => region.name);
 const regionPlaces = onSphere(regions.flatMap((region) => region.place));
 
-const view = new View();
+const view = new View(n);
 const onScreen = new Float32Array(3 * n);
 const jpegs = $("thumbnails").textContent.trim();
 const thumbnails = new Thumbnails(jpegs ? jpegs.split("\n") : [], numbers(data.thumbnails, Int32Array), () => redraw());
@@ -210,7 +210,7 @@ function fly(now) {
   if (t === 1) flight = null;
 }
 
-function goTo(photo, zoom = Math.max(view.zoom, Math.min(2.2, view.nearest))) {
+function goTo(photo, zoom = Math.max(view.zoom, 2.2)) {
   const [x, y, z] = place(photo);
   go({ longitude: Math.atan2(y, x), latitude: Math.asin(Math.min(1, Math.max(-1, z))), zoom });
 }
@@ -444,7 +444,7 @@ home.latitude /= 2;
 
 try {
   points = new Points($("points"), places);
-  Object.assign(view, home, { nearest: Math.min(Math.max(2.5 * Math.sqrt(n), 12), 200) });
+  Object.assign(view, home);
   for (const [name, { title, is }] of Object.entries(WAYS)) if (is) $("colour").add(new Option(title, name));
   if (!$("colour").options.length) $("colour").add(new Option("Folder", "folder"));
   dress(LIGHT.matches ? "light" : "dark");

@@ -29,7 +29,11 @@ class View {
   shift = 0;
   width = 1;
   height = 1;
-  nearest = 60; // the largest zoom
+
+  /** @param {number} n of photos: where there are many, one may come nearer */
+  constructor(n) {
+    this.nearest = Math.min(Math.max(2.5 * Math.sqrt(n), 12), 200); // the largest zoom
+  }
 
   /** Radius of the sphere in CSS pixels. */
   get radius() {
