@@ -30,6 +30,7 @@ test-cluster: .venv/extra .venv/slurm  ## set up, then run the tests on a real S
 lint: .venv/installed  ## check style and workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=workflow $(BIN)/lint-imports
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 

@@ -29,12 +29,15 @@ import torch
 from material import SIZES, make_checkpoint, make_photos, plan_shard
 from others import Reference, SentenceTransformers, TransformersPipeline
 
-from crossfilter_inference import decode, embed, encoders
-from crossfilter_inference.connections import reading, writing
-from crossfilter_inference.database import Tables, pack_embedding, read_embeddings
-from crossfilter_inference.encoders import devices
-from crossfilter_inference.images import Preprocessing
-from crossfilter_inference.plan import PlannedImage, read_plan
+from crossfilter_inference.db.connect import reading, writing
+from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings
+from crossfilter_inference.db.tables import Tables
+from crossfilter_inference.embed import decode_pool as decode
+from crossfilter_inference.embed import job as embed
+from crossfilter_inference.encoders import devices, registry
+from crossfilter_inference.encoders.protocol import Encoder
+from crossfilter_inference.photos.image import Preprocessing
+from crossfilter_inference.shards.plan import PlannedImage, read_plan
 
 PROJECT = Path(__file__).resolve().parent.parent
 CPU_SETTINGS = [("float32", "torch"), ("float32", "openvino"), ("bfloat16", "torch"), ("bfloat16", "openvino")]
@@ -57,15 +60,15 @@ class Bench:
         self.provenances, self.encoders = {}, {}
         for dtype, runtime in CPU_SETTINGS if self.device == "cpu" else GPU_SETTINGS:
             settings = {"backend": "siglip", "model": self.checkpoint, "revision": "main"}
-            provenance = encoders.resolve_encoder("BENCH", {**settings, "dtype": dtype, "runtime": runtime})
-            encoder = encoders.load_encoder(provenance, self.device, N_CORES)
+            provenance = registry.resolve_encoder("BENCH", {**settings, "dtype": dtype, "runtime": runtime})
+            encoder = registry.load_encoder(provenance, self.device, N_CORES)
             encoder.encode_images(self.pixels(encoder))
             self.provenances[dtype, runtime], self.encoders[dtype, runtime] = provenance, encoder
         self.preprocessing = encoder.preprocessing
         self.seconds: dict[tuple, list[float]] = defaultdict(list)
         self.rows: dict[tuple, np.ndarray] = {}
 
-    def pixels(self, encoder: encoders.Encoder) -> np.ndarray:
+    def pixels(self, encoder: Encoder) -> np.ndarray:
         """Make one batch of ready pixels."""
         shape = (encoder.batch_size, encoder.preprocessing.size, encoder.preprocessing.size, 3)
         return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
@@ -240,7 +243,7 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
 def memory(folder: Path, n_rounds: int, n_small: int = 200, n_large: int = 2000) -> tuple[str, str, str]:
     """Compare the peak memory of two jobs with the small encoder, whose own memory hides little."""
     photos = make_photos(folder / "photos-1", 1)
-    provenance = encoders.resolve_encoder("BENCH", {"backend": "efficientnet_lite0", "dtype": "float32"})
+    provenance = registry.resolve_encoder("BENCH", {"backend": "efficientnet_lite0", "dtype": "float32"})
     peaks: dict[int, list[float]] = defaultdict(list)
     for _ in range(n_rounds):
         for n_photos in (n_small, n_large):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossfilter_inference import encoders
-from crossfilter_inference.images import load_image
-from crossfilter_inference.plan import make_plan, write_manifest, write_plan
-from crossfilter_inference.scan import scan_folders
+from crossfilter_inference.encoders import registry
+from crossfilter_inference.photos.image import load_image
+from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.shards.plan import make_plan, write_manifest, write_plan
 
 EMOJI = "emoji-datasource-google@16.0.0"
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "photos"
@@ -103,7 +103,7 @@ def load_emoji(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         shutil.unpack_archive(next(folder.glob("emoji-datasource-google-*.tgz")), folder)
         emoji = [entry for entry in json.loads((folder / "package/emoji.json").read_text()) if entry["has_img_google"]]
         settings = {"backend": "efficientnet_lite0", "dtype": "auto", "runtime": "torch"}
-        encoder = encoders.load_encoder(encoders.resolve_encoder("EMOJI", settings), "cpu", os.cpu_count())
+        encoder = registry.load_encoder(registry.resolve_encoder("EMOJI", settings), "cpu", os.cpu_count())
         files = [folder / "package/img/google/64" / entry["image"] for entry in emoji]
         pixels = np.stack([load_image(file.read_bytes(), encoder.preprocessing).pixels for file in files])
         rows = [encoder.encode_images(pixels[start : start + 1]) for start in range(len(pixels))]

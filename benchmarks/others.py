@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from crossfilter_inference.database import pack_embedding
+from crossfilter_inference.db.embeddings import pack_embedding
 
 
 class Reference:

@@ -17,10 +17,10 @@ import material
 import numpy as np
 from PIL import Image
 
-from crossfilter_inference.map_contents import MapContents
-from crossfilter_inference.page import choose_photos, make_page
-from crossfilter_inference.regions import describe_regions
-from crossfilter_inference.sphere import latitude_longitude
+from crossfilter_inference.map.contents import MapContents
+from crossfilter_inference.map.regions import describe_regions
+from crossfilter_inference.map.sphere import latitude_longitude
+from crossfilter_inference.view.page import choose_photos, make_page
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import browser

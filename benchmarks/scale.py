@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from crossfilter_inference.database import pack_embedding
-from crossfilter_inference.files import digest, read_json
-from crossfilter_inference.plan import read_shard_list, shard_lists
-from crossfilter_inference.shard_database import Embedded, ShardRow, write_shard_database
+from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.shards.plan import read_shard_list, shard_lists
+from crossfilter_inference.shards.shard import Embedded, ShardRow, write_shard_database
+from crossfilter_inference.util.files import digest, read_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 N_DIMS = 768

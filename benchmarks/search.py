@@ -15,8 +15,9 @@ import material
 import numpy as np
 
 from crossfilter_inference.collection import Collection
-from crossfilter_inference.connections import writing
-from crossfilter_inference.database import Tables, pack_embedding
+from crossfilter_inference.db.connect import writing
+from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.search import search
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "search.py"

@@ -23,10 +23,12 @@ from pathlib import Path
 import numpy as np
 from material import load_digits, load_emoji, make_clusters
 
-from crossfilter_inference import layout, neighbours, placement, umap_model
-from crossfilter_inference.graph import fuzzy_graph
-from crossfilter_inference.map_quality import measure
-from crossfilter_inference.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
+from crossfilter_inference.map import fit as placement
+from crossfilter_inference.map import layout, neighbours
+from crossfilter_inference.map import model as umap_model
+from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
+from crossfilter_inference.map.quality import measure
+from crossfilter_inference.map.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
 
 N_CORES = os.cpu_count()
 N_SEEDS = 5

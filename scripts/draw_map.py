@@ -9,8 +9,8 @@ Example:
 import argparse
 
 import _command
-from crossfilter_inference.drawing import draw_map
-from crossfilter_inference.map_contents import MapFiles
+from crossfilter_inference.map.contents import MapFiles
+from crossfilter_inference.view.job import draw_map
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -13,9 +13,9 @@ from dataclasses import asdict
 
 import _command
 from crossfilter_inference.collection import Collection, Photo
-from crossfilter_inference.contact_sheet import write_contact_sheet
 from crossfilter_inference.duplicates import LEAST_COSINE, find_duplicates
-from crossfilter_inference.files import printable
+from crossfilter_inference.util.text import printable
+from crossfilter_inference.view.contact_sheet import write_contact_sheet
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -9,9 +9,9 @@ import argparse
 import os
 
 import _command
-from crossfilter_inference.embed import embed_shard
+from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders.devices import one_gpu
-from crossfilter_inference.wording import counted
+from crossfilter_inference.util.text import counted
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -7,8 +7,8 @@ Example:
 import argparse
 
 import _command
-from crossfilter_inference.files import read_json
-from crossfilter_inference.words import embed_words
+from crossfilter_inference.map.words import embed_words
+from crossfilter_inference.util.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -11,8 +11,8 @@ import argparse
 import _command
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.export import write_atlas, write_npy, write_parquet
-from crossfilter_inference.wording import counted
+from crossfilter_inference.util.text import counted
+from crossfilter_inference.view.export import write_atlas, write_npy, write_parquet
 
 
 def main(arguments: argparse.Namespace) -> str:

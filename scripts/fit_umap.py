@@ -12,8 +12,8 @@ import argparse
 import json
 
 import _command
-from crossfilter_inference.files import write_stamp
-from crossfilter_inference.mapping import make_map
+from crossfilter_inference.map.job import make_map
+from crossfilter_inference.util.files import write_stamp
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -12,14 +12,14 @@ import json
 from pathlib import Path
 
 import _command
-from crossfilter_inference import encoders
-from crossfilter_inference.files import read_json, write_json, write_stamp
-from crossfilter_inference.provenance import refuse_mixture
+from crossfilter_inference.encoders import registry
+from crossfilter_inference.shards.guard import refuse_mixture
+from crossfilter_inference.util.files import read_json, write_json, write_stamp
 
 
 def main(arguments: argparse.Namespace) -> str:
     before = read_json(arguments.output) if arguments.output.exists() else None
-    encoder = encoders.resolve_encoder(arguments.name, arguments.settings, arguments.device, before)
+    encoder = registry.resolve_encoder(arguments.name, arguments.settings, arguments.device, before)
     if arguments.database and arguments.missing_images == "keep":
         refuse_mixture(arguments.database, arguments.plan, encoder, recompute=arguments.recompute == "yes")
     write_json(arguments.output, encoder)

@@ -12,9 +12,9 @@ import json
 
 import _command
 from crossfilter_inference.collection import Collection
-from crossfilter_inference.contact_sheet import write_contact_sheet
-from crossfilter_inference.files import printable
 from crossfilter_inference.search import find_uuid, search
+from crossfilter_inference.util.text import printable
+from crossfilter_inference.view.contact_sheet import write_contact_sheet
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -8,8 +8,8 @@ Example:
 import argparse
 
 import _command
-from crossfilter_inference.files import write_stamp
-from crossfilter_inference.store import store_embeddings
+from crossfilter_inference.shards.merge import store_embeddings
+from crossfilter_inference.util.files import write_stamp
 
 
 def main(arguments: argparse.Namespace) -> str:

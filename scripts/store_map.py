@@ -8,9 +8,9 @@ Example:
 import argparse
 
 import _command
-from crossfilter_inference.files import write_stamp
-from crossfilter_inference.store import store_map
-from crossfilter_inference.wording import counted
+from crossfilter_inference.map.store import store_map
+from crossfilter_inference.util.files import write_stamp
+from crossfilter_inference.util.text import counted
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ Example:
 import argparse
 
 import _command
-from crossfilter_inference.summary import NAMES, write_summary
+from crossfilter_inference.view.report import NAMES, write_summary
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ import os
 import sys
 
 import _command
-from crossfilter_inference.verify import closing_line, verify
+from crossfilter_inference.verify.checks import closing_line, verify
 
 
 def main(arguments: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfilter_inference.images import Preprocessing
+from crossfilter_inference.photos.image import Preprocessing
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

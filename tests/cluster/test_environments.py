@@ -67,7 +67,7 @@ def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
             environments[environment] = install(environment, tmp_path)
         path = f"{environments[environment]}{os.pathsep}{os.environ['PATH']}"
         if rule == "fit_umap":
-            command = f"PYTHONPATH={PROJECT}/workflow python -c 'import umap, crossfilter_inference.mapping'"
+            command = f"PYTHONPATH={PROJECT}/workflow python -c 'import umap, crossfilter_inference.map.job'"
         for run in (command, f"python {PROJECT}/scripts/{rule}.py --help"):
             done = subprocess.run(
                 run, shell=True, cwd=collection.folder, env={**os.environ, "PATH": path}, capture_output=True, text=True

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from crossfilter_inference.images import Preprocessing
+from crossfilter_inference.photos.image import Preprocessing
 
 PREPROCESSING = Preprocessing(size=8, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

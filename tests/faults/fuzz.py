@@ -28,9 +28,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
-from crossfilter_inference.decode import decode_image
-from crossfilter_inference.images import ImageError, LoadedImage, Preprocessing, load_image
-from crossfilter_inference.plan import PlannedImage
+from crossfilter_inference.embed.decode_pool import decode_image
+from crossfilter_inference.photos.image import ImageError, LoadedImage, Preprocessing, load_image
+from crossfilter_inference.shards.plan import PlannedImage
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 MAX_PIXELS = 2**22  # so that memory and time show what escapes the limit

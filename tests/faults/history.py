@@ -21,14 +21,15 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from crossfilter_inference.database import pack_embedding
-from crossfilter_inference.encoders import provenance_digest, resolve_encoder
+from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.encoders.identity import provenance_digest
+from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.files import digest
-from crossfilter_inference.images import ImageError, load_image
-from crossfilter_inference.plan import read_shard_list
-from crossfilter_inference.rows_log import _frames
-from crossfilter_inference.shard_reading import read_shard, read_shard_provenance
+from crossfilter_inference.photos.image import ImageError, load_image
+from crossfilter_inference.shards.journal import _frames
+from crossfilter_inference.shards.plan import read_shard_list
+from crossfilter_inference.shards.shard import read_shard, read_shard_provenance
+from crossfilter_inference.util.files import digest
 
 TYPE = "COUNT"
 BATCH_SIZE = 2
@@ -389,8 +390,8 @@ class History:
 
     def manifest(self) -> list[tuple[str, str]]:
         """Read UUID and shard of every photo."""
-        from crossfilter_inference.files import read_tsv
-        from crossfilter_inference.plan import MANIFEST_COLUMNS
+        from crossfilter_inference.shards.plan import MANIFEST_COLUMNS
+        from crossfilter_inference.util.files import read_tsv
 
         return [(row[0], row[4]) for row in read_tsv(self.state / "manifest.tsv", MANIFEST_COLUMNS)]
 

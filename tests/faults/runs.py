@@ -18,18 +18,19 @@ import psutil
 import yaml
 from history import TYPE, History
 
-from crossfilter_inference import run
 from crossfilter_inference.config import check_config
-from crossfilter_inference.embed import embed_shard
-from crossfilter_inference.encoders import resolve_encoder, settings_digest
+from crossfilter_inference.embed.job import embed_shard
+from crossfilter_inference.encoders.identity import settings_digest
+from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.files import read_json, write_json, write_stamp
-from crossfilter_inference.plan import make_plan, read_shard_lists, shards_at_work, write_manifest
-from crossfilter_inference.provenance import refuse_mixture
-from crossfilter_inference.scan import scan_folders
-from crossfilter_inference.state import failed_photos
-from crossfilter_inference.store import store_embeddings
-from crossfilter_inference.verify import verify
+from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.run import start as run
+from crossfilter_inference.run.database import failed_photos
+from crossfilter_inference.shards.guard import refuse_mixture
+from crossfilter_inference.shards.merge import store_embeddings
+from crossfilter_inference.shards.plan import make_plan, read_shard_lists, shards_at_work, write_manifest
+from crossfilter_inference.util.files import read_json, write_json, write_stamp
+from crossfilter_inference.verify.checks import verify
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"

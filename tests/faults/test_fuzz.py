@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT
 from damaged import mutated
 
-from crossfilter_inference.images import LoadedImage
+from crossfilter_inference.photos.image import LoadedImage
 
 SEED, NUMBER = 5, 6  # of the input that is badly treated
 

@@ -37,15 +37,16 @@ def test_twenty_runs_through_snakemake_and_some_hundred_without_end_right(tmp_pa
 
 BROKEN = {
     "a digest that is not looked at": (
-        "import crossfilter_inference.known_rows as known\nknown.KnownRows.find = lambda self, item: None",
+        "import crossfilter_inference.embed.reuse as known\nknown.KnownRows.find = lambda self, item: None",
         "images were computed needlessly",
     ),
     "a log that is not kept": (
-        "import crossfilter_inference.rows_log as log\nlog.RowsLog._take_over = lambda self, other, *_: other.unlink()",
+        "import crossfilter_inference.shards.journal as log\n"
+        "log.RowsLog._take_over = lambda self, other, *_: other.unlink()",
         "images were computed needlessly",
     ),
     "rows of gone photos that stay": (
-        "import crossfilter_inference.merge as merge\nmerge.Merge.forget = lambda self: None",
+        "import crossfilter_inference.shards.merge as merge\nmerge.Merge.forget = lambda self: None",
         "has gone, and is kept|is there in another spelling|failures",
     ),
     "changed photos that are overlooked": (

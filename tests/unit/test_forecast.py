@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from crossfilter_inference import forecast
-from crossfilter_inference.files import write_json
-from crossfilter_inference.forecast import Cost, Shares, embedding_cost, share_out
-from crossfilter_inference.shard_database import Embedded, write_shard_database
+from crossfilter_inference.run import forecast
+from crossfilter_inference.run.forecast import Cost, Shares, embedding_cost, share_out
+from crossfilter_inference.shards.shard import Embedded, write_shard_database
+from crossfilter_inference.util.files import write_json
 
 ON_CPU, ON_GPU = Shares(4, 4, 0, 1, False), Shares(4, 4, 1, 1, True)
 
@@ -148,7 +148,7 @@ def test_what_comes_after_embedding_grows_as_it_did_before(tmp_path):
 
 def test_the_first_map_on_a_machine_takes_longer_and_says_nothing_of_the_next(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(forecast, "__file__", str(tmp_path / "code" / "forecast.py"))
+    monkeypatch.setattr(forecast, "_COMPILED_MODULES", tmp_path / "code")
     compiled = tmp_path / "code" / "__pycache__" / "layout.nbi"
     compiled.parent.mkdir(parents=True)
     first = beside(tmp_path)

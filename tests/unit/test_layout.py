@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
-from crossfilter_inference import layout
-from crossfilter_inference.graph import fuzzy_graph
-from crossfilter_inference.map_quality import measure
-from crossfilter_inference.neighbours import all_neighbours
-from crossfilter_inference.sphere import unit_vectors_from_angles
+from crossfilter_inference.map import layout
+from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
+from crossfilter_inference.map.neighbours import all_neighbours
+from crossfilter_inference.map.quality import measure
+from crossfilter_inference.map.sphere import unit_vectors_from_angles
 
 A, B, RADIUS = 1.58, 0.9, 4
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossfilter_inference import neighbours
+from crossfilter_inference.map import neighbours
 
 
 def random_rows(n_rows, n_dims=48, seed=0):

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from crossfilter_inference import plan
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.scan import ImageFile, RejectedFile
+from crossfilter_inference.photos.scan import ImageFile, RejectedFile
+from crossfilter_inference.shards import plan
 
 
 def image(number, *, size=100, mtime_ns=5, folder="photos"):

@@ -9,11 +9,11 @@ import termios
 import pytest
 from conftest import PROJECT
 
-from crossfilter_inference import progress
+from crossfilter_inference.util import progress
 
 PROGRAM = """
 import time
-from crossfilter_inference.progress import Progress
+from crossfilter_inference.util.progress import Progress
 with Progress(20, "shard 000001") as bar:
     for _ in range(20):
         time.sleep(0.05)

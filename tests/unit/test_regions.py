@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from crossfilter_inference.regions import describe_regions, find_labelled_regions, find_regions, name_by_words
-from crossfilter_inference.sphere import latitude_longitude, unit_vectors_from_latitude_longitude
+from crossfilter_inference.map.regions import describe_regions, find_labelled_regions, find_regions, name_by_words
+from crossfilter_inference.map.sphere import latitude_longitude, unit_vectors_from_latitude_longitude
 
 CENTRES = [(0, 0), (0, 90), (60, -120), (-50, 170)]
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from crossfilter_inference.rows_log import RowsLog
-from crossfilter_inference.run_progress import RunProgress
-from crossfilter_inference.shard_database import ShardRow
+from crossfilter_inference.run.progress import RunProgress
+from crossfilter_inference.shards.journal import RowsLog
+from crossfilter_inference.shards.shard import ShardRow
 
 
 def add(log, n_rows, start=0):

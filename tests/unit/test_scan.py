@@ -3,7 +3,8 @@ import os
 import pytest
 
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.scan import canonical_uuid, scan_folders
+from crossfilter_inference.photos.names import canonical_uuid
+from crossfilter_inference.photos.scan import scan_folders
 
 UUID = "0123abcd-4567-89ab-cdef-0123456789ab"
 

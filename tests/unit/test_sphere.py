@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossfilter_inference import sphere
+from crossfilter_inference.map import sphere
 
 
 @pytest.fixture

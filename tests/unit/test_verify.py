@@ -11,9 +11,9 @@ from conftest import PROJECT, leave_hot_journal
 from verified import CHECKS, UUID
 
 from crossfilter_inference.config import read_config
-from crossfilter_inference.database import pack_embedding
+from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.verify import verify
+from crossfilter_inference.verify.checks import verify
 
 pytest_plugins = "verified"
 

@@ -11,16 +11,17 @@ import pytest
 import verify as command
 import yaml
 from conftest import COLOUR_ENCODER
-from test_mapping import SETTINGS
-from test_store import Store
+from test_map_job import SETTINGS
+from test_merge import Store
 
-from crossfilter_inference.connections import reading, recover
-from crossfilter_inference.database import digest_rows
-from crossfilter_inference.files import read_json, write_json
-from crossfilter_inference.mapping import make_map
-from crossfilter_inference.plan import make_plan, read_shard_lists, write_manifest, write_plan
-from crossfilter_inference.scan import scan_folders
-from crossfilter_inference.store import store_embeddings, store_map
+from crossfilter_inference.db.connect import reading, recover
+from crossfilter_inference.db.digest import digest_rows
+from crossfilter_inference.map.job import make_map
+from crossfilter_inference.map.store import store_map
+from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.shards.merge import store_embeddings
+from crossfilter_inference.shards.plan import make_plan, read_shard_lists, write_manifest, write_plan
+from crossfilter_inference.util.files import read_json, write_json
 
 LINE = re.compile(r"(ok|FAILED|skipped) +(\w+) +(.*)")
 CHECKS = ["database", "embeddings", "digest", "fates", "shards", "provenance", "map"]

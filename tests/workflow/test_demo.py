@@ -13,8 +13,8 @@ import pytest
 from conftest import DEMO, DEMO_PHOTOS, PROJECT, jobs
 from PIL import Image
 
-from crossfilter_inference.connections import reading
-from crossfilter_inference.database import pack_embedding, read_embeddings
+from crossfilter_inference.db.connect import reading
+from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings
 
 AFTER_NEW_PHOTOS = ("write_manifest", "embed_shard", "store_embeddings", "fit_umap", "store_map", "draw_map")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import DEMO
 
-from crossfilter_inference.sphere import degrees_between, unit_vectors_from_latitude_longitude
-from crossfilter_inference.umap_model import load_umap_model
+from crossfilter_inference.map.model import load_umap_model
+from crossfilter_inference.map.sphere import degrees_between, unit_vectors_from_latitude_longitude
 
 MAP = {"reproject_umap_embeddings": True}
 MAP_JOBS = {"fit_umap": 1, "store_map": 1, "draw_map": 1}

@@ -13,8 +13,8 @@ from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from test_siglip import save_checkpoint
 
-from crossfilter_inference.database import unpack_embedding
-from crossfilter_inference.encoders import load_encoder
+from crossfilter_inference.db.embeddings import unpack_embedding
+from crossfilter_inference.encoders.registry import load_encoder
 from crossfilter_inference.errors import InputError
 
 OTHER = "a name so long that the embeddings are far from those of the first model" * 5

@@ -17,12 +17,12 @@ import torch
 from conftest import DEMO_PHOTOS, PROJECT, demo_photo, page_data
 from PIL import Image
 
-from crossfilter_inference.connections import reading
-from crossfilter_inference.database import read_embeddings
-from crossfilter_inference.embed import embed_shard
-from crossfilter_inference.encoders import load_text_encoder, resolve_encoder
-from crossfilter_inference.plan import make_plan, write_manifest, write_plan
-from crossfilter_inference.scan import scan_folders
+from crossfilter_inference.db.connect import reading
+from crossfilter_inference.db.embeddings import read_embeddings
+from crossfilter_inference.embed.job import embed_shard
+from crossfilter_inference.encoders.registry import load_text_encoder, resolve_encoder
+from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.shards.plan import make_plan, write_manifest, write_plan
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -9,8 +9,8 @@ import colour_encoder
 import pytest
 from test_kill import started, wait_until
 
-from crossfilter_inference.database import pack_embedding
-from crossfilter_inference.images import load_image
+from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.photos.image import load_image
 
 ANOTHER_TYPE = {"B": {"backend": colour_encoder.__file__, "model": "b"}}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from .connections import reading
-from .database import Tables, read_embeddings
+from .db.connect import chunks, reading
+from .db.embeddings import read_embeddings
+from .db.state import state_folder
+from .db.tables import Tables
 from .errors import InputError
-from .files import read_json
-from .images import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
-from .map_contents import MapContents, MapFiles, read_contents, read_thumbnails
-from .shard_database import chunks
-from .state import state_folder
+from .map.contents import MapContents, MapFiles, read_contents, read_thumbnails
+from .photos.image import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
+from .util.files import read_json
 
 _MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_quality.json"}
 
@@ -142,7 +142,7 @@ class Collection:
         InputError
             If the encoder is not there any more.
         """
-        from .encoders import load_encoder
+        from .encoders.registry import load_encoder
 
         return load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
 
@@ -158,6 +158,6 @@ class Collection:
         InputError
             If the encoder has no text tower.
         """
-        from .encoders import load_text_encoder
+        from .encoders.registry import load_text_encoder
 
         return load_text_encoder(self.encoder).encode_texts([text])[0]

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .collection import Collection, Photo
-from .neighbours import all_neighbours
+from .map.neighbours import all_neighbours
 
 LEAST_COSINE = 0.6  # of two photos that are looked at; of centred embeddings
 _LEAST_CORRELATION = 0.92  # of two that are the same picture

@@ -20,19 +20,23 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
-from crossfilter_inference import encoders, forecast, map_settings, run, run_progress, state
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.files import digest
-from crossfilter_inference.plan import Plan, make_plan, read_shard_lists, shards_at_work
-from crossfilter_inference.scan import scan_folders
+from crossfilter_inference.db.state import state_folder
+from crossfilter_inference.encoders import identity
+from crossfilter_inference.map import settings as map_settings
+from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.run import database, finish, forecast, start
+from crossfilter_inference.run.progress import tell_progress
+from crossfilter_inference.shards.plan import Plan, make_plan, read_shard_lists, shards_at_work
+from crossfilter_inference.util.files import digest
 
 
 def plan_run(shards):
     """Scan the photos and give each its shard; jobs on other nodes neither scan nor plan."""
     if not workflow.is_main_process:
         return Plan([], [], [])
-    state.check_database_path(DATABASE)
+    database.check_database_path(DATABASE)
     scan = scan_folders(config["input_dir"], config["image_extensions"])
     scan.check(config["input_dir"])
     plan = make_plan(
@@ -41,7 +45,7 @@ def plan_run(shards):
         scan.rejected,
         COST.shard_size if config["shard_size"] == "auto" else config["shard_size"],
         recompute=config["recompute_existing_embeddings"],
-        retry=state.failed_photos(DATABASE, TYPE) if config["retry_failures"] else frozenset(),
+        retry=database.failed_photos(DATABASE, TYPE) if config["retry_failures"] else frozenset(),
     )
     logger.info(f"{plan.summary()}; {scan.summary()}")
     if config["missing_images"] == "keep" and (warning := plan.strangers(shards)):
@@ -51,7 +55,7 @@ def plan_run(shards):
 
 def get_generation(receipt, key):
     """Number of the contents of the database: it rises when they are not those of the receipt."""
-    return state.generation(DATABASE, f"{STATE}/{receipt}", TYPE, key) if workflow.is_main_process else 0
+    return database.generation(DATABASE, f"{STATE}/{receipt}", TYPE, key) if workflow.is_main_process else 0
 
 
 def get_final_output():
@@ -79,12 +83,12 @@ try:
     STARTED = time.time()
     ON_CLUSTER = workflow.resource_settings.nodes is not None or not workflow.is_main_process
     SCRIPTS = f"{workflow.basedir}/scripts"
-    STATE = f"{state.state_folder(DATABASE)}/{TYPE}"
+    STATE = f"{state_folder(DATABASE)}/{TYPE}"
     SHARES = forecast.share_out(
         None if ON_CLUSTER else workflow.cores,
         workflow.resource_settings.nodes,
         workflow.global_resources.get("gpu").value,
-        may_use_gpu=encoders.may_use_gpu(ENCODER, config["device"]),
+        may_use_gpu=identity.may_use_gpu(ENCODER, config["device"]),
     )
     COST = forecast.embedding_cost(STATE, ENCODER["backend"], SHARES)
     OLD_SHARDS = read_shard_lists(STATE) if workflow.is_main_process else {}
@@ -92,13 +96,13 @@ try:
     SHARDS = shards_at_work(PLAN, OLD_SHARDS, STATE)
     SHARD_SIZES = PLAN.shard_sizes()
     WITH_MAP = config["reproject_umap_embeddings"]
-    WITH_WORDS = not config["labels"] and encoders.may_understand_texts(ENCODER)
+    WITH_WORDS = not config["labels"] and identity.may_understand_texts(ENCODER)
     line = forecast.forecast(STATE, COST, SHARES, SHARD_SIZES, SHARDS, with_map=WITH_MAP, with_words=WITH_WORDS)
-    if workflow.is_main_process and (line := line or run.page_line(STATE)):
+    if workflow.is_main_process and (line := line or finish.page_line(STATE)):
         logger.info(line)
     STORE_GENERATION = get_generation("embeddings.json", "embeddings_digest")
     MAP_GENERATION = get_generation("map_stored.json", "map_digest")
-    ENCODER_STAMP = f"<results>/settings/encoder-{encoders.settings_digest(TYPE, ENCODER)}"
+    ENCODER_STAMP = f"<results>/settings/encoder-{identity.settings_digest(TYPE, ENCODER)}"
 except InputError as error:
     sys.exit(f"{error}")
 
@@ -121,24 +125,24 @@ wildcard_constraints:
 
 onstart:
     try:
-        run.start_run(
+        start.start_run(
             *(DATABASE, STATE, TYPE, OLD_SHARDS, SHARDS, PLAN),
             config["max_deleted_share"] if config["missing_images"] == "delete" else None,
         )
     except InputError as error:
         sys.exit(f"{error}")
-    run.pass_on_sigterm()
-    run_progress.tell_progress(STATE, SHARD_SIZES, logger.info)
+    start.pass_on_sigterm()
+    tell_progress(STATE, SHARD_SIZES, logger.info)
 
 
 onsuccess:
-    logger.info("\n".join(run.closing_lines(DATABASE, STATE, STARTED)))
+    logger.info("\n".join(finish.closing_lines(DATABASE, STATE, STARTED)))
     try:
-        run.check_failures(STATE, PLAN, config["max_failed_share"])
+        finish.check_failures(STATE, PLAN, config["max_failed_share"])
     except InputError as error:
         sys.exit(f"{error}")
 
 
 onerror:
-    for line in run.last_errors(STATE, STARTED):
+    for line in finish.last_errors(STATE, STARTED):
         logger.error(line)

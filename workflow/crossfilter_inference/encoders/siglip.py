@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..images import Preprocessing
-from . import CHECKPOINT_PATTERNS, changed, files_sha256, versions
+from ..photos.image import Preprocessing
+from .hub import changed, files_sha256, versions
+from .identity import CHECKPOINT_PATTERNS
 from .torch_encoder import TorchEncoder
 
 _MODEL_TYPES = ("siglip", "siglip2")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..images import Preprocessing
+from ..photos.image import Preprocessing
 from .devices import choose_device
 
 # Images per call where the configuration says auto. On a CPU a call of 4 is as fast per image as one of 32, and leaves

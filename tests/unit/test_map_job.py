@@ -1,0 +1,316 @@
+"""The map of a database: what is done when photos come and go, settings change, jobs are killed."""
+
+import json
+import sqlite3
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossfilter_inference.db.connect import writing
+from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.db.tables import Tables
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.map import job as mapping_module
+from crossfilter_inference.map.settings import settings_digest
+from crossfilter_inference.map.store import store_map
+from crossfilter_inference.util.files import digest, write_json
+
+SETTINGS = {
+    "n_neighbors": 15,
+    "min_dist": 0.1,
+    "radius": "auto",
+    "random_state": 42,
+    "update": "align",
+    "refit_share": 0.2,
+    "compare_with_plane": False,
+}
+
+
+class Mapping:
+    """A database of embeddings in clusters, and its map."""
+
+    def __init__(self, folder):
+        self.folder, self.settings, self.labels = folder, dict(SETTINGS), ""
+        self.database = str(folder / "x.sqlite")
+        self.random = np.random.default_rng(0)
+        self.centres = self.random.normal(size=(6, 32))
+        self.by_uuid = {}
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    @property
+    def uuids(self):
+        return sorted(self.by_uuid)
+
+    @property
+    def rows(self):
+        return np.stack([self.by_uuid[name] for name in self.uuids])
+
+    def row(self):
+        row = self.centres[len(self.by_uuid) % 6] + 0.7 * self.random.normal(size=32)
+        return (row / np.linalg.norm(row)).astype(np.float32)
+
+    def add(self, n_images):
+        for _ in range(n_images):
+            self.by_uuid[str(uuid.UUID(int=int(self.random.integers(1 << 60)), version=4))] = self.row()
+        self.write()
+
+    def change(self, number, row=None):
+        self.by_uuid[self.uuids[number]] = self.row() if row is None else row
+        self.write()
+
+    def remove(self, n_images):
+        for name in self.uuids[:n_images]:
+            del self.by_uuid[name]
+        self.write()
+
+    def write(self):
+        tables = Tables("T")
+        with writing(self.database) as connection:
+            tables.create(connection, tables.embeddings, tables.provenance)
+            connection.execute(tables.embeddings.delete())
+            if self.by_uuid:
+                rows = [{"UUID": name, "EMBEDDING": pack_embedding(row)} for name, row in self.by_uuid.items()]
+                connection.execute(tables.embeddings.insert(), rows)
+        state = digest([(name, row.tobytes().hex()) for name, row in sorted(self.by_uuid.items())])
+        write_json(self.path("embeddings.json"), {"digest": state})
+
+    def make(self, n_threads=2, **settings):
+        self.settings |= settings
+        outputs = tuple(map(self.path, ("umap_model.pkl", "map.tsv", "neighbours.npz", "map_quality.json")))
+        return mapping_module.make_map(
+            self.path("embeddings.json"), self.database, "T", self.settings, self.labels, outputs, n_threads
+        )
+
+    def store(self):
+        names = map(self.path, ("umap_model.pkl", "map.tsv", "map_quality.json", "map_stored.json"))
+        store_map("T", self.database, *names, generation=1)
+
+    def blob(self):
+        return Path(self.path("umap_model.pkl")).read_bytes()
+
+    def places(self):
+        lines = Path(self.path("map.tsv")).read_text().splitlines()[1:]
+        return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+
+    def quality(self):
+        return json.loads(Path(self.path("map_quality.json")).read_text())
+
+    def provenance(self):
+        connection = sqlite3.connect(self.database)
+        rows = connection.execute("SELECT * FROM T_PROVENANCE").fetchall()
+        connection.close()
+        return dict(rows)
+
+
+@pytest.fixture
+def mapping(tmp_path):
+    mapping = Mapping(tmp_path)
+    mapping.add(150)
+    assert mapping.make() == "fitted to 150 photos"
+    return mapping
+
+
+def test_the_same_is_kept(mapping):
+    blob = mapping.blob()
+    assert mapping.make() == "kept, nothing that it is made from has changed"
+    assert mapping.blob() == blob
+
+
+def test_new_photos_are_aligned_and_the_provenance_says_so(mapping):
+    mapping.store()
+    before = mapping.quality()
+    mapping.add(3)
+    assert mapping.make().startswith("updated: 3 new of 153, old photos moved by ")
+    mapping.store()
+    recorded = mapping.provenance()
+    assert recorded["map_action"] == "align"
+    assert 0 < float(recorded["map_drift_degrees"]) <= 2
+    assert recorded["map_previous"] == before["id"]
+    assert (recorded["map_n_new"], recorded["map_n_gone"]) == ("3", "0")
+
+
+def test_placed_photos_leave_the_others_to_the_last_bit(mapping):
+    before = mapping.places()
+    mapping.add(3)
+    mapping.make(update="place")
+    after = mapping.places()
+    assert len(after) == 153
+    assert {name: after[name] for name in before} == before
+    assert mapping.quality()["action"] == "place"
+
+
+def test_photos_that_go_and_come_are_counted(mapping):
+    mapping.remove(4)
+    mapping.add(2)
+    mapping.change(50)
+    mapping.make()
+    quality = mapping.quality()
+    assert (quality["n_new"], quality["n_gone"], quality["n_images"]) == (3, 5, 148)
+
+
+def test_many_new_photos_bring_a_new_map_turned_onto_the_old_one(mapping):
+    mapping.add(60)
+    assert mapping.make().startswith("fitted anew: 60 new of 210, old photos moved by ")
+    assert mapping.quality()["previous"] is not None
+
+
+def test_many_new_photos_may_be_aligned_or_placed(mapping):
+    mapping.add(60)
+    mapping.make(refit_share=0.5)
+    assert mapping.quality()["action"] == "align"
+    mapping.add(100)
+    mapping.make(update="place")
+    assert mapping.quality()["action"] == "place"
+
+
+def test_the_radius_follows_the_number_of_photos_when_a_map_is_made(mapping):
+    assert mapping.quality()["radius"] == 2
+    mapping.add(60)
+    mapping.make(refit_share=0.5)
+    assert mapping.quality()["radius"] == 2
+    mapping.make(update="refit")
+    assert 2 < mapping.quality()["radius"] < 2.1
+    mapping.make(radius=3)
+    assert mapping.quality()["radius"] == 3
+
+
+@pytest.mark.parametrize("update", ["align", "place"])
+def test_another_shape_is_a_new_map(mapping, update):
+    mapping.add(1)
+    mapping.make(min_dist=0.5, update=update)
+    assert mapping.quality()["action"] == "fit"
+
+
+def test_a_refit_depends_on_embeddings_and_settings_alone(mapping, tmp_path):
+    mapping.add(3)
+    mapping.make()
+    mapping.make(update="refit")
+    (tmp_path / "fresh").mkdir()
+    fresh = Mapping(tmp_path / "fresh")
+    fresh.by_uuid = dict(mapping.by_uuid)
+    fresh.write()
+    fresh.make()
+    assert fresh.places() == mapping.places()
+    assert fresh.make(update="refit") == "kept, nothing that it is made from has changed"
+    assert mapping.make(update="align") == "kept, nothing that it is made from has changed"
+
+
+def test_the_order_in_which_photos_came_does_not_matter(mapping, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Mapping(tmp_path / "other")
+    other.by_uuid = dict(reversed(mapping.by_uuid.items()))
+    other.write()
+    other.make(n_threads=1)
+    assert other.places() == mapping.places()
+    assert other.blob() == mapping.blob()
+
+
+@pytest.mark.parametrize("n_images", [1, 3, 40])
+def test_neighbours_are_those_of_the_embeddings_without_the_photo_itself(tmp_path, n_images):
+    mapping = Mapping(tmp_path)
+    mapping.add(n_images)
+    mapping.make()
+    with np.load(mapping.folder / "neighbours.npz") as arrays:
+        indices, distances = arrays["indices"], arrays["distances"]
+    rows = mapping.rows.astype(float)
+    cosine = 1 - rows @ rows.T
+    np.fill_diagonal(cosine, np.inf)
+    k = min(mapping.settings["n_neighbors"], n_images) - 1
+    assert np.array_equal(indices, np.argsort(cosine, axis=1)[:, :k])
+    assert np.allclose(distances, np.sort(cosine, axis=1)[:, :k], atol=1e-6)
+
+
+def test_a_job_that_was_killed_after_the_model_goes_on_from_it(mapping, monkeypatch):
+    mapping.add(3)
+    whole = Path(mapping.folder / "map_quality.json").read_text(), Path(mapping.folder / "map.tsv").read_text()
+    mapping.make()
+    expected, blob = mapping.places(), mapping.blob()
+    (mapping.folder / "map_quality.json").write_text(whole[0])
+    (mapping.folder / "map.tsv").write_text(whole[1])
+    assert mapping.make() == "kept, measured again"
+    assert mapping.places() == expected
+    assert mapping.blob() == blob
+
+
+@pytest.mark.parametrize("what", ["lost", "damaged"])
+def test_without_its_model_a_map_stays_where_the_database_has_it(mapping, what):
+    mapping.store()
+    before = mapping.places()
+    if what == "lost":
+        (mapping.folder / "umap_model.pkl").unlink()
+    else:
+        (mapping.folder / "umap_model.pkl").write_bytes(b"not a pickle")
+        (mapping.folder / "map_quality.json").unlink()
+    mapping.make()
+    after = mapping.places()
+    for name, place in before.items():
+        assert np.allclose([float(number) for number in place], [float(number) for number in after[name]])
+    mapping.store()
+    mapping.add(3)
+    mapping.make()
+    assert mapping.quality()["action"] == "align"
+
+
+def test_labels_are_measured_without_another_map(mapping):
+    blob = mapping.blob()
+    mapping.labels = mapping.path("labels.csv")
+    lines = [f"{name},{int((row @ mapping.centres.T).argmax())}" for name, row in mapping.by_uuid.items()]
+    Path(mapping.labels).write_text("UUID,LABEL\n" + "\n".join(lines))
+    assert mapping.make() == "kept, measured again"
+    assert mapping.quality()["label_purity"] > 0.9
+    assert mapping.quality()["n_labelled"] == 150
+    assert mapping.blob() == blob
+
+
+def test_the_plane_is_measured_on_request(mapping):
+    assert "plane" not in mapping.quality()
+    assert mapping.make(compare_with_plane=True) == "kept, measured again"
+    quality = mapping.quality()
+    assert 0.5 < quality["plane"]["trustworthiness"] <= 1
+    assert quality["plane"].keys() == {"trustworthiness", "neighbours_kept"}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
+def test_a_row_without_direction_is_named_and_the_map_stays(mapping, bad):
+    before = mapping.places()
+    row = np.zeros(32, np.float32)
+    row[3] = bad
+    mapping.change(7, row)
+    with pytest.raises(InputError, match=rf"1 embeddings are not finite or all zero, .*{mapping.uuids[7]}"):
+        mapping.make()
+    assert mapping.places() == before
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3, 4, 15, 16])
+def test_few_photos_have_a_map_and_a_model_and_go_on_growing(tmp_path, n_images):
+    mapping = Mapping(tmp_path)
+    mapping.add(n_images)
+    mapping.make()
+    mapping.store()
+    assert len(mapping.places()) == n_images
+    mapping.add(1)
+    mapping.make()
+    assert len(mapping.places()) == n_images + 1
+    mapping.add(40)
+    mapping.make(update="place")
+    assert mapping.quality()["action"] == ("fit" if n_images < 15 else "place")
+
+
+def test_no_photo_is_no_map(tmp_path):
+    mapping = Mapping(tmp_path)
+    mapping.write()
+    with pytest.raises(InputError, match="there is nothing to map"):
+        mapping.make()
+
+
+def test_the_digest_follows_what_matters():
+    base = settings_digest(SETTINGS, "")
+    for change in ({"n_neighbors": 7}, {"radius": 3}, {"update": "refit"}, {"compare_with_plane": True}):
+        assert settings_digest({**SETTINGS, **change}, "") != base, change
+    assert settings_digest(SETTINGS, "labels.csv") != base
+    for change in ({"update": "place"}, {"refit_share": 0.5}):
+        assert settings_digest({**SETTINGS, **change}, "") == base, change

@@ -1,0 +1,403 @@
+"""Merging: the database is a function of the shard databases and the manifest."""
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS
+
+from crossfilter_inference.db.connect import reading, writing
+from crossfilter_inference.db.digest import digest_rows
+from crossfilter_inference.db.embeddings import read_embeddings
+from crossfilter_inference.db.provenance import read_provenance
+from crossfilter_inference.embed.job import embed_shard
+from crossfilter_inference.encoders.registry import resolve_encoder
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos.scan import ImageFile
+from crossfilter_inference.shards import shard as shard_module
+from crossfilter_inference.shards.merge import store_embeddings
+from crossfilter_inference.shards.plan import (
+    make_plan,
+    read_retired,
+    read_shard_lists,
+    shards_at_work,
+    write_manifest,
+    write_plan,
+)
+from crossfilter_inference.util.files import read_json, write_json
+
+
+class Store:
+    """A collection without Snakemake: scan by hand, plan, embed, merge."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.images = {}
+        self.resolve("model")
+
+    def resolve(self, model):
+        settings = {"backend": str(COLOUR_ENCODER), "model": model}
+        write_json(self.folder / "encoder.json", resolve_encoder("T", settings))
+
+    def photo(self, number, source=0, mtime_ns=1):
+        path = self.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(DEMO_PHOTOS[source], path)
+        self.stamp(number, path, mtime_ns)
+
+    def stamp(self, number, path, mtime_ns=1):
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+        self.images[number] = ImageFile(path.stem, str(path), path.stat().st_size, mtime_ns)
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    def plan(self, shard_size=3):
+        planned = make_plan(read_shard_lists(self.folder), list(self.images.values()), [], shard_size)
+        write_plan(self.path("plan.tsv"), planned)
+        write_manifest(*map(self.path, ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards")))
+        return planned
+
+    def embed(self, shard, database=None):
+        return embed_shard(
+            self.path(f"shards/{shard}.tsv"),
+            self.path("plan.tsv"),
+            self.path("encoder.json"),
+            self.path(f"embeddings/{shard}.sqlite"),
+            database=database,
+            batch_size=2,
+            n_threads=2,
+        )
+
+    def merge(self, database="x.sqlite", **options):
+        return store_embeddings(
+            self.path("encoder.json"),
+            self.path("manifest.tsv"),
+            self.path(database),
+            self.path("shards"),
+            self.path("embeddings"),
+            self.path("receipt.json"),
+            **{"generation": 1, "delete_missing": False, **options},
+        )
+
+    def run(self, **options):
+        for shard in self.plan().new_shards:
+            self.embed(shard)
+        return self.merge(**options)
+
+    def rows(self, database="x.sqlite"):
+        with reading(self.path(database)) as connection:
+            uuids, embeddings = read_embeddings(connection, "T")
+        return {uuid: row.tobytes() for uuid, row in zip(uuids, embeddings, strict=True)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    for number in range(7):
+        store.photo(number, source=number)
+    return store
+
+
+def test_every_image_has_its_row(store):
+    stored = store.run()
+    assert (stored.n_merged, stored.n_embeddings, stored.n_failures) == (7, 7, 0)
+    assert store.rows().keys() == {image.uuid for image in store.images.values()}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4])
+def test_a_shard_is_read_in_pieces(store, n_rows, monkeypatch):
+    store.run()
+    monkeypatch.setattr(shard_module, "CHUNK", n_rows)
+    assert store.merge(database="fresh.sqlite").n_embeddings == 7
+    for table in ("T_EMBEDDINGS", "T_IMAGES", "T_PROVENANCE"):
+        query = f"SELECT * FROM {table} WHERE rowid >= 0 ORDER BY 1"
+        with reading(store.path("x.sqlite")) as ours, reading(store.path("fresh.sqlite")) as theirs:
+            assert ours.exec_driver_sql(query).all() == theirs.exec_driver_sql(query).all()
+
+
+def test_a_second_merge_takes_only_what_is_new(store):
+    store.run()
+    receipt = read_json(store.path("receipt.json"))
+    assert store.run().n_merged == 0
+    assert read_json(store.path("receipt.json")) == receipt
+    store.photo(7)
+    assert store.run().n_merged == 1
+
+
+def test_the_receipt_digests_the_contents_whatever_the_history(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.photo(8, source=8)
+    store.run()
+    step_by_step = read_json(store.path("receipt.json"))
+    store.merge(database="fresh.sqlite")
+    assert read_json(store.path("receipt.json")) == step_by_step
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_ownership_that_went_back_to_an_old_shard_is_followed(store):
+    store.run()
+    first = store.rows()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    assert store.rows() != first
+    store.photo(1, source=1)
+    assert store.run().n_merged == 3  # the shard of the old row
+    assert store.rows() == first
+
+
+def test_a_photo_that_broke_moves_to_the_failures_and_back(store):
+    store.run()
+    first = store.rows()
+    bad = Path(store.images[1].path)
+    bad.write_text("broken")
+    store.stamp(1, bad)
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (6, 1)
+    store.photo(1, source=1)
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (7, 0)
+    assert store.rows() == first
+
+
+def test_of_a_gone_photo_the_newest_row_stays_whatever_the_order_of_merging(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    newest = store.rows()
+    del store.images[1]
+    store.run()
+    assert store.rows() == newest
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == newest
+
+
+@pytest.mark.parametrize("database", ["x.sqlite", "fresh.sqlite"])
+def test_photos_have_their_paths_of_today_also_in_a_rebuilt_database(store, database):
+    broken = store.folder / "photos" / "00000000-0000-4000-8000-000000000008.jpg"
+    broken.write_text("broken")
+    store.stamp(8, broken)
+    store.run()
+    paths = {}
+    for number in (1, 8):
+        old = Path(store.images[number].path)
+        paths[number] = str(old.rename(store.folder / old.name))
+        store.images[number] = store.images[number]._replace(path=paths[number])
+    assert store.run(database=database).n_merged == (0 if database == "x.sqlite" else 7)
+    with reading(store.path(database)) as connection:
+        for number, table in ((1, "T_IMAGES"), (8, "T_FAILURES")):
+            query = f"SELECT PATH FROM {table} WHERE UUID = '{store.images[number].uuid}'"
+            assert connection.exec_driver_sql(query).scalars().all() == [paths[number]]
+
+
+def test_gone_photos_can_be_deleted(store):
+    store.run()
+    gone = store.images.pop(1)
+    assert store.run().n_embeddings == 7
+    assert store.run(delete_missing=True).n_embeddings == 6
+    assert gone.uuid not in store.rows()
+
+
+def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
+    store.run()
+    before = store.rows()
+    store.resolve("another")
+    store.embed("000002")
+    with pytest.raises(
+        InputError, match=r"000001\.sqlite' comes from another encoder \(model: model -> another.*\): delete it"
+    ):
+        store.merge()
+    assert store.rows() == before
+
+
+def test_a_damaged_shard_database_is_named(store):
+    store.run()
+    (store.folder / "embeddings" / "000002.sqlite").write_text("no database " * 100)
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge()
+
+
+def test_a_shard_database_damaged_inside_is_not_blamed_on_the_database(store):
+    store.run()
+    before = store.rows()
+    path = store.folder / "embeddings" / "000002.sqlite"
+    with sqlite3.connect(path) as connection:
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'T_EMBEDDINGS'").fetchone()[0]
+        connection.execute("UPDATE T_PROVENANCE SET VALUE = 'x' WHERE KEY = 'shard_digest'")
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * page : root * page] = b"\xff" * page
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge()
+    assert store.rows() == before
+
+
+def test_the_same_content_is_copied_under_the_same_encoder_only(store):
+    store.run()
+    store.photo(20, source=3)
+    [shard] = store.plan().new_shards
+    counts = store.embed(shard, database=store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied) == (0, 1)
+    store.merge()
+    rows = store.rows()
+    assert rows[store.images[20].uuid] == rows[store.images[3].uuid]
+    store.resolve("another")
+    counts = store.embed(shard, database=store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied) == (1, 0)
+
+
+def test_a_row_does_not_depend_on_shard_batch_or_position(store):
+    store.run()
+    rows = store.rows()
+    for number in (10, 11, 12):
+        store.photo(number, source=4)
+    for shard in store.plan(shard_size=1).new_shards:
+        store.embed(shard)
+    store.merge()
+    again = store.rows()
+    assert {again[store.images[number].uuid] for number in (10, 11, 12)} == {rows[store.images[4].uuid]}
+    assert np.isclose(np.linalg.norm(np.frombuffer(rows[store.images[4].uuid], "<f4")), 1)
+
+
+def recorded_digest(store):
+    """What the database says of its rows, and what they are."""
+    with reading(store.path("x.sqlite")) as connection:
+        recorded = read_provenance(connection, "T")
+        return (int(recorded["embeddings_rows"]), recorded["embeddings_digest"]), digest_rows(connection, "T")
+
+
+def test_the_recorded_digest_follows_every_change_of_the_rows(store):
+    for change in (
+        lambda: None,
+        lambda: store.photo(1, source=9, mtime_ns=2),
+        lambda: store.images.pop(2),
+        lambda: store.photo(8, source=8),
+        lambda: store.photo(1, source=1),
+    ):
+        change()
+        store.run()
+        recorded, actual = recorded_digest(store)
+        assert recorded == actual
+    store.run(delete_missing=True)
+    recorded, actual = recorded_digest(store)
+    assert recorded == actual
+    assert actual[0] == 7
+
+
+def test_a_merge_beside_rows_that_something_else_has_put_in_digests_all(store):
+    store.run()
+    with writing(store.path("x.sqlite")) as connection:
+        connection.execute(sa.text("INSERT INTO T_EMBEDDINGS VALUES ('00000000-0000-4000-8000-00000000000f', x'00')"))
+    store.photo(8, source=8)
+    store.run()
+    recorded, actual = recorded_digest(store)
+    assert recorded == actual
+
+
+def test_a_row_changed_by_hand_is_not_taken_into_the_recorded_digest(store):
+    store.run()
+    with writing(store.path("x.sqlite")) as connection:
+        connection.execute(sa.text("UPDATE T_EMBEDDINGS SET EMBEDDING = x'00' WHERE UUID LIKE '%3'"))
+    store.photo(8, source=8)
+    store.run()
+    recorded, actual = recorded_digest(store)
+    assert recorded != actual
+
+
+def test_a_shard_database_whose_rows_have_rotted_is_not_merged(store):
+    store.run()
+    path = store.folder / "embeddings" / "000002.sqlite"
+    data = path.read_bytes()
+    row = store.rows()[store.images[4].uuid]
+    assert data.count(row) == 1
+    path.write_bytes(data.replace(row, row[:-1] + bytes([row[-1] ^ 1])))
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge(database="fresh.sqlite")
+    with reading(store.path("fresh.sqlite")) as connection:
+        assert sa.inspect(connection).get_table_names() == [], "the whole transaction is taken back"
+
+
+@pytest.mark.parametrize("change", ["EMBEDDING = x'00'", "EMBEDDING = 1", "UUID = 'x'"])
+def test_a_shard_database_whose_rows_were_changed_is_not_merged(store, change):
+    store.run()
+    with writing(store.folder / "embeddings" / "000002.sqlite") as connection:
+        connection.exec_driver_sql(f"UPDATE T_EMBEDDINGS SET {change} WHERE rowid = 2")
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+        store.merge(database="fresh.sqlite")
+
+
+def test_of_a_gone_photo_in_two_spellings_the_newest_row_stays_also_in_a_rebuilt_database(store):
+    store.run()
+    path = Path(store.images[1].path)
+    respelled = path.rename(path.with_name(f"{path.stem.replace('-', '')}.jpg"))
+    store.stamp(1, respelled)
+    store.run()
+    del store.images[1]
+    store.run()
+    rows = store.rows()
+    assert len(rows) == 7
+    assert respelled.stem in rows
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == rows
+
+
+def test_a_photo_that_failed_before_it_went_does_not_come_back_with_an_older_row(store):
+    store.run()
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    store.run()
+    del store.images[1]
+    assert store.run().n_embeddings == 6
+    assert store.run().n_retired == 0
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_shards_of_which_nothing_is_needed_are_named(store):
+    store.run()
+    assert read_retired(store.folder) == set()
+    for number in range(3):
+        store.photo(number, source=number, mtime_ns=2)
+    assert store.run().n_retired == 1
+    assert read_retired(store.folder) == {"000001"}
+    assert shards_at_work(store.plan(), ["000001", "000002", "000003", "000004"], store.folder) == [
+        "000002",
+        "000003",
+        "000004",
+    ]
+    for number in range(3):
+        store.photo(number, source=number)
+    assert shards_at_work(store.plan(), ["000001", "000002"], store.folder)[0] == "000001", "it owns photos again"
+
+
+def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_gone_photos(store):
+    store.run()
+    store.photo(1, source=9, mtime_ns=2)
+    store.run()
+    del store.images[1]
+    store.photo(2, source=9, mtime_ns=2)
+    store.run()
+    newest = store.rows()
+    store.photo(2, source=2)
+    assert store.run().n_merged == 2, "both rows of the first shard that are wanted"
+    assert store.rows().items() >= {u: row for u, row in newest.items() if not u.endswith("2")}.items()
+
+
+def test_a_failure_makes_way_for_a_row_also_where_there_were_no_rows(tmp_path):
+    store = Store(tmp_path)
+    store.photo(1)
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    assert (store.run().n_embeddings, store.run().n_failures) == (0, 1)
+    store.photo(1)
+    stored = store.run()
+    assert (stored.n_embeddings, stored.n_failures) == (1, 0)

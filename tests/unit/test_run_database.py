@@ -1,0 +1,56 @@
+import sqlite3
+
+import pytest
+
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.run import database as state
+from crossfilter_inference.util.files import write_json
+
+
+def test_no_two_databases_share_a_state_folder():
+    databases = ["r/photos.sqlite", "r/photos.db", "r/photos", "r/.sqlite", "r/photos.sqlite3", "photos.sqlite"]
+    folders = [state.state_folder(database) for database in databases]
+    assert folders[0] == "r/photos"
+    assert folders[1] == "r/photos.db.state"
+    assert len(set(folders)) == len(databases)
+    assert not set(folders) & {"r/photos.db", "r/photos.sqlite", "r/.sqlite"}
+
+
+def database_with(path, digest):
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE T_PROVENANCE (KEY TEXT PRIMARY KEY, VALUE TEXT)")
+        connection.execute("INSERT INTO T_PROVENANCE VALUES ('embeddings_digest', ?)", (digest,))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [("ours", 7), ("another", 8), ("missing", 8), ("empty", 8), ("garbage", 8), ("locked", 7)],
+)
+def test_the_generation_rises_when_the_database_is_not_the_one_we_left(tmp_path, database, expected):
+    path, receipt = str(tmp_path / "x.sqlite"), tmp_path / "receipt.json"
+    write_json(receipt, {"generation": 7, "digest": "ours"})
+    if database in ("ours", "another", "locked"):
+        database_with(path, database)
+    if database == "empty":
+        sqlite3.connect(path).close()
+    if database == "garbage":
+        (tmp_path / "x.sqlite").write_text("no database " * 100)
+    other = sqlite3.connect(tmp_path / "other.sqlite" if database != "locked" else path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        assert state.generation(path, str(receipt), "T", "embeddings_digest") == expected
+    finally:
+        other.close()
+
+
+def test_without_a_receipt_the_first_generation_is_due(tmp_path):
+    assert state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest") == 1
+
+
+@pytest.mark.parametrize("receipt", ["", "[]", '{"generation": 3}'])
+def test_a_damaged_receipt_is_refused(tmp_path, receipt):
+    (tmp_path / "receipt.json").write_text(receipt)
+    with pytest.raises(InputError, match=r"receipt\.json' is damaged; delete it, and it is made again"):
+        state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest")

@@ -1,0 +1,99 @@
+import multiprocessing
+import os
+import signal
+import threading
+
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.run import finish
+from crossfilter_inference.run import start as run
+from crossfilter_inference.shards.plan import Plan
+
+NO_PLAN = Plan([], [], [])
+
+
+def start(database, folder, known, queue):
+    try:
+        run.start_run(database, folder, "T", known, [], NO_PLAN, None)
+        queue.put("started")
+    except InputError as error:
+        queue.put(str(error))
+
+
+def start_elsewhere(*arguments):
+    """Start a run in a process of its own, which ends at once."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=start, args=(*arguments, queue))
+    process.start()
+    answer = queue.get(timeout=30)
+    process.join()
+    return answer
+
+
+def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
+    database, folder = str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T")
+    assert start_elsewhere(database, folder, {}) == "started"
+    run.start_run(database, folder, "T", {}, [], NO_PLAN, None)
+    assert "another run is at work on" in start_elsewhere(database, folder, {})
+    run._held.pop().close()
+    assert start_elsewhere(database, folder, {}) == "started"
+
+
+def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
+    (tmp_path / "x" / "T" / "shards").mkdir(parents=True)
+    (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
+    answer = start_elsewhere(str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T"), {})
+    assert "ended while this one was planned; start it again" in answer
+
+
+def test_parts_of_killed_jobs_are_removed(tmp_path):
+    folder = tmp_path / "x" / "T"
+    (folder / "embeddings").mkdir(parents=True)
+    for name in (".000001.sqlite.abc.part", ".000001.sqlite.abc.part-journal", "000002.sqlite"):
+        (folder / "embeddings" / name).touch()
+    assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), {}) == "started"
+    assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
+
+
+def test_what_is_left_of_shards_without_a_part_is_removed(tmp_path):
+    folder = tmp_path / "x" / "T"
+    for name in ("shards/000001.tsv", "shards/000002.tsv", "embeddings/000001.sqlite", "embeddings/000002.sqlite"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for name in ("000001.unread.tsv", ".000001.abc.rows", ".000002.abc.rows"):
+        (folder / "embeddings" / name).touch()
+    run.start_run(
+        str(tmp_path / "x.sqlite"), str(folder), "T", {"000001": set(), "000002": set()}, ["000002"], NO_PLAN, None
+    )
+    run._held.pop().close()
+    there = {path.name for part in ("shards", "embeddings") for path in (folder / part).iterdir()}
+    assert there == {"000002.tsv", "000002.sqlite", ".000002.abc.rows"}
+
+
+def test_the_errors_of_this_run_are_collected(tmp_path):
+    logs = tmp_path / "logs" / "fit_umap"
+    logs.mkdir(parents=True)
+    (logs / "old.log").write_text("error: long ago\n")
+    os.utime(logs / "old.log", (1, 1))
+    (logs / "new.log").write_text("working\nerror: n_neighbors: too many\n")
+    (logs / "good.log").write_text("error: overcome\nmap: fitted\n")
+    (logs / "empty.log").touch()
+    assert finish.last_errors(str(tmp_path), since=100) == ["error: n_neighbors: too many"]
+
+
+def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
+    lock, ended = threading.Lock(), threading.Event()
+
+    def end(*_):
+        with lock:
+            ended.set()
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        run.pass_on_sigterm()
+        with lock:
+            os.kill(os.getpid(), signal.SIGTERM)  # without a thread of its own, this never returns
+            assert not ended.is_set()
+        assert ended.wait(10)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,49 @@
+"""What a database records of the encoder and the map that made it: the table `<TYPE>_PROVENANCE`."""
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from .tables import Tables
+
+
+def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
+    """Read what made the embeddings and the map; empty, if nothing has been recorded."""
+    table = Tables(embedding_type).provenance
+    if not sa.inspect(connection).has_table(table.name):
+        return {}
+    return dict(connection.execute(sa.select(table)).tuples().all())
+
+
+def recorded_encoder(connection: Connection, embedding_type: str) -> dict[str, str]:
+    """Read what is recorded of the encoder; empty, if nothing is."""
+    return with_prefix("encoder_", read_provenance(connection, embedding_type))
+
+
+def unknown_rows(connection: Connection, embedding_type: str) -> set[str]:
+    """Name the embeddings of which nothing is on record: the original tool wrote them, say.
+
+    Returns
+    -------
+    set of str
+        Their UUIDs.
+    """
+    tables = Tables(embedding_type)
+    names = sa.inspect(connection).get_table_names()
+    if tables.embeddings.name not in names:
+        return set()
+    query = sa.select(tables.embeddings.c.UUID)
+    if tables.images.name in names:
+        query = query.where(tables.embeddings.c.UUID.not_in(sa.select(tables.images.c.UUID)))
+    return set(connection.scalars(query))
+
+
+def write_provenance(connection: Connection, embedding_type: str, prefix: str, values: dict[str, str]) -> None:
+    """Replace the recorded values whose keys start with `prefix`."""
+    table = Tables(embedding_type).provenance
+    connection.execute(sa.delete(table).where(table.c.KEY.startswith(prefix, autoescape=True)))
+    connection.execute(sa.insert(table), [{"KEY": f"{prefix}{key}", "VALUE": value} for key, value in values.items()])
+
+
+def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
+    """Take the values whose keys start with `prefix`, by the rest of the key."""
+    return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}

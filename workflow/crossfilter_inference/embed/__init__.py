@@ -1,0 +1,1 @@
+"""One shard's job: photos are decoded, batched, encoded, and written down."""

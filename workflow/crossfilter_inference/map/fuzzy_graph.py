@@ -1,0 +1,74 @@
+"""UMAP's graph: how strongly each photo is connected with its neighbours.
+
+The same numbers as umap-learn's `fuzzy_simplicial_set`, which is compiled anew in every process.
+
+References
+----------
+L. McInnes, J. Healy and J. Melville, arXiv:1802.03426, algorithms 2 and 3.
+"""
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+
+from ..util.jit import compiled
+
+_TOLERANCE = 1e-5  # of the sum of strengths; these three are umap-learn's
+_LEAST_SIGMA = 1e-3  # of the mean distance
+_N_BISECTIONS = 64
+
+
+def fuzzy_graph(indices: np.ndarray, distances: np.ndarray) -> sp.csr_matrix:
+    """Connect each row with its neighbours.
+
+    Parameters
+    ----------
+    indices, distances : arrays of shape (n_rows, n_neighbors), int32 and float32
+        Each row itself first, then by rising distance.
+
+    Returns
+    -------
+    sparse matrix of shape (n_rows, n_rows), float32, in (0, 1]
+        Symmetric.
+    """
+    n_rows, n_neighbors = indices.shape
+    strengths = _strengths(distances, np.log2(n_neighbors), float(distances.mean(dtype=np.float64)))
+    strengths[:, 0] = 0  # a row itself
+    pointers = np.arange(0, indices.size + 1, n_neighbors)
+    directed = sp.csr_matrix((strengths.ravel(), indices.ravel(), pointers), shape=(n_rows, n_rows), copy=True)
+    directed.eliminate_zeros()
+    directed.sort_indices()
+    transposed = directed.T.tocsr()
+    graph = directed + transposed - directed.multiply(transposed)
+    graph.sort_indices()
+    return graph
+
+
+@compiled(parallel=True)
+def _strengths(distances, target, mean_distance):
+    """Give each neighbour a strength: exp(-(distance - rho) / sigma), the sum of them being the target."""
+    strengths = np.empty(distances.shape, np.float32)
+    for i in numba.prange(len(distances)):
+        rho = np.float32(0)
+        for distance in distances[i]:
+            if distance > 0:
+                rho = distance
+                break
+        low, high, sigma = 0.0, np.inf, 1.0
+        for _ in range(_N_BISECTIONS):
+            total = 0.0
+            for distance in distances[i, 1:]:
+                total += np.exp(-max(distance - rho, np.float32(0)) / sigma)
+            if abs(total - target) < _TOLERANCE:
+                break
+            if total > target:
+                high = sigma
+            else:
+                low = sigma
+            sigma = sigma * 2 if high == np.inf else (low + high) / 2
+        mean = distances[i].sum() / distances.shape[1] if rho > 0 else mean_distance
+        sigma = max(sigma, _LEAST_SIGMA * mean)
+        for j in range(distances.shape[1]):
+            beyond = distances[i, j] - rho
+            strengths[i, j] = np.exp(-beyond / sigma) if beyond > 0 and sigma > 0 else 1
+    return strengths

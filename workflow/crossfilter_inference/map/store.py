@@ -1,0 +1,59 @@
+"""Put the map into the database: the model as one row, and every photo's place; in one transaction."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ..db.connect import writing
+from ..db.provenance import read_provenance, write_provenance
+from ..db.tables import Tables
+from ..util.files import read_json, read_tsv, write_json
+from .settings import MAP_COLUMNS
+
+
+def store_map(
+    embedding_type: str, database: str, model: str, map_table: str, quality: str, receipt: str, *, generation: int
+) -> int:
+    """Put the UMAP model and every photo's place into the database.
+
+    Parameters
+    ----------
+    embedding_type, database : str
+    model, map_table, quality : str
+        Paths of `umap_model.pkl`, `map.tsv` and `map_quality.json`.
+    receipt : str
+        Path; written last.
+    generation : int
+        Goes into the receipt.
+
+    Returns
+    -------
+    int
+        Number of photos on the map.
+    """
+    tables = Tables(embedding_type)
+    pickled = Path(model).read_bytes()
+    rows = [
+        {
+            "UUID": uuid,
+            "SEMANTIC_EMBEDDING_UMAP_LATITUDE": float(latitude),
+            "SEMANTIC_EMBEDDING_UMAP_LONGITUDE": float(longitude),
+        }
+        for uuid, latitude, longitude in read_tsv(map_table, MAP_COLUMNS)
+    ]
+    digest = hashlib.sha256(pickled + Path(map_table).read_bytes()).hexdigest()
+    with writing(database) as connection:
+        if read_provenance(connection, embedding_type).get("map_digest") != digest:
+            for table in (tables.umap_model, tables.umap_haversine):
+                table.drop(connection, checkfirst=True)
+                table.create(connection)
+            connection.execute(sa.insert(tables.umap_model), {"MODEL": pickled})
+            connection.execute(sa.insert(tables.umap_haversine), rows)
+        figures = {key: value for key, value in read_json(quality).items() if value is not None}
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in figures.items()}
+        values |= {"digest": digest, "model_digest": hashlib.sha256(pickled).hexdigest()}
+        write_provenance(connection, embedding_type, "map_", values)
+    write_json(receipt, {"generation": generation, "n_rows": len(rows), "digest": digest})
+    return len(rows)

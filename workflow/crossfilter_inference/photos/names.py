@@ -1,0 +1,20 @@
+"""UUIDs in file names: 8-4-4-4-12 hexadecimal digits, or 32 without hyphens, in any case."""
+
+import re
+
+_UUID_LENGTH = 36
+
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether a text is a UUID in one of the spellings."""
+    return _UUID.fullmatch(text) is not None
+
+
+def canonical_uuid(uuid: str) -> str:
+    """Return the one spelling that two names of the same UUID share: lower case, with hyphens."""
+    if uuid.islower() and len(uuid) == _UUID_LENGTH:
+        return uuid
+    digits = uuid.replace("-", "").lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,107 @@
+"""Whether a run can use a database, and whether it is still the database that the last run left."""
+
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ..db.connect import UnusableDatabase, reading
+from ..db.provenance import read_provenance
+from ..db.state import state_folder
+from ..db.tables import Tables
+from ..errors import InputError
+from ..util.files import damaged, read_json
+
+
+def check_database_path(database: str) -> None:
+    """Look whether a run could write its database, without writing anything.
+
+    Raises
+    ------
+    InputError
+        If the path is a folder, not a database, or cannot be written.
+    """
+    path = Path(database)
+
+    def refuse(why: str) -> None:
+        raise InputError(
+            f"output_embeddings_db: cannot write to {database!r} ({why}); name a file in a folder of yours"
+        )
+
+    if path.is_dir():
+        refuse("it is a folder")
+    if path.exists():
+        if not path.is_file():
+            refuse("it is not a regular file")
+        if not os.access(path, os.R_OK | os.W_OK):
+            refuse("permission denied")
+        with path.open("rb") as file:
+            if file.read(16) not in (b"", b"SQLite format 3\0"):
+                refuse("the file that is there is no SQLite database")
+    for folder in (path.parent, Path(state_folder(database))):
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        if not folder.is_dir():
+            refuse(f"{str(folder)!r} is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            refuse(f"no permission to write in {str(folder)!r}")
+
+
+def generation(database: str, receipt: str, embedding_type: str, key: str) -> int:
+    """Count how often the contents of the database had to be made.
+
+    Parameters
+    ----------
+    database, receipt : str
+        Paths; both may be missing.
+    embedding_type : str
+    key : str
+        Where the database keeps the digest that the receipt has too.
+
+    Returns
+    -------
+    int
+        The receipt's own generation if the database is the one that the receipt was written for, else the
+        next one: deleted, restored from a backup, replaced, or left by a killed writer. A database that is locked
+        is judged at the next run.
+
+    Raises
+    ------
+    InputError
+        If the receipt is damaged.
+    """
+    if not os.path.exists(receipt):
+        return 1
+    try:
+        known = read_json(receipt)
+        number, digest = int(known["generation"]), known["digest"]
+    except (KeyError, TypeError, ValueError):
+        raise damaged(receipt) from None
+    if not os.path.exists(database):
+        return number + 1
+    try:
+        with reading(database, wait=0) as connection:
+            found = read_provenance(connection, embedding_type).get(key)
+    except UnusableDatabase as error:
+        return number if error.is_locked else number + 1
+    return number + (found != digest)
+
+
+def failed_photos(database: str, embedding_type: str) -> frozenset[str]:
+    """Name the photos that could not be embedded; none, if the database cannot be read now.
+
+    Returns
+    -------
+    frozenset of str
+        Their UUIDs.
+    """
+    if not os.path.exists(database):
+        return frozenset()
+    table = Tables(embedding_type).failures
+    try:
+        with reading(database, wait=0) as connection:
+            if not sa.inspect(connection).has_table(table.name):
+                return frozenset()
+            return frozenset(connection.scalars(sa.select(table.c.UUID)))
+    except UnusableDatabase:
+        return frozenset()

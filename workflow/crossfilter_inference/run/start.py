@@ -1,0 +1,135 @@
+"""A run as a whole: what happens before its first job and after its last."""
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import sqlalchemy as sa
+
+from ..db.connect import reading, recover
+from ..db.state import state_folder
+from ..db.tables import Tables
+from ..errors import InputError
+from ..shards.guard import refuse_foreign_shards
+from ..shards.journal import remove_logs
+from ..shards.plan import Identity, Plan, remove_shard, shard_lists, write_plan
+from ..util.files import remove_parts
+
+# A handle must outlive the function that opened it: when it is collected, its lock is gone.
+_held: list[IO] = []
+
+
+def start_run(
+    database: str,
+    folder: str,
+    embedding_type: str,
+    known_shards: dict[str, set[Identity]],
+    shards: list[str],
+    plan: Plan,
+    max_deleted_share: float | None,
+) -> None:
+    """Make ready for the first job: take the lock, clean up after a killed run, write the plan.
+
+    The lock is held until this process ends, however it ends.
+
+    Parameters
+    ----------
+    database : str
+    folder : str
+        State folder of the embedding type.
+    embedding_type : str
+    known_shards : dict
+        What the plan was made from, by shard.
+    shards : list of str
+        Those that this run makes or uses.
+    plan : Plan
+    max_deleted_share : float in [0, 1] or None
+        Share of the embeddings that may be deleted, as their photos have gone; None, if none are deleted.
+
+    Raises
+    ------
+    InputError
+        If another run is at work on this database, or was while the plan was made; if a shard database comes from
+        another encoder; if more than the allowed share would be deleted.
+    """
+    root = Path(state_folder(database))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = open(root / ".lock", "a")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(
+            f"output_embeddings_db: cannot write in {str(root)!r} ({error.strerror}); name another database"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(
+            f"output_embeddings_db: another run is at work on {database!r}; wait for it to end, or stop it"
+        ) from None
+    _held.append(lock)
+    if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(known_shards):
+        raise InputError(
+            f"output_embeddings_db: another run on {database!r} ended while this one was planned; start it again"
+        )
+    if os.path.exists(database):
+        recover(database)
+    if max_deleted_share is not None:
+        uuids = _embedded(database, embedding_type) or {uuid for rows in known_shards.values() for uuid, *_ in rows}
+        _check_deletions(uuids, plan, max_deleted_share)
+    remove_parts(folder)
+    remove_logs(f"{folder}/embeddings", shards)
+    for shard in {*known_shards} - {*shards}:
+        remove_shard(folder, shard)
+    _leave_the_future(folder)
+    refuse_foreign_shards(folder, embedding_type)
+    write_plan(f"{folder}/plan.tsv", plan)
+
+
+def _embedded(database: str, embedding_type: str) -> set[str]:
+    if not os.path.exists(database):
+        return set()
+    table = Tables(embedding_type).embeddings
+    with reading(database) as connection:
+        return (
+            set(connection.scalars(sa.select(table.c.UUID))) if sa.inspect(connection).has_table(table.name) else set()
+        )
+
+
+def _check_deletions(uuids: set[str], plan: Plan, max_share: float) -> None:
+    n_gone = len(uuids - {image.uuid for image in plan.images})
+    if n_gone > max_share * len(uuids):
+        raise InputError(
+            f"missing_images: delete would remove {n_gone} of {len(uuids)} embeddings, whose photos have gone from "
+            f"input_dir, and max_deleted_share is {max_share:g}; if no disk is missing, run once with "
+            "--config max_deleted_share=1"
+        )
+
+
+def _leave_the_future(folder: str) -> None:
+    """Date back files from before the clock was set back: Snakemake would take them for newer than all to come."""
+    now = time.time()
+    for path in Path(folder).rglob("*"):
+        if path.stat().st_mtime > now:
+            os.utime(path, (now, now))
+
+
+def pass_on_sigterm() -> None:
+    """Let SIGTERM end the jobs of this process too; Snakemake alone would wait until they are done."""
+    import psutil
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for job in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                job.terminate()
+        # Snakemake takes a lock now, and this thread may be the one that holds it: another one has to wait for it.
+        threading.Thread(target=before, args=(number, frame), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, end)

@@ -1,0 +1,353 @@
+"""Merge shard databases into the database: one writer, one transaction.
+
+The database is a function of the shard databases and the manifest: every image's row comes from the shard
+that owns it. Rows of images that have gone stay (`missing_images: keep`) or go (`delete`); of one that stays, the
+newest shard that tells its fate has its row. The digest of all rows follows what is put in and taken out, so that a
+merge costs what it brings, and a table that something else has changed can be told (`verify`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import TEXT, Column, Connection, MetaData, Table
+
+from ..db.connect import chunks, writing, written_early
+from ..db.digest import RowsDigest, digest_rows, row_digest
+from ..db.provenance import read_provenance, recorded_encoder, write_provenance
+from ..db.tables import Tables
+from ..encoders.identity import provenance_digest, provenance_to_text
+from ..util.files import read_json, read_tsv, write_json, write_tsv
+from ..util.text import printable
+from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
+from .plan import MANIFEST_COLUMNS, RETIRED_COLUMNS, shard_lists
+from .shard import ShardFailure, ShardRows, outcomes, read_shard, read_shard_provenance
+
+# The manifest as a table of the transaction, so that memory does not grow with the collection.
+manifest_table = Table(
+    "MANIFEST",
+    MetaData(),
+    Column("UUID", TEXT, primary_key=True),
+    Column("PATH", TEXT),
+    Column("SHARD", TEXT),
+    prefixes=["TEMPORARY"],
+    sqlite_with_rowid=False,  # one tree instead of two
+)
+_Item = TypeVar("_Item")
+_GIVEN = "UUID IN (SELECT value FROM json_each(?))"
+
+
+def load_manifest(connection: Connection, path: str | Path) -> None:
+    """Make the manifest a table of this connection."""
+    connection.exec_driver_sql("PRAGMA temp.cache_size = -32000")
+    manifest_table.create(connection)
+    rows = ((uuid, printable(file), shard) for uuid, file, _, _, shard in read_tsv(path, MANIFEST_COLUMNS))
+    for chunk in chunks(rows):
+        _insert(connection.connection.cursor(), "MANIFEST (UUID, PATH, SHARD)", chunk)
+
+
+class Merge:
+    """Bring the rows of shards into the tables of an embedding type, beside a loaded manifest.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction for writing.
+    embedding_type : str
+    keep : bool
+        Keep rows of images that have gone.
+
+    Attributes
+    ----------
+    n_merged, n_deleted : int
+        Embeddings that came from shards, and that were dropped.
+    """
+
+    def __init__(self, connection: Connection, embedding_type: str, *, keep: bool):
+        self.n_merged = self.n_deleted = 0
+        self._type, self._keep = embedding_type, keep
+        # The driver's own cursor: SQLAlchemy would take most of the time.
+        self._cursor = connection.connection.cursor()
+        tables = Tables(embedding_type)
+        self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
+        recorded = read_provenance(connection, embedding_type)
+        all_tables = (self._embeddings, self._images, self._failures)
+        self._was_empty = not any(
+            self._cursor.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in all_tables
+        )
+        if recorded.get("embeddings_rows") == str(self._n_rows()):
+            self._digest = RowsDigest(recorded["embeddings_digest"])
+        else:  # the first merge, or one into rows that came from elsewhere
+            self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
+
+    def take(self, shards: dict[str, str]) -> None:
+        """Take over the rows of shards: of the images that they own, and of those that have gone.
+
+        Parameters
+        ----------
+        shards : dict
+            Path of the shard database by the shard's name, the oldest first.
+        """
+        read = ((shard, *part) for shard, path in shards.items() for part in read_shard(path, self._type))
+        for shard, rows, failures in _ahead(read):
+            if rows:
+                self._take_rows(shard, rows)
+            self._take_failures(shard, failures)
+
+    def forget(self) -> None:
+        """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
+        gone = "UUID NOT IN (SELECT UUID FROM MANIFEST)"
+        self._cursor.execute(f"DELETE FROM {self._failures} WHERE {gone}")
+        rows = self._cursor.execute(
+            f"SELECT e.UUID, coalesce(SHARD, '') FROM {self._embeddings} e LEFT JOIN {self._images} i"
+            f" ON i.UUID = e.UUID WHERE e.{gone} ORDER BY 2, 1"
+        ).fetchall()
+        if not rows:
+            return
+        dropped = [uuid for uuid, _ in rows]
+        if self._keep:
+            newest = {_spelling(uuid): uuid for uuid in dropped}
+            there = self._cursor.execute("SELECT UUID FROM MANIFEST")
+            respelled = {spelling for (uuid,) in there if (spelling := _spelling(uuid)) in newest}
+            dropped = [u for u in dropped if newest[_spelling(u)] != u or _spelling(u) in respelled]
+        self._drop(dropped)
+        self.n_deleted += len(dropped)
+
+    def totals(self) -> tuple[int, str]:
+        """Count the embeddings, and digest them."""
+        return self._n_rows(), str(self._digest)
+
+    def _take_rows(self, shard: str, rows: ShardRows) -> None:
+        paths = self._owned(rows.uuids, shard)
+        gone = []
+        if len(paths) < len(rows):
+            others = {image[0]: image[7] for image in rows.images if image[0] not in paths}
+            gone = self._gone(others, shard)
+            paths |= {uuid: others[uuid] for uuid in gone}
+            rows = rows.only(paths)
+        if not rows:
+            return
+        # Where there was nothing, only photos that have gone can be in several shards.
+        self._drop(gone if self._was_empty else rows.uuids)
+        self._cursor.execute(
+            f"INSERT INTO {self._embeddings} (UUID, EMBEDDING)"
+            " SELECT value, substr(:embeddings, 1 + key * :n_bytes, :n_bytes) FROM json_each(:uuids)",
+            {"embeddings": rows.embeddings, "n_bytes": rows.n_bytes, "uuids": json.dumps(rows.uuids)},
+        )
+        into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
+        _insert(self._cursor, into, [(*image[:7], paths[image[0]], shard) for image in rows.images])
+        self._digest.add(sum(rows.digests))
+        self.n_merged += len(rows)
+
+    def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
+        paths = self._owned([failure.uuid for failure in failures], shard)
+        others = {failure.uuid for failure in failures if failure.uuid not in paths}
+        self._drop([*paths, *self._gone(others, shard)])
+        into = f"{self._failures} (UUID, PATH, REASON, MESSAGE, SHARD)"
+        failures = [failure._replace(path=paths[failure.uuid]) for failure in failures if failure.uuid in paths]
+        _insert(self._cursor, into, [(*failure, shard) for failure in failures])
+
+    def _owned(self, uuids: list[str], shard: str) -> dict[str, str]:
+        """Choose those of a shard's images that it owns, and say where they are today."""
+        query = "SELECT json_group_object(UUID, MANIFEST.PATH) FROM json_each(?) JOIN MANIFEST ON UUID = value"
+        given = [json.dumps(uuids), shard]
+        return json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
+
+    def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
+        """Choose those that have gone and may stay, and of which no newer shard has a row."""
+        if not (uuids and self._keep):
+            return []
+        query = (
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT UUID FROM MANIFEST)"
+            f" AND value NOT IN (SELECT UUID FROM {self._images} WHERE SHARD > ?)"
+        )
+        return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps([*uuids]), shard])]
+
+    def _drop(self, uuids: list[str]) -> None:
+        """Take out whatever is there of images."""
+        if not uuids:
+            return
+        given = [json.dumps(uuids)]
+        for row in self._cursor.execute(f"SELECT UUID, EMBEDDING FROM {self._embeddings} WHERE {_GIVEN}", given):
+            self._digest.remove(row_digest(*row))
+        for table in (self._embeddings, self._images, self._failures):
+            self._cursor.execute(f"DELETE FROM {table} WHERE {_GIVEN}", given)
+
+    def _n_rows(self) -> int:
+        return self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0]
+
+
+def _insert(cursor: sqlite3.Cursor, into: str, rows: list[tuple]) -> None:
+    if rows:  # by one statement, which takes two thirds of the time of one for each
+        row = f"({', '.join('?' * len(rows[0]))})"
+        cursor.execute(f"INSERT INTO {into} VALUES {', '.join([row] * len(rows))}", [*chain(*rows)])
+
+
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield items; a thread fetches the next one while the caller has this one."""
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        fetched = pool.submit(next, items, None)
+        try:
+            while (item := fetched.result()) is not None:
+                fetched = pool.submit(next, items, None)
+                yield item
+        finally:
+            pool.submit(items.close)
+
+
+def _spelling(uuid: str) -> str:
+    return uuid.replace("-", "").lower()
+
+
+# Enough for the upper levels of the tables' trees: UUIDs come in no order.
+_CACHE_KB = 64_000
+
+
+@dataclass
+class Stored:
+    """What a merge did and what the database holds now."""
+
+    n_merged: int = 0
+    n_deleted: int = 0
+    n_retired: int = 0
+    n_embeddings: int = 0
+    n_failures: int = 0
+
+
+def store_embeddings(
+    encoder_json: str,
+    manifest: str,
+    database: str,
+    shards_folder: str,
+    embeddings_folder: str,
+    receipt: str,
+    *,
+    generation: int,
+    delete_missing: bool,
+) -> Stored:
+    """Bring the database up to the manifest.
+
+    Parameters
+    ----------
+    encoder_json, manifest, database, receipt : str
+        Paths; the receipt is written last.
+    shards_folder, embeddings_folder : str
+        Where the shard lists and the shard databases are.
+    generation : int
+        Goes into the receipt.
+    delete_missing : bool
+        Delete the rows of images that are not in the manifest.
+
+    Raises
+    ------
+    InputError
+        If rows of another encoder would stay beside the new ones. The database is as it was.
+    """
+    encoder = read_json(encoder_json)
+    embedding_type = encoder["name"]
+    tables = Tables(embedding_type)
+    Path(database).parent.mkdir(parents=True, exist_ok=True)
+    with written_early(database), writing(database) as connection:
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KB}")
+        tables.create(
+            connection,
+            *(tables.embeddings, tables.images, tables.failures, tables.provenance, tables.shards),
+        )
+        load_manifest(connection, manifest)
+        shards = _shards(connection, shards_folder, embeddings_folder)
+        provenances = {shard: read_shard_provenance(path, embedding_type) for shard, path in shards.items()}
+        for shard, provenance in provenances.items():
+            check_shard(shards[shard], provenance, encoder)
+        digests = {shard: provenance["shard_digest"] for shard, provenance in provenances.items()}
+        n_adopted = sum(int(provenance.get("timing_n_adopted", 0)) for provenance in provenances.values())
+
+        _follow_moves(connection, tables)
+        merge = Merge(connection, embedding_type, keep=not delete_missing)
+        merge.take({shard: shards[shard] for shard in _shards_to_merge(connection, tables, digests)})
+        merge.forget()
+        _refuse_mixture(connection, tables, encoder, n_adopted)
+        retired = _retired(connection, embedding_type, shards)
+        connection.execute(sa.delete(tables.shards))
+        kept = [{"SHARD": shard, "DIGEST": value} for shard, value in digests.items() if shard not in retired]
+        connection.execute(sa.insert(tables.shards), kept)
+        stored = Stored(n_merged=merge.n_merged, n_deleted=merge.n_deleted, n_retired=len(retired))
+        stored.n_embeddings, digest = merge.totals()
+        stored.n_failures = connection.scalar(sa.select(sa.func.count()).select_from(tables.failures))
+        write_provenance(connection, embedding_type, "encoder_", provenance_to_text(encoder))
+        recorded = {"digest": digest, "rows": str(stored.n_embeddings)}
+        write_provenance(connection, embedding_type, "embeddings_", recorded)
+    write_tsv(Path(receipt).with_name("retired.tsv"), RETIRED_COLUMNS, [(shard,) for shard in sorted(retired)])
+    counts = {"n_embeddings": stored.n_embeddings, "n_failures": stored.n_failures}
+    write_json(receipt, {"generation": generation, "digest": digest, **counts})
+    return stored
+
+
+def _shards(connection: Connection, shards_folder: str, embeddings_folder: str) -> dict[str, str]:
+    """Find the shard databases: of shards that own an image, and those that are there besides."""
+    owners = set(connection.scalars(sa.select(manifest_table.c.SHARD).distinct()))
+    paths = {path.stem: f"{embeddings_folder}/{path.stem}.sqlite" for path in shard_lists(shards_folder)}
+    return {shard: path for shard, path in paths.items() if shard in owners or Path(path).exists()}
+
+
+def _shards_to_merge(connection: Connection, tables: Tables, digests: dict[str, str]) -> list[str]:
+    """Name the shards that changed, and those that own an image whose row came from elsewhere."""
+    merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
+    changed = [shard for shard, digest in digests.items() if merged.get(shard) != digest]
+    if len(changed) == len(digests):
+        return changed
+    elsewhere = sa.select(manifest_table.c.SHARD).distinct().where(~_is_merged(tables))
+    return sorted({*changed, *connection.scalars(elsewhere)} & digests.keys())
+
+
+def _retired(connection: Connection, embedding_type: str, shards: dict[str, str]) -> set[str]:
+    """Name the shards from which nothing comes any more, whatever is lost and made again.
+
+    A failure of a photo that has gone keeps its shard: without it an older shard's row would come back.
+    """
+    idle = shards.keys() - set(connection.scalars(sa.select(manifest_table.c.SHARD).distinct()))
+    if idle:
+        idle -= set(connection.scalars(sa.select(Tables(embedding_type).images.c.SHARD).distinct()))
+    there = sa.select(manifest_table.c.UUID)
+    retired = set()
+    for shard in idle:
+        _, failed = outcomes(shards[shard], embedding_type)
+        if failed <= set(connection.scalars(there.where(manifest_table.c.UUID.in_(failed)))):
+            retired.add(shard)
+    return retired
+
+
+def _is_merged(tables: Tables) -> sa.ColumnElement[bool]:
+    return sa.or_(
+        *(
+            sa.exists().where(table.c.UUID == manifest_table.c.UUID, table.c.SHARD == manifest_table.c.SHARD)
+            for table in (tables.images, tables.failures)
+        )
+    )
+
+
+def _follow_moves(connection: Connection, tables: Tables) -> None:
+    for table in (tables.images, tables.failures):
+        moved = (table.c.UUID == manifest_table.c.UUID) & (table.c.PATH != manifest_table.c.PATH)
+        connection.execute(sa.update(table).values(PATH=manifest_table.c.PATH).where(moved))
+
+
+def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict, n_adopted: int) -> None:
+    """Look at the rows that stay of photos that have gone, whatever brought this about."""
+    name = encoder["name"]
+    recorded = recorded_encoder(connection, name)
+    if recorded.get("digest") == provenance_digest(encoder):
+        return
+    gone = tables.embeddings.c.UUID.not_in(sa.select(manifest_table.c.UUID))
+    if "digest" in recorded:
+        if n_gone := connection.scalar(sa.select(sa.func.count()).where(gone)):
+            raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(encoder))
+    elif not n_adopted:
+        unknown = gone & tables.embeddings.c.UUID.not_in(sa.select(tables.images.c.UUID))
+        if n_unknown := connection.scalar(sa.select(sa.func.count()).where(unknown)):
+            raise gone_rows_of_unknown_origin(name, n_unknown, "no photo was left to check them by")

@@ -1,0 +1,145 @@
+"""Export a collection: Parquet, NumPy, and a table that Apple's embedding-atlas opens.
+
+pandas.read_parquet("photos.parquet")
+numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitlines()
+embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..collection import Collection
+from ..map.contents import MapContents
+from ..map.sphere import hammer
+from ..util.files import new_part, publish, write_text
+
+_ROWS = 2_000  # written at once
+
+
+def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:
+    """Write one row per photo, in order of UUID.
+
+    Columns: UUID, PATH, TAKEN (text), EMBEDDING (list of float32, of fixed size), LATITUDE, LONGITUDE (degrees),
+    NEIGHBOURS (UUIDs, the nearest first), SIMILARITIES (their cosines).
+    """
+    import pyarrow as pa
+
+    n_dims, k = collection.embeddings.shape[1], contents.neighbours.shape[1]
+    uuids = np.array(collection.uuids, object)
+
+    def rows(part: slice) -> dict[str, object]:
+        return {
+            "UUID": uuids[part],
+            "PATH": _texts(contents.paths[part]),
+            "TAKEN": contents.taken[part],
+            "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
+            "LATITUDE": contents.latitude[part],
+            "LONGITUDE": contents.longitude[part],
+            "NEIGHBOURS": _fixed_size(uuids[contents.neighbours[part]], k),
+            "SIMILARITIES": _fixed_size(contents.similarity[part], k),
+        }
+
+    schema = {
+        "UUID": pa.string(),
+        "PATH": pa.string(),
+        "TAKEN": pa.string(),
+        "EMBEDDING": pa.list_(pa.float32(), n_dims),
+        "LATITUDE": pa.float64(),
+        "LONGITUDE": pa.float64(),
+        "NEIGHBOURS": pa.list_(pa.string(), k),
+        "SIMILARITIES": pa.list_(pa.float32(), k),
+    }
+    _write_table(path, schema, rows, len(uuids))
+
+
+def write_atlas(path: str, collection: Collection, contents: MapContents) -> None:
+    """Write what embedding-atlas shows: the flat map, thumbnails, and neighbours by the numbers of their rows.
+
+    Columns: UUID, PATH, TAKEN, REGION, X, Y (Hammer's equal-area projection, [-2, 2] by [-1, 1]), THUMBNAIL (JPEG),
+    NEIGHBOURS (ids and distances).
+    """
+    import pyarrow as pa
+
+    x, y = hammer(contents.latitude, contents.longitude)
+    names = [region.name or None for region in contents.regions]
+    neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
+    k = neighbours.shape[1]
+
+    def rows(part: slice) -> dict[str, object]:
+        thumbnails = collection.thumbnails(collection.uuids[part])
+        lists = [_fixed_size(neighbours[part], k), _fixed_size(distances[part], k)]
+        kinds = [pa.list_(pa.int64()), pa.list_(pa.float32())]
+        lists = [values.cast(kind) for values, kind in zip(lists, kinds, strict=True)]
+        return {
+            "UUID": collection.uuids[part],
+            "PATH": _texts(contents.paths[part]),
+            "TAKEN": contents.taken[part],
+            "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
+            "X": x[part],
+            "Y": y[part],
+            "THUMBNAIL": [{"bytes": thumbnails.get(uuid)} for uuid in collection.uuids[part]],
+            "NEIGHBOURS": pa.StructArray.from_arrays(lists, ["ids", "distances"]),
+        }
+
+    schema = {
+        **dict.fromkeys(("UUID", "PATH", "TAKEN", "REGION"), pa.string()),
+        "X": pa.float64(),
+        "Y": pa.float64(),
+        "THUMBNAIL": pa.struct([("bytes", pa.binary())]),
+        "NEIGHBOURS": pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))]),
+    }
+    _write_table(path, schema, rows, len(collection.uuids))
+
+
+def write_npy(path: str, collection: Collection) -> str:
+    """Write the embeddings, an array of shape (n_images, n_dims), float32, and their UUIDs, one a line.
+
+    Returns
+    -------
+    str
+        Path of the UUIDs, beside the array.
+    """
+    part = new_part(path)
+    try:
+        with part.open("wb") as file:
+            np.save(file, collection.embeddings)
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    names = str(Path(path).with_suffix(".uuids.txt"))
+    write_text(names, "".join(f"{uuid}\n" for uuid in collection.uuids))
+    return names
+
+
+def _texts(paths: list[str]) -> list[str]:
+    """Paths as text: a byte that is not UTF-8 becomes a replacement character."""
+    return [os.fsencode(path).decode("utf-8", "replace") for path in paths]
+
+
+def _fixed_size(values: np.ndarray, size: int) -> object:
+    import pyarrow as pa
+
+    flat = values.ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.tolist() if flat.dtype == object else flat), size)
+
+
+def _write_table(path: str, fields: dict, rows: Callable[[slice], dict], n_rows: int) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def column(values: object, kind: pa.DataType) -> pa.Array:
+        return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+    schema = pa.schema(list(fields.items()))
+    part = new_part(path)
+    try:
+        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+            for start in range(0, n_rows, _ROWS):
+                columns = rows(slice(start, start + _ROWS))
+                writer.write_table(pa.table([column(columns[name], kind) for name, kind in fields.items()], schema))
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""What the report tells besides the map: its first page, and an HTML table for each of `NAMES`."""
+
+import base64
+import csv
+import html
+import io
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+from PIL import Image
+
+from ..db.connect import reading
+from ..db.provenance import read_provenance
+from ..db.tables import Tables
+from ..shards.plan import read_plan
+from ..util.files import read_json, write_text
+from ..util.text import printable
+
+NAMES = ("fates", "failures", "quality", "times", "provenance")
+_QUALITY = (
+    *("trustworthiness", "neighbours_kept", "label_purity", "sphere_share", "plane"),
+    *("action", "n_images", "n_new", "n_gone", "drift_degrees"),
+    *("n_neighbors", "min_dist", "radius", "random_state"),
+)
+_ON_FIRST_PAGE = ("trustworthiness", "neighbours_kept", "label_purity", "drift_degrees")
+_MOST_ROWS = 1_000  # of a table that people read
+_PICTURE_WIDTH = 1_000  # pixels
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:24px;color:#1d2731;background:#fff}"
+    "table{border-collapse:collapse}th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid #dbe2e8;"
+    "overflow-wrap:anywhere;vertical-align:top}td.number{text-align:right;font-variant-numeric:tabular-nums}"
+)
+Row = tuple[object, ...]
+
+
+def write_summary(database: str, folder: str, output: str, introduction: str) -> None:
+    """Write a table for each of `NAMES`, as `<output>/<name>.html`, and `<output>/first_page.rst`.
+
+    Parameters
+    ----------
+    database : str
+    folder : str
+        State folder of the embedding type.
+    output : str
+        Folder.
+    introduction : str
+        Path of the text that the first page begins with, as reStructuredText.
+    """
+    embedding_type, state = Path(folder).name, Path(folder)
+    with reading(database) as connection:
+        tables = {
+            "fates": (("Fate", "Files"), _fates(connection, embedding_type, state)),
+            "failures": (("Photo", "Reason", "Message"), _failures(connection, embedding_type, state)),
+            "quality": (("Figure", "Value"), _quality(state)),
+            "times": (
+                ("Stage", "Jobs", "Seconds", "Photos/s", "Most memory, MB"),
+                _times(connection, embedding_type, state),
+            ),
+            "provenance": (("What", "Value"), sorted(read_provenance(connection, embedding_type).items())),
+        }
+        tables = {name: (header, list(rows)) for name, (header, rows) in tables.items()}
+    for name, (header, rows) in tables.items():
+        write_text(Path(output, f"{name}.html"), _page(header, rows))
+    first = [*tables["fates"][1], *((key, value) for key, value in tables["quality"][1] if key in _ON_FIRST_PAGE)]
+    text = Path(introduction).read_text("utf-8")
+    as_html = textwrap.indent(f"{_picture(state)}{_table(first)}", "   ")
+    write_text(Path(output, "first_page.rst"), f"{text}\n.. raw:: html\n\n{as_html}\n")
+
+
+def _picture(state: Path) -> str:
+    """Make an HTML image of the map; empty, if there is none."""
+    path, jpeg = state / "map.png", io.BytesIO()
+    if not path.exists():
+        return ""
+    with Image.open(path) as image:
+        size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
+    lines = base64.encodebytes(jpeg.getvalue()).decode()  # short ones: docutils refuses long ones
+    return f'<img alt="the map" src="data:image/jpeg;base64,\n{lines}">\n'
+
+
+def _fates(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
+    planned, rejected = read_plan(state / "plan.tsv")
+    tables = Tables(embedding_type)
+    failed = set(connection.scalars(sa.select(tables.failures.c.UUID)))
+    embedded = set(connection.scalars(sa.select(tables.embeddings.c.UUID)))
+    present = {image.uuid for image in planned}
+    yield "found", len(planned) + len(rejected)
+    yield "embedded", len(present & embedded)
+    yield "failed", len(present & failed)
+    for reason, count in sorted(Counter(file.reason for file in rejected).items()):
+        yield f"rejected: {reason}", count
+    if gone := len(embedded - present):
+        yield "in the database, but gone from the folders", gone
+
+
+def _failures(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
+    failures = Tables(embedding_type).failures
+    columns = (failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
+    yield from connection.execute(sa.select(*columns).order_by(failures.c.PATH))
+    for path, reason in read_plan(state / "plan.tsv")[1]:
+        yield path, "rejected", reason
+
+
+def _quality(state: Path) -> Iterator[Row]:
+    path = state / "map_quality.json"
+    figures = read_json(path) if path.exists() else {}
+    yield from ((key, figures[key]) for key in _QUALITY if figures.get(key) is not None)
+
+
+def _times(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
+    n_photos = connection.scalar(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings))
+    for folder in sorted((state / "benchmarks").glob("*")):
+        rows = [row for path in folder.glob("*.tsv") for row in _measured(path)]
+        seconds = sum(float(row["s"]) for row in rows)
+        memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
+        rate = round(n_photos / seconds, 1) if seconds and folder.name == "embed_shard" else ""
+        yield folder.name, len(rows), round(seconds, 1), rate, round(max(memory)) if memory else ""
+
+
+def _measured(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def _page(header: tuple[str, ...], rows: list[Row]) -> str:
+    table = _table(rows[:_MOST_ROWS], "".join(f"<th>{html.escape(name)}</th>" for name in header))
+    more = f"<p>and {len(rows) - _MOST_ROWS:,} more, in the database</p>" if len(rows) > _MOST_ROWS else ""
+    none = "" if rows else "<p>none</p>"
+    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{table}{more}{none}\n'
+
+
+def _table(rows: list[Row], header: str = "") -> str:
+    lines = [header] if header else []
+    lines += ["".join(map(_cell, row)) for row in rows]
+    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+        return f"<td>{html.escape(printable(text))}</td>"
+    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f'<td class="number">{value:,.4g}</td>'
