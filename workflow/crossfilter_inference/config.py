@@ -1,174 +1,475 @@
-"""Check the configuration against its schema, and say in one line what is wrong with it."""
+"""The settings of a run: typed, with their defaults, bounds and descriptions.
 
-import copy
+Everything that is said about a setting follows from its field here: the check and its message, the default, the JSON
+schema for editors (`workflow/schemas/config.schema.yaml`) and `docs/configuration.md`.
+"""
+
 import difflib
 import json
+import math
 import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-import jsonschema
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError, core_schema
 
+from .encoders.identity import backends
 from .errors import InputError
 
+_AUTO = "auto"
 
-def read_config(files: list[str], changes: dict, schema: str) -> dict:
-    """Read the configuration as a run does.
+
+class Kind:
+    """What a value may be: how it is checked, and how a JSON schema says so."""
+
+    def check(self, value: object) -> object:
+        """Return the value; refuse a wrong one with a message that has the value and what is allowed."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
+        return self.schema()
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number within bounds, or `auto` where that is allowed; kept as it was given, so that digests stay the same.
 
     Parameters
     ----------
-    files : list of str
-        Paths of YAML files, of which later ones change earlier ones.
-    changes : dict
-        What is different still; None leaves a key as it is.
-    schema : str
-        Path.
+    kind : type
+        int refuses 2.0; float takes whole numbers too.
+    minimum, maximum : float
+        The smallest and the largest number allowed.
+    auto : bool
+        Whether `auto` may stand in its place.
+    """
+
+    kind: type[int] | type[float]
+    minimum: float
+    maximum: float
+    auto: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        number = {
+            "type": "integer" if self.kind is int else "number",
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+        return {"anyOf": [{"const": _AUTO}, number]} if self.auto else number
+
+    def check(self, value: object) -> float | str:
+        given, value = value, _read_number(value) if isinstance(value, str) else value
+        if self.auto and value == _AUTO:
+            return _AUTO
+        is_number = isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+            expected = "a whole number" if self.kind is int else "a number"
+            raise _refusal(f"{_shown(given)} is not {expected}{' or auto' if self.auto else ''}")
+        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]
+            raise _refusal(f"{_shown(value)} is out of bounds; it must be from {self.minimum} to {self.maximum}")
+        return value  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text of one line.
+
+    Parameters
+    ----------
+    pattern : str
+        A regular expression that must match all of it.
+    expected : str
+        What the pattern allows, in words.
+    optional : bool
+        Whether it may be empty.
+    """
+
+    pattern: str = ""
+    expected: str = ""
+    optional: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "string",
+            **({} if self.optional else {"minLength": 1}),
+            **({"pattern": f"^({self.pattern})$"} if self.pattern else {}),
+        }
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise _refusal(f"{_shown(value)} is not a text")
+        if not value and not self.optional:
+            raise _refusal(f"{_shown(value)} is empty")
+        if re.search(r"[\0\n\r]", value):
+            raise _refusal(f"{_shown(value)} holds a line end or a zero byte; it must be one line")
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise _refusal(f"{_shown(value)} is not allowed; it must be {self.expected}")
+        return value
+
+
+@dataclass(frozen=True)
+class Texts(Kind):
+    """One or several texts.
+
+    Parameters
+    ----------
+    item : Text
+        What each of them must be.
+    one : bool
+        Whether a single text may stand for a list of one.
+    """
+
+    item: Text
+    one: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        text = self.item.schema()
+        texts = {"type": "array", "minItems": 1, "items": text}
+        return {"anyOf": [text, texts]} if self.one else texts
+
+    def check(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str) and self.one:
+            return (self.item.check(value),)
+        if not isinstance(value, list | tuple):
+            raise _refusal(f"{_shown(value)} is not {'a text or ' if self.one else ''}a list")
+        if not value:
+            raise _refusal(f"{_shown(value)} is empty")
+        return tuple(map(self.item.check, value))
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words.
+
+    Parameters
+    ----------
+    words : tuple of str
+    """
+
+    words: tuple[str, ...]
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.words)}
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            fix = f"choose {' or '.join(self.words)}{_nearest(value, self.words)}"
+            raise _refusal(f"{_shown(value)} is not allowed; {fix}")
+        return value
+
+
+@dataclass(frozen=True)
+class Switch(Kind):
+    """True or false."""
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+    def check(self, value: object) -> bool:
+        read = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+        if not isinstance(read, bool):
+            raise _refusal(f"{_shown(value)} is not true or false")
+        return read
+
+
+Flag = Annotated[bool, Switch()]
+Line = Annotated[str, Text()]
+TypeName = Annotated[str, Text("[A-Z][A-Z0-9_]*", "capital letters, digits and _, a letter first")]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Runtime = Literal["torch", "openvino"]
+Update = Literal["align", "place", "refit"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+MissingImages = Literal["keep", "delete"]
+
+
+class Section(BaseModel):
+    """A section of the configuration. A key without a value has its default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            raise _refusal(f"{_shown(values)} is not a section of keys")
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+def _with_shipped_encoders(encoders: Any) -> Any:
+    return {**_SHIPPED_ENCODERS, **encoders} if isinstance(encoders, Mapping) else encoders
+
+
+_SHIPPED_ENCODERS = {"SIGLIP2": {"backend": "siglip"}, "EFFICIENTNET_LITE0": {"backend": "efficientnet_lite0"}}
+_BACKENDS = ", ".join(backends())
+
+
+class EncoderSettings(Section):
+    """One encoder, as it is configured."""
+
+    backend: Annotated[
+        str,
+        Text("|".join((*backends(), r".+\.py")), f"{_BACKENDS}, or the path of a Python file that ends in .py"),
+    ] = Field(description=f"Built-in backend ({_BACKENDS}), or the path of a Python file with your own.")
+    model: Line = Field(
+        "google/siglip2-base-patch16-224",
+        description="Name on the model hub, or folder of a checkpoint (backend siglip).",
+    )
+    revision: Line = Field("main", description="Branch, tag or commit on the model hub (backend siglip).")
+    dtype: Annotated[Dtype, Choice(get_args(Dtype))] = Field(
+        "auto", description="Number format of the network. auto: bfloat16 on a GPU that supports it, else float32."
+    )
+    runtime: Annotated[Runtime, Choice(get_args(Runtime))] = Field(
+        "torch", description="What runs the network. openvino runs on CPUs and is a separate package."
+    )
+
+
+class UmapSettings(Section):
+    """How the map is made."""
+
+    n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
+        15, description="Neighbors of each photo that determine its position."
+    )
+    min_dist: Annotated[float, Number(float, 0, 1)] = Field(
+        0.1, description="Minimum distance between photos on the map, as a length on a sphere of that radius."
+    )
+    radius: Annotated[float | Literal["auto"], Number(float, 0.5, 100, auto=True)] = Field(
+        "auto", description="Radius of the sphere in UMAP's units of length. Larger leaves more room between groups."
+    )
+    update: Annotated[Update, Choice(get_args(Update))] = Field(
+        "align", description="What happens to the map when photos are added or removed."
+    )
+    refit_share: Annotated[float, Number(float, 0, 1)] = Field(
+        0.2, description="Fraction of new photos above which align fits a new map."
+    )
+    compare_with_plane: Flag = Field(False, description="Also measure what a plain map in the plane would keep.")
+    random_state: Annotated[int, Number(int, 0, 2**32 - 1)] = Field(
+        42, description="Random seed. The same seed gives the same map."
+    )
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    embedding_type: Line = Field(
+        "SIGLIP2", description="Encoder to use, one of those under encoders. Its tables carry this name."
+    )
+    input_dir: Annotated[tuple[str, ...], Texts(Text(), one=True)] = Field(
+        description="Folder of photos named by UUIDs, searched with all subfolders; or a list of folders."
+    )
+    output_embeddings_db: Annotated[str, Text("[^{}<>]+", "a path without any of { } < >")] = Field(
+        description="SQLite database to create and keep up to date."
+    )
+    batch_size: Annotated[int | Literal["auto"], Number(int, 1, 4096, auto=True)] = Field(
+        "auto", description="Photos per call of the encoder, or auto. It changes the numbers by rounding at most."
+    )
+    device: Annotated[Device, Choice(get_args(Device))] = Field(
+        "auto", description="Device of the encoder. auto takes a GPU that PyTorch can use, else the CPU."
+    )
+    recompute_existing_embeddings: Flag = Field(False, description="Embed every photo again in every run.")
+    reproject_umap_embeddings: Flag = Field(True, description="Make the map of all photos after embedding.")
+    shard_size: Annotated[int | Literal["auto"], Number(int, 1, 1_000_000, auto=True)] = Field(
+        "auto", description="Photos per embedding job. auto keeps a job's start below 5 % of its time."
+    )
+    image_extensions: Annotated[
+        tuple[str, ...], Texts(Text(r"\.[^./]+", "a dot and what follows it, such as .jpg"))
+    ] = Field((".jpg", ".jpeg"), description="Extensions of photos, with their dot, in upper or lower case.")
+    missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
+        "keep", description="What happens to the rows of photos that are missing from input_dir."
+    )
+    max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
+        0.2, description="Largest fraction of the embeddings that one run may delete. A larger one stops the run."
+    )
+    max_megapixels: Annotated[float, Number(float, 0.001, 4000)] = Field(
+        268, description="Photos above this size fail, so that one huge image cannot exhaust the memory."
+    )
+    retry_failures: Flag = Field(False, description="Try failed photos again in every run.")
+    max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
+        0.1, description="Fail the run, after storing everything, if a larger fraction of more than 20 photos failed."
+    )
+    labels: Annotated[str, Text(optional=True)] = Field(
+        "", description="CSV file with columns UUID and LABEL: what photos show, to judge the map by."
+    )
+    encoders: Annotated[dict[TypeName, EncoderSettings], BeforeValidator(_with_shipped_encoders)] = Field(
+        default_factory=dict, description="Encoders by the name that their tables carry."
+    )
+    umap: UmapSettings = Field(default_factory=UmapSettings, description="How the map is made.")
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        """Settings of the encoder in use."""
+        return self.encoders[self.embedding_type]
+
+
+def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> Config:
+    """Read the configuration from files, as a run does.
+
+    Parameters
+    ----------
+    files : iterable of str or Path
+        YAML files; later ones override earlier ones.
+    changes : mapping
+        Keys that override the files; None leaves a key as it is.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or the configuration is not allowed.
+        If a file cannot be read, or the configuration is not valid.
     """
-    config: dict = {}
+    config: dict[str, object] = {}
     for path in files:
-        try:
-            read = yaml.safe_load(Path(path).read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"--configfile: {path!r} cannot be read ({' '.join(str(error).split())})") from None
-        if not isinstance(read, dict | None):
-            raise InputError(f"--configfile: {path!r} holds no keys of a configuration")
-        _update(config, read or {})
-    return check_config({**config, **{key: value for key, value in changes.items() if value is not None}}, schema)
+        _update(config, read_config_file(path))
+    return check_config({**config, **{key: value for key, value in changes.items() if value is not None}})
 
 
-def _update(config: dict, changes: dict) -> None:
+def read_config_file(path: str | Path) -> dict[str, object]:
+    """Read one file of settings.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or holds no keys. The message names the line and the column of a mistake.
+    """
+    try:
+        read = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--configfile: {str(path)!r} is not UTF-8 text; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"--configfile: {str(path)!r} is not valid YAML ({error.problem}{where})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"--configfile: {str(path)!r} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(read, dict | None):
+        raise InputError(f"--configfile: {str(path)!r} holds no keys; write lines such as input_dir: ~/Pictures")
+    return read or {}
+
+
+def check_config(config: Mapping[str, object]) -> Config:
+    """Check a configuration.
+
+    Parameters
+    ----------
+    config : mapping
+        As read from YAML. Numbers and truth values from the command line may still be text.
+
+    Returns
+    -------
+    Config
+        With every default filled in, and `~` expanded in paths.
+
+    Raises
+    ------
+    InputError
+        It names the key, its value, what is allowed, and the nearest valid key of a misspelt one.
+    """
+    try:
+        checked = Config.model_validate(config)
+    except ValidationError as error:
+        mistakes = sorted(error.errors(), key=lambda one: (len(one["loc"]), [*map(str, one["loc"])]))
+        count = f" (1 of {len(mistakes)} mistakes)" if len(mistakes) > 1 else ""
+        raise InputError(_describe(mistakes[0]) + count) from None
+    if checked.embedding_type not in checked.encoders:
+        raise InputError(
+            f"embedding_type: {checked.embedding_type!r} is not configured"
+            f"{_nearest(checked.embedding_type, checked.encoders)}; choose one of "
+            f"{', '.join(sorted(checked.encoders))}, or add it under encoders:"
+        )
+    checked = _with_home(checked)
+    if checked.labels and not os.path.isfile(checked.labels):
+        raise InputError(f"labels: there is no file {checked.labels!r}; name a CSV file with columns UUID and LABEL")
+    return checked
+
+
+def _update(config: dict[str, object], changes: Mapping[str, object]) -> None:
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            _update(config[key], value)
+        old = config.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _update(old, value)
         else:
             config[key] = value
 
 
-def check_config(config: dict, schema_path: str | Path) -> dict:
-    """Check a configuration and fill in the defaults.
+def _with_home(config: Config) -> Config:
+    def expanded(encoder: EncoderSettings) -> EncoderSettings:
+        paths = {"model": os.path.expanduser(encoder.model), "backend": os.path.expanduser(encoder.backend)}
+        return encoder.model_copy(update=paths)
 
-    Parameters
-    ----------
-    config : dict
-        As read from YAML. Numbers and truth values given on the command line may still be text.
-    schema_path : str or Path
-        The JSON schema, as YAML.
-
-    Returns
-    -------
-    dict
-        A copy with every default filled in; `input_dir` is a list; `~` is expanded in paths.
-
-    Raises
-    ------
-    InputError
-        That names the key, its value, what is allowed, and the nearest valid key where one was misspelt.
-    """
-    schema = yaml.safe_load(Path(schema_path).read_text("utf-8"))
-    config = _with_defaults(copy.deepcopy(config), schema, schema)
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(config), key=lambda error: (len(error.path), list(map(str, error.path))))
-    if errors:
-        raise InputError(_describe(errors[0]) + (f" (1 of {len(errors)} mistakes)" if len(errors) > 1 else ""))
-    if config["embedding_type"] not in config["encoders"]:
-        raise InputError(
-            f"embedding_type: {config['embedding_type']!r} is not configured"
-            f"{_nearest(config['embedding_type'], config['encoders'])}; choose one of "
-            f"{', '.join(sorted(config['encoders']))}, or add it under encoders:"
-        )
-    if isinstance(config["input_dir"], str):
-        config["input_dir"] = [config["input_dir"]]
-    _expand_home(config)
-    if config["labels"] and not os.path.isfile(config["labels"]):
-        raise InputError(f"labels: there is no file {config['labels']!r}; name a CSV file with columns UUID and LABEL")
-    return config
+    return config.model_copy(
+        update={
+            "input_dir": tuple(map(os.path.expanduser, config.input_dir)),
+            "labels": os.path.expanduser(config.labels),
+            "output_embeddings_db": os.path.expanduser(config.output_embeddings_db),
+            "encoders": {name: expanded(encoder) for name, encoder in config.encoders.items()},
+        }
+    )
 
 
-def _with_defaults(value: object, schema: dict, root: dict) -> object:
-    if "$ref" in schema:
-        *_, name = schema["$ref"].split("/")
-        schema = {**root["$defs"][name], **schema}
-    if isinstance(value, str):
-        return _from_text(value, schema.get("type"))
-    if not isinstance(value, dict):
-        return value
-    for key, subschema in schema.get("properties", {}).items():
-        if value.get(key) is None and "default" in subschema:
-            value[key] = copy.deepcopy(subschema["default"])
-    others = schema.get("additionalProperties") or {}
-    return {
-        key: _with_defaults(item, schema.get("properties", {}).get(key, others), root) for key, item in value.items()
-    }
-
-
-def _from_text(text: str, kind: object) -> object:
-    """Read a value that the command line gave as text, as in `--config 'umap={n_neighbors: 7}'`."""
-    if {"boolean", "integer", "number"} & {*([kind] if isinstance(kind, str) else kind or [])}:
-        value = yaml.safe_load(text)
-        return value if isinstance(value, bool | int | float) else text
+def _read_number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
     return text
 
 
-def _expand_home(config: dict) -> None:
-    config["input_dir"] = [os.path.expanduser(folder) for folder in config["input_dir"]]
-    config["labels"] = os.path.expanduser(config["labels"])
-    config["output_embeddings_db"] = os.path.expanduser(config["output_embeddings_db"])
-    for encoder in config["encoders"].values():
-        encoder.update(model=os.path.expanduser(encoder["model"]), backend=os.path.expanduser(encoder["backend"]))
+def _refusal(message: str) -> PydanticCustomError:
+    # Braces would be taken for fields of a template.
+    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
-def _describe(error: jsonschema.ValidationError) -> str:
-    key, value, rule = ".".join(map(str, error.path)), error.instance, error.validator_value
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    match error.validator:
-        case "additionalProperties":
-            known = error.schema["properties"]
-            unknown = next(name for name in value if name not in known)
-            name = f"{key}.{unknown}" if key else unknown
-            way_out = _nearest(unknown, known) or f"; the keys are {', '.join(known)}"
-            return f"{name}: unknown key (value {json.dumps(value[unknown], default=str)}){way_out}"
-        case "required":
-            missing = next(name for name in rule if name not in value)
-            description = error.schema["properties"][missing]["description"]
-            return f"{f'{key}.' if key else ''}{missing}: missing; give it a value ({description})"
-        case "type":
-            kinds = error.schema.get("$comment") or " or ".join(map(_kind, [rule] if isinstance(rule, str) else rule))
-            return f"{key or 'config'}: {shown} is not {kinds}{_note(error)}"
-        case "enum":
-            return f"{key}: {shown} is not allowed; choose {' or '.join(rule)}{_nearest(value, rule)}"
-        case "minimum" | "maximum":
-            bounds = f"from {error.schema['minimum']} to {error.schema['maximum']}"
-            return f"{key}: {shown} is out of bounds; it must be {bounds}{_note(error)}"
-        case "pattern":
-            key = f"{key}.{value}" if "propertyNames" in error.schema_path else key
-            return f"{key}: {shown} is not allowed; it must be {error.schema['$comment']}"
-        case "minLength" | "minItems":
-            return f"{key}: {shown} is empty{_note(error)}"
+def _describe(mistake: Any) -> str:
+    location, value = [part for part in map(str, mistake["loc"]) if part != "[key]"], mistake["input"]
+    key = ".".join(location)
+    match mistake["type"]:
+        case "extra_forbidden":
+            *sections, name = location
+            known = _section(sections).model_fields
+            fix = _nearest(name, known) or f"; the keys are {', '.join(known)}"
+            return f"{key}: unknown key (value {_shown(value)}){fix}"
+        case "missing":
+            return f"{key}: missing; give it a value ({_description(location)})"
+        case "dict_type":
+            return f"{key}: {_shown(value)} is not a section of keys"
         case _:
-            return f"{key}: {shown} is not allowed ({error.validator}: {rule}){_note(error)}"
+            note = _description(location)
+            return f"{key or 'config'}: {mistake['msg']}{f': {note}' if note else ''}"
 
 
-def _nearest(word: object, known: object) -> str:
+def _section(location: list[str]) -> type[Section]:
+    match location:
+        case ["umap"]:
+            return UmapSettings
+        case ["encoders", _]:
+            return EncoderSettings
+        case _:
+            return Config
+
+
+def _description(location: list[str]) -> str:
+    field = _section(location[:-1]).model_fields.get(location[-1]) if location else None
+    return (field.description or "").removesuffix(".") if field else ""
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _nearest(word: object, known: Iterable[str]) -> str:
     spellings = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(word).lower(), spellings, n=1)
     return f"; did you mean {spellings[near[0]]}?" if near else ""
-
-
-def _note(error: jsonschema.ValidationError) -> str:
-    return f": {error.schema['description']}" if "description" in error.schema else ""
-
-
-def _kind(kind: str) -> str:
-    return {
-        "integer": "a whole number",
-        "number": "a number",
-        "boolean": "true or false",
-        "array": "a list",
-        "object": "a section of keys",
-        "string": "a text",
-    }[kind]

@@ -17,6 +17,11 @@ CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
 RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versions")
 
 
+def backends() -> tuple[str, ...]:
+    """Name the built-in backends."""
+    return ("efficientnet_lite0", "siglip")
+
+
 def may_use_gpu(settings: dict, device: str) -> bool:
     """Tell whether an encoder, as it is configured, runs on a GPU where there is one."""
     return device != "cpu" and settings["runtime"] == "torch"
