@@ -14,7 +14,7 @@ include: "workflow/rules/common.smk"
 rule all:
     """Bring the database and its map up to date."""
     input:
-        get_final_output(),
+        RUN.final_output(),
     localrule: True
     message:
         "all is up to date"

@@ -13,6 +13,7 @@ from types import TracebackType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
+from crossfilter_inference.config import Config
 from crossfilter_inference.errors import InputError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,7 @@ def look_at(page: str | None) -> str:
     return f"; look at: {Path(page).absolute().as_uri()}" if page else ""
 
 
-def read_config(arguments: argparse.Namespace) -> dict:
+def read_config(arguments: argparse.Namespace) -> Config:
     """Read the configuration as Snakemake does, with what the options change."""
     from crossfilter_inference.config import read_config
 
@@ -65,7 +66,6 @@ def read_config(arguments: argparse.Namespace) -> dict:
     return read_config(
         [str(PROJECT / "config.yaml"), *arguments.configfile],
         {key: getattr(arguments, key, None) for key in keys},
-        str(PROJECT / "workflow" / "schemas" / "config.schema.yaml"),
     )
 
 

@@ -18,22 +18,20 @@ import psutil
 import yaml
 from history import TYPE, History
 
-from crossfilter_inference.config import check_config
+from crossfilter_inference.config import Config, check_config
 from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders.identity import settings_digest
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.run import start as run
-from crossfilter_inference.run.database import failed_photos
+from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.guard import refuse_mixture
 from crossfilter_inference.shards.merge import store_embeddings
-from crossfilter_inference.shards.plan import make_plan, read_shard_lists, shards_at_work, write_manifest
+from crossfilter_inference.shards.plan import write_manifest
 from crossfilter_inference.util.files import read_json, write_json, write_stamp
 from crossfilter_inference.verify.checks import verify
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-SCHEMA = PROJECT / "workflow" / "schemas" / "config.schema.yaml"
 
 
 class Player:
@@ -141,18 +139,12 @@ class LibraryPlayer(Player):
     def _workflow(self) -> None:
         """Do what the Snakefile and its rules do."""
         history = self.history
-        config = _config(json.dumps(history.settings))
-        state, database = str(history.state), str(history.database)
-        recompute = config["recompute_existing_embeddings"]
-        known = read_shard_lists(state)
-        scan = scan_folders(config["input_dir"], config["image_extensions"])
-        retry = failed_photos(database, TYPE) if config["retry_failures"] else frozenset()
-        plan = make_plan(known, scan.images, scan.rejected, config["shard_size"], recompute=recompute, retry=retry)
-        shards = shards_at_work(plan, known, state)
-        delete = config["missing_images"] == "delete"
-        run.start_run(database, state, TYPE, known, shards, plan, config["max_deleted_share"] if delete else None)
+        planned = prepare_run(_config(json.dumps(history.settings)), Resources())
+        config, state, database = planned.config, planned.state, planned.database
+        recompute, delete = config.recompute_existing_embeddings, config.missing_images == "delete"
+        run.start_run(planned)
         encoder, plan_path = f"{state}/encoder.json", f"{state}/plan.tsv"
-        settings = config["encoders"][TYPE]
+        settings = config.encoder.model_dump()
         stamp = Path(f"{state}/settings/encoder-{settings_digest(TYPE, settings)}")
         if not (stamp.exists() and Path(encoder).exists()):
             resolved = resolve_encoder(TYPE, settings, "cpu")
@@ -162,14 +154,14 @@ class LibraryPlayer(Player):
                 write_json(encoder, resolved)
             write_stamp(stamp)
         write_manifest(plan_path, f"{state}/manifest.tsv", f"{state}/rejected.tsv", f"{state}/shards")
-        for shard in shards:
+        for shard in planned.shards:
             embed_shard(
                 f"{state}/shards/{shard}.tsv",
                 plan_path,
                 encoder,
                 f"{state}/embeddings/{shard}.sqlite",
                 database=None if recompute else database,
-                batch_size=config["batch_size"],
+                batch_size=config.batch_size,
                 n_threads=2,
                 device="cpu",
             )
@@ -276,8 +268,8 @@ class SnakemakePlayer(Player):
 
 
 @cache
-def _config(settings: str) -> dict:
-    return check_config(json.loads(settings), SCHEMA)
+def _config(settings: str) -> Config:
+    return check_config(json.loads(settings))
 
 
 def _table(database: Path, name: str) -> list[tuple]:

@@ -50,13 +50,13 @@ BROKEN = {
         "has gone, and is kept|is there in another spelling|failures",
     ),
     "changed photos that are overlooked": (
-        "import runs\n"
-        "plan = runs.make_plan\n"
+        "import crossfilter_inference.run.prepare as prepare\n"
+        "plan = prepare.make_plan\n"
         "def blind(known, images, *rest, **options):\n"
         "    there = {row[0]: row for rows in known.values() for row in rows}\n"
         "    return plan(known, [i._replace(size=there[i.uuid][1], mtime_ns=there[i.uuid][2]) if i.uuid in there else i"
         " for i in images], *rest, **options)\n"
-        "runs.make_plan = blind",
+        "prepare.make_plan = blind",
         "failures|is missing|EMBEDDING is|SIZE is|MTIME_NS is",
     ),
     "an error that is no message": (

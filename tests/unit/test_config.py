@@ -119,7 +119,10 @@ def test_one_folder_and_several_are_a_list():
         ({"batch_size": 0, "shard_size": 0}, " (1 of 2 mistakes)"),
         ({"umap": {"n_neighbors": "1"}}, "umap.n_neighbors: 1 is out of bounds; it must be from 2 to 1000"),
         ({"encoders": {"mine": {"backend": "siglip"}}}, 'encoders.mine: "mine" is not allowed; it must be capital let'),
-        ({"encoders": {"MINE": {"model": "x"}}}, "encoders.MINE.backend: missing; give it a value (Built-in backend (eff"),
+        (
+            {"encoders": {"MINE": {"model": "x"}}},
+            "encoders.MINE.backend: missing; give it a value (Built-in back",
+        ),
         (
             {"encoders": {"MINE": {"backend": "clip"}}},
             'encoders.MINE.backend: "clip" is not allowed; it must be efficientnet_lite0, siglip, or',

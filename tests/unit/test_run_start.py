@@ -3,27 +3,43 @@ import os
 import signal
 import threading
 
+from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish
 from crossfilter_inference.run import start as run
+from crossfilter_inference.run.forecast import Cost, share_out
+from crossfilter_inference.run.prepare import Resources, Run
 from crossfilter_inference.shards.plan import Plan
 
-NO_PLAN = Plan([], [], [])
+
+def planned(folder, known_shards=(), shards=()):
+    """Plan a run of no photos on the database `x.sqlite` of a folder."""
+    config = check_config({"input_dir": "photos", "output_embeddings_db": str(folder / "x.sqlite")})
+    return Run(
+        config=config,
+        resources=Resources(),
+        state=str(folder / "x" / "T"),
+        plan=Plan([], [], []),
+        known_shards={shard: set() for shard in known_shards},
+        shards=list(shards),
+        shares=share_out(1, None, None, may_use_gpu=False),
+        cost=Cost(1, 1, 1),
+    )
 
 
-def start(database, folder, known, queue):
+def start(folder, queue):
     try:
-        run.start_run(database, folder, "T", known, [], NO_PLAN, None)
+        run.start_run(planned(folder))
         queue.put("started")
     except InputError as error:
         queue.put(str(error))
 
 
-def start_elsewhere(*arguments):
+def start_elsewhere(folder):
     """Start a run in a process of its own, which ends at once."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=start, args=(*arguments, queue))
+    process = context.Process(target=start, args=(folder, queue))
     process.start()
     answer = queue.get(timeout=30)
     process.join()
@@ -31,18 +47,17 @@ def start_elsewhere(*arguments):
 
 
 def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
-    database, folder = str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T")
-    assert start_elsewhere(database, folder, {}) == "started"
-    run.start_run(database, folder, "T", {}, [], NO_PLAN, None)
-    assert "another run is at work on" in start_elsewhere(database, folder, {})
+    assert start_elsewhere(tmp_path) == "started"
+    run.start_run(planned(tmp_path))
+    assert "another run is at work on" in start_elsewhere(tmp_path)
     run._held.pop().close()
-    assert start_elsewhere(database, folder, {}) == "started"
+    assert start_elsewhere(tmp_path) == "started"
 
 
 def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
     (tmp_path / "x" / "T" / "shards").mkdir(parents=True)
     (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
-    answer = start_elsewhere(str(tmp_path / "x.sqlite"), str(tmp_path / "x" / "T"), {})
+    answer = start_elsewhere(tmp_path)
     assert "ended while this one was planned; start it again" in answer
 
 
@@ -51,7 +66,7 @@ def test_parts_of_killed_jobs_are_removed(tmp_path):
     (folder / "embeddings").mkdir(parents=True)
     for name in (".000001.sqlite.abc.part", ".000001.sqlite.abc.part-journal", "000002.sqlite"):
         (folder / "embeddings" / name).touch()
-    assert start_elsewhere(str(tmp_path / "x.sqlite"), str(folder), {}) == "started"
+    assert start_elsewhere(tmp_path) == "started"
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
 
 
@@ -62,9 +77,7 @@ def test_what_is_left_of_shards_without_a_part_is_removed(tmp_path):
         (folder / name).touch()
     for name in ("000001.unread.tsv", ".000001.abc.rows", ".000002.abc.rows"):
         (folder / "embeddings" / name).touch()
-    run.start_run(
-        str(tmp_path / "x.sqlite"), str(folder), "T", {"000001": set(), "000002": set()}, ["000002"], NO_PLAN, None
-    )
+    run.start_run(planned(tmp_path, known_shards=["000001", "000002"], shards=["000002"]))
     run._held.pop().close()
     there = {path.name for part in ("shards", "embeddings") for path in (folder / part).iterdir()}
     assert there == {"000002.tsv", "000002.sqlite", ".000002.abc.rows"}

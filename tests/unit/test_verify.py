@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, leave_hot_journal
+from conftest import leave_hot_journal
 from verified import CHECKS, UUID
 
 from crossfilter_inference.config import read_config
@@ -16,8 +16,6 @@ from crossfilter_inference.errors import InputError
 from crossfilter_inference.verify.checks import verify
 
 pytest_plugins = "verified"
-
-SCHEMA = str(PROJECT / "workflow" / "schemas" / "config.schema.yaml")
 
 
 def test_what_a_run_leaves_is_all_right(collection):
@@ -117,7 +115,7 @@ def test_a_way_out_says_what_it_would_cost(collection):
 
 
 def config_of(collection):
-    return read_config([str(collection.root / "config.yaml")], {}, SCHEMA)
+    return read_config([str(collection.root / "config.yaml")], {})
 
 
 def test_a_run_at_work_is_left_alone(collection):

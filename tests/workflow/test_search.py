@@ -21,13 +21,11 @@ from crossfilter_inference.config import read_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.search import find_uuid, search
 
-SCHEMA = str(PROJECT / "workflow" / "schemas" / "config.schema.yaml")
-
 
 def opened(collection, **changes):
     """Open a collection as the scripts do."""
     changes = {"output_embeddings_db": str(collection.database), **changes}
-    return Collection(read_config([str(collection.folder / "config.yaml")], changes, SCHEMA))
+    return Collection(read_config([str(collection.folder / "config.yaml")], changes))
 
 
 @pytest.fixture(scope="module")

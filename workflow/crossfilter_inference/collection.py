@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
+from .config import Config
 from .db.connect import chunks, reading
 from .db.embeddings import read_embeddings
 from .db.state import state_folder
@@ -35,8 +36,7 @@ class Collection:
 
     Parameters
     ----------
-    config : dict
-        As `check_config` returns it.
+    config : Config
 
     Attributes
     ----------
@@ -49,10 +49,10 @@ class Collection:
         If there are no embeddings.
     """
 
-    def __init__(self, config: dict):
-        self.database, self.embedding_type = config["output_embeddings_db"], config["embedding_type"]
+    def __init__(self, config: Config):
+        self.database, self.embedding_type = config.output_embeddings_db, config.embedding_type
         self.folder = Path(state_folder(self.database), self.embedding_type)
-        self._device, self._labels = config["device"], config["labels"]
+        self._device, self._labels = config.device, config.labels
         self._tables = Tables(self.embedding_type)
         if not Path(self.database).exists():
             raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")

@@ -199,6 +199,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
+    def to_json(self) -> str:
+        """Write the section as one line of JSON, for the command line of a job."""
+        return json.dumps(self.model_dump(), sort_keys=True)
+
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, values: Any) -> Any:

@@ -23,20 +23,20 @@ rule embed_shard:
     conda:
         "../../envs/embed.yaml"
     # One job with all cores is as fast as several that share them, and needs the memory of the encoder once.
-    threads: SHARES.embed_cores
+    threads: RUN.shares.embed_cores
     resources:
-        gpu=1 if SHARES.n_gpus else 0,
-        mem_mb=lambda wildcards, attempt: COST.memory_mb(SHARD_SIZES[wildcards.shard], attempt),
-        runtime=lambda wildcards, attempt: COST.runtime(SHARD_SIZES[wildcards.shard], attempt),
-        n_gpus=0 if ON_CLUSTER else SHARES.n_gpus,
-        scratch="no" if workflow.is_main_process else "yes",
+        gpu=1 if RUN.shares.n_gpus else 0,
+        mem_mb=lambda wildcards, attempt: RUN.cost.memory_mb(RUN.shard_sizes[wildcards.shard], attempt),
+        runtime=lambda wildcards, attempt: RUN.cost.runtime(RUN.shard_sizes[wildcards.shard], attempt),
+        n_gpus=0 if RUN.resources.on_cluster else RUN.shares.n_gpus,
+        scratch="no" if RUN.resources.is_main_process else "yes",
         scripts=SCRIPTS,
-        state=STATE,
-        batch_size=config["batch_size"],
-        device=config["device"],
-        database=DATABASE,
-        max_megapixels=config["max_megapixels"],
-        recompute="yes" if config["recompute_existing_embeddings"] else "no",
+        state=RUN.state,
+        batch_size=RUN.config.batch_size,
+        device=RUN.config.device,
+        database=RUN.database,
+        max_megapixels=RUN.config.max_megapixels,
+        recompute="yes" if RUN.config.recompute_existing_embeddings else "no",
     message:
         "embed shard {wildcards.shard}"
     shell:

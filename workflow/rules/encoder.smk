@@ -12,7 +12,7 @@ rule resolve_encoder:
     """Resolve the encoder to a commit, digests and preprocessing, and fetch its weights."""
     output:
         encoder=update("<results>/encoder.json"),
-        stamp=ENCODER_STAMP,
+        stamp=RUN.encoder_stamp,
     log:
         "<logs>/resolve_encoder/resolve_encoder.log",
     benchmark:
@@ -22,14 +22,14 @@ rule resolve_encoder:
         "../../envs/embed.yaml"
     resources:
         scripts=SCRIPTS,
-        state=STATE,
-        database=DATABASE,
-        missing_images=config["missing_images"],
-        recompute="yes" if config["recompute_existing_embeddings"] else "no",
-        device=config["device"],
+        state=RUN.state,
+        database=RUN.database,
+        missing_images=RUN.config.missing_images,
+        recompute="yes" if RUN.config.recompute_existing_embeddings else "no",
+        device=RUN.config.device,
     params:
-        name=TYPE,
-        settings=json.dumps(ENCODER, sort_keys=True),
+        name=RUN.type,
+        settings=RUN.config.encoder.to_json(),
     message:
         "resolve the encoder {params.name}"
     shell:

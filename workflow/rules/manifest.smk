@@ -11,8 +11,8 @@ rule write_manifest:
     output:
         manifest=update("<results>/manifest.tsv"),
         rejected=update("<results>/rejected.tsv"),
-        shards=collect("<results>/shards/{shard}.tsv", shard=PLAN.new_shards),
-        stamp=MANIFEST_STAMP,
+        shards=collect("<results>/shards/{shard}.tsv", shard=RUN.plan.new_shards),
+        stamp=RUN.manifest_stamp,
     log:
         "<logs>/write_manifest/write_manifest.log",
     benchmark:
@@ -22,7 +22,7 @@ rule write_manifest:
         "../../envs/store.yaml"
     resources:
         scripts=SCRIPTS,
-        state=STATE,
+        state=RUN.state,
     message:
         "write the manifest"
     shell:

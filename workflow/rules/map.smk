@@ -38,9 +38,9 @@ rule draw_map:
         quality="<results>/map_quality.json",
         receipt="<results>/embeddings.json",
         manifest="<results>/manifest.tsv",
-        shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
-        labels=config["labels"] or [],
-        words="<results>/words.npz" if WITH_WORDS else [],
+        shards=collect("<results>/embeddings/{shard}.sqlite", shard=RUN.shards),
+        labels=RUN.config.labels or [],
+        words="<results>/words.npz" if RUN.with_words else [],
     output:
         page=report("<results>/map.html", caption="../report/page.rst", category="Map", labels={"shows": "the globe"}),
         png=report(
@@ -54,13 +54,13 @@ rule draw_map:
     conda:
         "../../envs/map.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(PLAN.images), attempt),
-        runtime=lambda wildcards, attempt: forecast.map_runtime(len(PLAN.images), attempt),
+        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(RUN.plan.images), attempt),
+        runtime=lambda wildcards, attempt: forecast.map_runtime(len(RUN.plan.images), attempt),
         scripts=SCRIPTS,
-        state=STATE,
-        database=DATABASE,
+        state=RUN.state,
+        database=RUN.database,
     params:
-        type=TYPE,
+        type=RUN.type,
     message:
         "draw the map"
     shell:

@@ -7,7 +7,7 @@ provenance
 """
 
 INTRODUCTION = f"{workflow.basedir}/workflow/report/workflow.rst"
-FIRST_PAGE = os.path.abspath(f"{STATE}/summary/first_page.rst")
+FIRST_PAGE = os.path.abspath(f"{RUN.state}/summary/first_page.rst")
 
 
 report: FIRST_PAGE if os.path.exists(FIRST_PAGE) else INTRODUCTION
@@ -16,7 +16,7 @@ report: FIRST_PAGE if os.path.exists(FIRST_PAGE) else INTRODUCTION
 rule summarise:
     """Write the first page and the tables of the report."""
     input:
-        get_final_output(),
+        RUN.final_output(),
         introduction=INTRODUCTION,
     output:
         first_page="<results>/summary/first_page.rst",
@@ -56,8 +56,8 @@ rule summarise:
         "../../envs/store.yaml"
     resources:
         scripts=SCRIPTS,
-        state=STATE,
-        database=DATABASE,
+        state=RUN.state,
+        database=RUN.database,
     message:
         "write the first page and the tables of the report"
     shell:

@@ -14,11 +14,11 @@ rule store_embeddings:
     input:
         encoder="<results>/encoder.json",
         manifest="<results>/manifest.tsv",
-        shards=collect("<results>/embeddings/{shard}.sqlite", shard=SHARDS),
+        shards=collect("<results>/embeddings/{shard}.sqlite", shard=RUN.shards),
     output:
         receipt="<results>/embeddings.json",
-        stamp=STORE_STAMP,
-        database=[] if os.path.exists(DATABASE) else update(DATABASE),
+        stamp=RUN.store_stamp,
+        database=[] if os.path.exists(RUN.database) else update(RUN.database),
     log:
         "<logs>/store_embeddings/store_embeddings.log",
     benchmark:
@@ -28,11 +28,11 @@ rule store_embeddings:
         "../../envs/store.yaml"
     resources:
         scripts=SCRIPTS,
-        state=STATE,
-        database=DATABASE,
+        state=RUN.state,
+        database=RUN.database,
     params:
-        missing_images=config["missing_images"],
-        generation=STORE_GENERATION,
+        missing_images=RUN.config.missing_images,
+        generation=RUN.store_generation,
     message:
         "merge the shards into {resources.database}"
     shell:

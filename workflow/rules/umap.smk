@@ -11,29 +11,29 @@ rule fit_umap:
     """Make the map of all embeddings of the database, or bring it up to date."""
     input:
         receipt="<results>/embeddings.json",
-        labels=config["labels"] or [],
+        labels=RUN.config.labels or [],
     output:
         model=update("<results>/umap_model.pkl"),
         map=update("<results>/map.tsv"),
         neighbours=update("<results>/neighbours.npz"),
         quality=update("<results>/map_quality.json"),
-        stamp=UMAP_STAMP,
+        stamp=RUN.umap_stamp,
     log:
         "<logs>/fit_umap/fit_umap.log",
     benchmark:
         "<benchmarks>/fit_umap/fit_umap.tsv"
     conda:
         "../../envs/umap.yaml"
-    threads: SHARES.cores
+    threads: RUN.shares.cores
     resources:
-        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(PLAN.images), attempt),
-        runtime=lambda wildcards, attempt: forecast.map_runtime(len(PLAN.images), attempt),
+        mem_mb=lambda wildcards, attempt: forecast.map_memory_mb(len(RUN.plan.images), attempt),
+        runtime=lambda wildcards, attempt: forecast.map_runtime(len(RUN.plan.images), attempt),
         scripts=SCRIPTS,
-        database=DATABASE,
+        database=RUN.database,
     params:
-        type=TYPE,
-        settings=json.dumps(config["umap"], sort_keys=True),
-        labels=config["labels"],
+        type=RUN.type,
+        settings=RUN.config.umap.to_json(),
+        labels=RUN.config.labels,
     message:
         "make the map"
     shell:
@@ -53,7 +53,7 @@ rule store_map:
         quality="<results>/map_quality.json",
     output:
         receipt="<results>/map_stored.json",
-        stamp=MAP_STAMP,
+        stamp=RUN.map_stamp,
     log:
         "<logs>/store_map/store_map.log",
     benchmark:
@@ -63,10 +63,10 @@ rule store_map:
         "../../envs/store.yaml"
     resources:
         scripts=SCRIPTS,
-        database=DATABASE,
+        database=RUN.database,
     params:
-        type=TYPE,
-        generation=MAP_GENERATION,
+        type=RUN.type,
+        generation=RUN.map_generation,
     message:
         "store the map in {resources.database}"
     shell:

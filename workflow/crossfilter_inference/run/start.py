@@ -18,46 +18,30 @@ from ..db.tables import Tables
 from ..errors import InputError
 from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
-from ..shards.plan import Identity, Plan, remove_shard, shard_lists, write_plan
+from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts
+from .prepare import Run
 
 # A handle must outlive the function that opened it: when it is collected, its lock is gone.
 _held: list[IO] = []
 
 
-def start_run(
-    database: str,
-    folder: str,
-    embedding_type: str,
-    known_shards: dict[str, set[Identity]],
-    shards: list[str],
-    plan: Plan,
-    max_deleted_share: float | None,
-) -> None:
-    """Make ready for the first job: take the lock, clean up after a killed run, write the plan.
+def start_run(run: Run) -> None:
+    """Prepare for the first job: take the lock, clean up after a killed run, write the plan.
 
     The lock is held until this process ends, however it ends.
 
     Parameters
     ----------
-    database : str
-    folder : str
-        State folder of the embedding type.
-    embedding_type : str
-    known_shards : dict
-        What the plan was made from, by shard.
-    shards : list of str
-        Those that this run makes or uses.
-    plan : Plan
-    max_deleted_share : float in [0, 1] or None
-        Share of the embeddings that may be deleted, as their photos have gone; None, if none are deleted.
+    run : Run
 
     Raises
     ------
     InputError
-        If another run is at work on this database, or was while the plan was made; if a shard database comes from
-        another encoder; if more than the allowed share would be deleted.
+        If another run uses this database, or did so while the plan was made; if a shard database comes from another
+        encoder; if the run would delete more than the allowed fraction of the embeddings.
     """
+    database, folder = run.database, run.state
     root = Path(state_folder(database))
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -73,22 +57,22 @@ def start_run(
             f"output_embeddings_db: another run is at work on {database!r}; wait for it to end, or stop it"
         ) from None
     _held.append(lock)
-    if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(known_shards):
+    if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(run.known_shards):
         raise InputError(
             f"output_embeddings_db: another run on {database!r} ended while this one was planned; start it again"
         )
     if os.path.exists(database):
         recover(database)
-    if max_deleted_share is not None:
-        uuids = _embedded(database, embedding_type) or {uuid for rows in known_shards.values() for uuid, *_ in rows}
-        _check_deletions(uuids, plan, max_deleted_share)
+    if run.config.missing_images == "delete":
+        uuids = _embedded(database, run.type) or {uuid for rows in run.known_shards.values() for uuid, *_ in rows}
+        _check_deletions(uuids, run.plan, run.config.max_deleted_share)
     remove_parts(folder)
-    remove_logs(f"{folder}/embeddings", shards)
-    for shard in {*known_shards} - {*shards}:
+    remove_logs(f"{folder}/embeddings", run.shards)
+    for shard in run.known_shards.keys() - {*run.shards}:
         remove_shard(folder, shard)
     _leave_the_future(folder)
-    refuse_foreign_shards(folder, embedding_type)
-    write_plan(f"{folder}/plan.tsv", plan)
+    refuse_foreign_shards(folder, run.type)
+    write_plan(f"{folder}/plan.tsv", run.plan)
 
 
 def _embedded(database: str, embedding_type: str) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from ..config import Config
 from ..db.connect import reading
 from ..db.digest import digest_rows
 from ..db.provenance import read_provenance, unknown_rows
@@ -40,13 +41,12 @@ class Check:
         return f"{self.state:<9}{self.name:<12}{self.text}"
 
 
-def verify(config: dict, *, n_sample: int, n_threads: int) -> Iterator[Check]:
+def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
     """Make every check, and yield what it found.
 
     Parameters
     ----------
-    config : dict
-        As `check_config` returns it.
+    config : Config
     n_sample : int
         Photos that are embedded again.
     n_threads : int
@@ -94,9 +94,9 @@ class _Skipped(Exception):
 class _Collection:
     """A database and what lies beside it."""
 
-    def __init__(self, config: dict):
-        self._config, self._type = config, config["embedding_type"]
-        self._database = config["output_embeddings_db"]
+    def __init__(self, config: Config):
+        self._config, self._type = config, config.embedding_type
+        self._database = config.output_embeddings_db
         self._root = Path(state_folder(self._database))
         self._folder = self._root / self._type
         self._tables = Tables(self._type)
@@ -192,8 +192,8 @@ class _Collection:
         return f"{n_rows} rows with digest {digest[:8]}, as they were stored"
 
     def check_fates(self) -> str:
-        scan = scan_folders(self._config["input_dir"], self._config["image_extensions"])
-        keep = self._config["missing_images"] == "keep"
+        scan = scan_folders(self._config.input_dir, self._config.image_extensions)
+        keep = self._config.missing_images == "keep"
         with reading(self._database) as connection:
             return check_fates(connection, self._type, self._folder, scan, keep=keep, rebuild=self._rebuild)
 
@@ -205,7 +205,7 @@ class _Collection:
         return check_provenance(recorded, self._encoder, self._folder, [*self._merged], self._rebuild)
 
     def check_map(self) -> str:
-        if not self._config["reproject_umap_embeddings"]:
+        if not self._config.reproject_umap_embeddings:
             raise _Skipped("reproject_umap_embeddings is false")
         if "map_digest" not in self._recorded:
             raise _Skipped("there is none yet: run snakemake")
@@ -213,8 +213,8 @@ class _Collection:
             return check_map(connection, self._type, self._folder, self._rebuild)
 
     def check_sample(self, n_images: int, n_threads: int) -> str:
-        max_pixels = int(self._config["max_megapixels"] * 1e6)
+        max_pixels = int(self._config.max_megapixels * 1e6)
         sample = Sample(self._database, self._folder, self._encoder, max_pixels)
-        if found := sample.check(n_images, self._config["device"], n_threads):
+        if found := sample.check(n_images, self._config.device, n_threads):
             return found
         raise _Skipped("no photo is there as it was embedded")

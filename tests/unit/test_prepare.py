@@ -1,0 +1,119 @@
+"""A run is planned by one function, without Snakemake."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT
+
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.run.prepare import Resources, prepare_run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with three photos, a text file, and a folder in which nothing can be written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for path in DEMO_PHOTOS[:3]:
+        shutil.copy2(path, tmp_path / "photos")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").touch()
+    (tmp_path / "a-file").write_text("not a database")
+    return tmp_path
+
+
+def prepare(resources=None, **changes):
+    config = {
+        "input_dir": "photos",
+        "output_embeddings_db": "results/photos.sqlite",
+        "embedding_type": "COLOUR",
+        "encoders": {"COLOUR": {"backend": str(COLOUR_ENCODER), "model": "a"}},
+    }
+    return prepare_run({**config, **changes}, resources or Resources(cores=2))
+
+
+def test_a_new_collection_is_planned_and_nothing_is_written(folder):
+    before = sorted(folder.rglob("*"))
+    run = prepare(shard_size=2)
+    assert sorted(folder.rglob("*")) == before
+    assert (run.type, run.database, run.state) == ("COLOUR", "results/photos.sqlite", "results/photos/COLOUR")
+    assert run.shards == run.plan.new_shards == ["000001", "000002"]
+    assert run.shard_sizes == {"000001": 2, "000002": 1}
+    assert (run.store_generation, run.map_generation) == (1, 1)
+    assert (run.shares.cores, run.shares.n_jobs) == (2, 1)
+    assert run.warnings == []
+    assert [note.split(":")[0] for note in run.notes] == ["photos", "forecast"]
+
+
+def test_the_final_output_names_every_file_once_and_the_map_only_if_it_is_wanted(folder):
+    run = prepare()
+    files = run.final_output()
+    assert files[0] == "results/photos.sqlite"
+    assert len({*files}) == len(files)
+    assert {"<results>/map.html", "<results>/embeddings/000001.sqlite", run.umap_stamp} <= {*files}
+    without_map = prepare(reproject_umap_embeddings=False).final_output()
+    assert {*files} - {*without_map} == {file for file in files if "map" in file.rsplit("/", 1)[-1]} | {
+        "<results>/neighbours.npz"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "stamp"),
+    [
+        ({"encoders": {"COLOUR": {"backend": str(COLOUR_ENCODER), "model": "b"}}}, "encoder_stamp"),
+        ({"missing_images": "delete"}, "store_stamp"),
+        ({"umap": {"min_dist": 0.5}}, "umap_stamp"),
+        ({"shard_size": 1}, "manifest_stamp"),
+        ({"batch_size": 3, "device": "cpu", "max_megapixels": 5}, None),
+    ],
+)
+def test_a_setting_changes_the_stamp_of_what_it_concerns_and_no_other(folder, changes, stamp):
+    stamps = ("manifest_stamp", "encoder_stamp", "store_stamp", "umap_stamp", "map_stamp")
+    before, after = prepare(), prepare(**changes)
+    assert [name for name in stamps if getattr(before, name) != getattr(after, name)] == [stamp] * (stamp is not None)
+
+
+def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
+    run = prepare(Resources(cores=8, nodes=4, is_main_process=False), input_dir="no/such/folder")
+    assert run.resources.on_cluster
+    assert (run.plan.images, run.shards, run.notes) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_dir": "no/such/folder"}, "/no/such/folder' (No such file or directory)"),
+        ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, left alone: 1 (1 .txt))"),
+        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
+        ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?"),
+        ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; did you mean COLOUR?; choose one of"),
+        ({"output_embeddings_db": "photos"}, "output_embeddings_db: cannot write to 'photos' (it is a folder)"),
+        ({"output_embeddings_db": "a-file/x.sqlite"}, "cannot write to 'a-file/x.sqlite' ('a-file' is "),
+        ({"output_embeddings_db": "a-file"}, "a-file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(folder, changes, message):
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError) as raised:
+        prepare(**changes).final_output()
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_planning_needs_no_package_that_snakemake_does_not_bring(folder):
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(PROJECT / 'workflow')!r})\n"
+        "from crossfilter_inference.run import finish, forecast, prepare, progress, start\n"
+        "settings = {'input_dir': 'photos', 'output_embeddings_db': 'x.sqlite'}\n"
+        "start.start_run(prepare.prepare_run(settings, prepare.Resources()))\n"
+        "heavy = {'numpy', 'PIL', 'msgpack', 'torch', 'pandas', 'scipy', 'umap', 'typer', 'tqdm', 'transformers'}\n"
+        "sys.exit(', '.join(sorted(heavy & {*sys.modules})) or None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists("x/SIGLIP2/plan.tsv")

@@ -1,0 +1,230 @@
+"""Plan a run: read the configuration and the state, scan the photos, and decide what there is to do.
+
+This is all that happens before a run's first job, in one function that writes nothing and imports only what Snakemake
+brings. So `snakemake -n` shows exactly the jobs that will run.
+
+A stamp is an empty file. Its name holds a digest of the settings that another file was made with. The rule that makes
+that file also writes the stamp, and `all` wants it. A changed setting is noticed even without Snakemake's records.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..config import Config, check_config
+from ..db.state import state_folder
+from ..encoders import identity
+from ..map import settings as map_settings
+from ..photos.scan import scan_folders
+from ..shards.plan import Identity, Plan, make_plan, read_shard_lists, shards_at_work
+from ..util.files import digest
+from .database import check_database_path, failed_photos, generation
+from .finish import page_line
+from .forecast import Cost, Shares, embedding_cost, forecast, share_out
+
+_MAP_FILES = (
+    *("map.html", "map.png", "map.svg", "map.tsv"),
+    *("map_quality.json", "map_stored.json", "neighbours.npz", "umap_model.pkl"),
+)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use.
+
+    Attributes
+    ----------
+    cores : int
+        Of this machine.
+    nodes : int or None
+        Jobs that a cluster may run at once; None without a cluster.
+    n_gpus : int or None
+        GPUs in use at once; None if nothing is known of them.
+    is_main_process : bool
+        False in a job that a cluster runs: it neither scans nor plans.
+    """
+
+    cores: int = 1
+    nodes: int | None = None
+    n_gpus: int | None = None
+    is_main_process: bool = True
+
+    @classmethod
+    def of_snakemake(cls, workflow: Any) -> "Resources":
+        """Read them from Snakemake's workflow object. Nothing else touches its internals.
+
+        Options that only look, such as `--dag`, give no number of cores.
+        """
+        settings = workflow.resource_settings
+        return cls(
+            cores=settings.cores or 1,
+            nodes=settings.nodes,
+            n_gpus=workflow.global_resources.get("gpu").value,
+            is_main_process=workflow.is_main_process,
+        )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether jobs may run on other machines."""
+        return self.nodes is not None or not self.is_main_process
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run.
+
+    Attributes
+    ----------
+    config : Config
+    resources : Resources
+    state : str
+        State folder of the embedding type.
+    plan : Plan
+    known_shards : dict
+        What the plan was made from: the photos that each shard may own.
+    shards : list of str
+        Shards that this run makes or uses, the oldest first.
+    shares : Shares
+    cost : Cost
+    store_generation, map_generation : int
+        They rise when the database is no longer the one that the last run left.
+    notes, warnings : list of str
+        Lines for the user, in this order.
+    """
+
+    config: Config
+    resources: Resources
+    state: str
+    plan: Plan
+    known_shards: dict[str, set[Identity]]
+    shards: list[str]
+    shares: Shares
+    cost: Cost
+    store_generation: int = 0
+    map_generation: int = 0
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def database(self) -> str:
+        """Path of the database."""
+        return self.config.output_embeddings_db
+
+    @property
+    def type(self) -> str:
+        """Embedding type."""
+        return self.config.embedding_type
+
+    @cached_property
+    def shard_sizes(self) -> Counter[str]:
+        """Photos that each shard owns."""
+        return self.plan.shard_sizes()
+
+    @property
+    def with_words(self) -> bool:
+        """Whether words of the encoder name the regions of the map."""
+        return not self.config.labels and identity.may_understand_texts(self.config.encoder.model_dump())
+
+    @property
+    def manifest_stamp(self) -> str:
+        """Stamp of the plan."""
+        return _stamp("manifest", self.plan.digest())
+
+    @property
+    def encoder_stamp(self) -> str:
+        """Stamp of the encoder's settings."""
+        return _stamp("encoder", identity.settings_digest(self.type, self.config.encoder.model_dump()))
+
+    @property
+    def store_stamp(self) -> str:
+        """Stamp of what the database is made with."""
+        return _stamp("store", digest([self.config.missing_images, self.store_generation]))
+
+    @property
+    def umap_stamp(self) -> str:
+        """Stamp of the map's settings."""
+        return _stamp("umap", map_settings.settings_digest(self.config.umap.model_dump(), self.config.labels))
+
+    @property
+    def map_stamp(self) -> str:
+        """Stamp of the map in the database."""
+        return _stamp("map", str(self.map_generation))
+
+    def final_output(self) -> list[str]:
+        """Name everything that the run leaves behind."""
+        files = ["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]
+        files += [f"shards/{shard}.tsv" for shard in self.plan.new_shards]
+        files += [f"embeddings/{shard}.sqlite" for shard in self.shards]
+        stamps = [self.manifest_stamp, self.encoder_stamp, self.store_stamp]
+        if self.config.reproject_umap_embeddings:
+            files += _MAP_FILES
+            stamps += [self.umap_stamp, self.map_stamp]
+        return [self.database, *(f"<results>/{file}" for file in files), *stamps]
+
+
+def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> Run:
+    """Plan a run; write nothing.
+
+    Parameters
+    ----------
+    config : mapping or Config
+        The settings, as read from YAML or checked already.
+    resources : Resources
+
+    Raises
+    ------
+    InputError
+        If the configuration is not valid, the database cannot be written, a folder cannot be read or holds no photo,
+        or a file of the state is damaged.
+    """
+    config = config if isinstance(config, Config) else check_config(config)
+    database, settings = config.output_embeddings_db, config.encoder.model_dump()
+    state = f"{state_folder(database)}/{config.embedding_type}"
+    shares = share_out(
+        None if resources.on_cluster else resources.cores,
+        resources.nodes,
+        resources.n_gpus,
+        may_use_gpu=identity.may_use_gpu(settings, config.device),
+    )
+    cost = embedding_cost(state, config.encoder.backend, shares)
+    if not resources.is_main_process:
+        return Run(config, resources, state, Plan([], [], []), {}, [], shares, cost)
+
+    check_database_path(database)
+    known_shards = read_shard_lists(state)
+    scan = scan_folders(list(config.input_dir), list(config.image_extensions))
+    scan.check(list(config.input_dir))
+    plan = make_plan(
+        known_shards,
+        scan.images,
+        scan.rejected,
+        cost.shard_size if config.shard_size == "auto" else config.shard_size,
+        recompute=config.recompute_existing_embeddings,
+        retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
+    )
+    run = Run(
+        config,
+        resources,
+        state,
+        plan,
+        known_shards,
+        shards_at_work(plan, known_shards, state),
+        shares,
+        cost,
+        generation(database, f"{state}/embeddings.json", config.embedding_type, "embeddings_digest"),
+        generation(database, f"{state}/map_stored.json", config.embedding_type, "map_digest"),
+        notes=[f"{plan.summary()}; {scan.summary()}"],
+    )
+    if config.missing_images == "keep" and (warning := plan.strangers(known_shards)):
+        run.warnings.append(warning)
+    with_map = config.reproject_umap_embeddings
+    line = forecast(state, cost, shares, run.shard_sizes, run.shards, with_map=with_map, with_words=run.with_words)
+    if line := line or page_line(state):
+        run.notes.append(line)
+    return run
+
+
+def _stamp(kind: str, settings: str) -> str:
+    return f"<results>/settings/{kind}-{settings}"
