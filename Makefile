@@ -9,7 +9,7 @@ TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run report test test-cluster lint soak bench format lock
+.PHONY: help run report test test-cluster lint soak bench generated format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,7 @@ lint: .venv/installed  ## check style and workflow
 	PYTHONPATH=workflow $(BIN)/lint-imports
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
+	PYTHONPATH=workflow $(BIN)/python docs/generate.py --check
 
 soak: .venv/extra  ## play random histories with faults; goes on where it was broken off (half an hour)
 	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
@@ -43,6 +44,9 @@ bench: .venv/extra  ## measure embedding, map, planning, search and page; most w
 	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/search.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/page.py
+
+generated: .venv/installed  ## renew the files that follow from the code: schema and reference of the configuration
+	PYTHONPATH=workflow $(BIN)/python docs/generate.py
 
 format: .venv/installed  ## bring code into shape
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,5 @@
 """The project's files agree with each other."""
 
-import json
 import re
 import tomllib
 
@@ -58,27 +57,6 @@ def test_versions_agree():
     citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
     assert project["version"] == citation["version"]
     assert f"## {project['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
-
-
-def test_the_readme_has_a_row_for_every_configuration_key():
-    readme = (PROJECT / "README.md").read_text()
-    schema = yaml.safe_load((PROJECT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    encoder = schema["$defs"]["encoder"]["properties"]
-
-    def rows(properties, prefix=""):
-        for key, value in properties.items():
-            if key == "umap":
-                yield from rows(value["properties"], "umap.")
-            elif key == "encoders":
-                yield f"| `encoders` | `SIGLIP2`, `EFFICIENTNET_LITE0` | {value['description']} |"
-                yield from rows(encoder, "encoders.NAME.")
-            else:
-                default = value.get("default", "")
-                text = default if isinstance(default, str) else json.dumps(default)
-                yield f"| `{prefix}{key}` | {f'`{text}` ' if text else ''}| {value['description']} |"
-
-    for row in rows(schema["properties"]):
-        assert row in readme, f"README.md lacks the row {row}"
 
 
 def test_the_readme_shows_every_table_with_its_columns():

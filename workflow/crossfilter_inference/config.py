@@ -243,7 +243,7 @@ class UmapSettings(Section):
     """How the map is made."""
 
     n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
-        15, description="Neighbors of each photo that determine its position."
+        15, description="Neighbours of each photo that determine its position."
     )
     min_dist: Annotated[float, Number(float, 0, 1)] = Field(
         0.1, description="Minimum distance between photos on the map, as a length on a sphere of that radius."

@@ -1,0 +1,107 @@
+"""Write the files that follow from the code: the JSON schema and the reference of the configuration.
+
+`make generated` renews them; `make lint` checks them (`--check`).
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfilter_inference.config import Config, EncoderSettings, Section, UmapSettings
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+_INTRODUCTION = """# Configuration
+
+Every key of `config.yaml`. A key that you leave out has its default. A misspelled key or a wrong value stops the run
+with one line, before anything changes.
+
+To change a few keys, write them into a file of your own and name it: `snakemake --cores 8 --configfile mine.yaml`. To
+change a single key, use `--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. Relative
+paths start at the folder in which the command runs.
+
+After a change of the encoder the next run embeds every photo again. After a change of the map's shape under `umap` it
+fits a new map. A setting that cannot change the numbers (`batch_size`, `device`, `--cores`) causes no work.
+"""
+_CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has tables of its own.
+[encoders.md](encoders.md) shows how to add one.
+"""
+
+
+def schema() -> str:
+    """Return the JSON schema of the configuration, as YAML for editors."""
+    text = yaml.safe_dump(_without_titles(Config.model_json_schema()), sort_keys=False, width=120, allow_unicode=True)
+    return f"# Written by docs/generate.py from workflow/crossfilter_inference/config.py: make generated\n{text}"
+
+
+def reference() -> str:
+    """Return the reference of all keys, as Markdown."""
+    parts = [_INTRODUCTION, *_table("Keys", Config, ""), *_table("Section `umap`", UmapSettings, "umap.")]
+    parts += _table("Section `encoders`", EncoderSettings, "encoders.NAME.")
+    parts.append(_CLOSING)
+    return "\n".join(parts)
+
+
+def _table(title: str, section: type[Section], prefix: str) -> Iterator[str]:
+    properties = section.model_json_schema()["properties"]
+    yield f"## {title}\n"
+    yield "| key | default | allowed | meaning |\n|---|---|---|---|"
+    for name, field in section.model_fields.items():
+        value = field.default
+        default = "required" if field.is_required() else "" if name in ("encoders", "umap") else _value(value)
+        yield f"| `{prefix}{name}` | {default} | {_allowed(properties[name])} | {field.description} |"
+    yield ""
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"`{text}`" if text else "empty"
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return ", or ".join(map(_allowed, schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{word}`" for word in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    match schema.get("type"):
+        case "integer" | "number" as kind:
+            return f"{'whole ' if kind == 'integer' else ''}number, {schema['minimum']:,} to {schema['maximum']:,}"
+        case "boolean":
+            return "`true`, `false`"
+        case "array":
+            return "list of texts"
+        case "string":
+            return "text"
+        case _:
+            return "section"
+
+
+def _without_titles(schema: Any) -> Any:
+    """Leave out the titles, which repeat the keys."""
+    if isinstance(schema, dict):
+        return {
+            key: _without_titles(value)
+            for key, value in schema.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [*map(_without_titles, schema)] if isinstance(schema, list) else schema
+
+
+FILES = {
+    PROJECT / "workflow" / "schemas" / "config.schema.yaml": schema,
+    PROJECT / "docs" / "configuration.md": reference,
+}
+
+if __name__ == "__main__":
+    stale = [path for path, make in FILES.items() if not path.exists() or path.read_text("utf-8") != make()]
+    if sys.argv[1:] == ["--check"]:
+        names = ", ".join(str(path.relative_to(PROJECT)) for path in stale)
+        sys.exit(f"out of date: {names}; renew them with make generated" if stale else 0)
+    for path in stale:
+        path.write_text(FILES[path](), "utf-8")
