@@ -49,7 +49,7 @@ def start_elsewhere(folder):
 def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     assert start_elsewhere(tmp_path) == "started"
     run.start_run(planned(tmp_path))
-    assert "another run is at work on" in start_elsewhere(tmp_path)
+    assert "another run is using" in start_elsewhere(tmp_path)
     run._held.pop().close()
     assert start_elsewhere(tmp_path) == "started"
 
@@ -58,7 +58,7 @@ def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
     (tmp_path / "x" / "T" / "shards").mkdir(parents=True)
     (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
     answer = start_elsewhere(tmp_path)
-    assert "ended while this one was planned; start it again" in answer
+    assert "ended while this one was being planned; run the same command again" in answer
 
 
 def test_parts_of_killed_jobs_are_removed(tmp_path):

@@ -113,9 +113,9 @@ def test_three_new_photos_are_one_small_shard(demo):
     done = demo.snakemake()
     assert "embedded 3 photos, copied 0, failed 0" in done.stdout
     closing = done.stdout.splitlines()[-8:]
-    at = closing.index("embedded: 3 photos in this run, 65 in all, in results/photos.sqlite")
+    at = closing.index("embedded: 3 photos in this run, 65 in total, in results/photos.sqlite")
     assert closing[at + 1 : at + 3] == ["failed:   0 photos", "skipped:  0 files"]
-    assert closing[at + 3].startswith("map:      3 photos joined, 0 went; the others moved by ")
+    assert closing[at + 3].startswith("map:      3 photos added, 0 removed; the other photos moved by ")
     assert closing[at + 4] == look_at(demo)
     after = demo.embeddings()
     assert set(after) == {*before, *uuids}

@@ -201,7 +201,7 @@ def test_two_runs_on_one_database_the_second_ends_in_one_line(make_collection, e
         wait_until((tmp_path / "encode-reached").exists, process, "the encoder")
         second = collection.snakemake()
         assert second.returncode == 1
-        assert "another run is at work on 'results/photos.sqlite'; wait for it to end" in second.stdout
+        assert "another run is using 'results/photos.sqlite'; wait until it ends" in second.stdout
         assert "Traceback" not in second.stdout
         (tmp_path / "encode").unlink()
         output, _ = process.communicate(timeout=60)

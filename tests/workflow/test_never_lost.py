@@ -41,7 +41,7 @@ def test_photos_with_new_time_stamps_are_copied_and_their_old_shards_retired(col
         os.utime(path)
     done = collection.snakemake()
     assert done.stdout.count("embedded 0 photos, copied ") == 3
-    assert "embedded: 0 photos in this run and 12 copied, 12 in all, in results/photos.sqlite" in done.stdout
+    assert "embedded: 0 photos in this run and 12 copied, 12 in total, in results/photos.sqlite" in done.stdout
     assert "shards retired: 3" in done.stdout
     assert collection.embeddings() == before
     assert collection.sql("SELECT SHARD FROM {T}_SHARDS") == [("000004",), ("000005",), ("000006",)]
@@ -200,7 +200,7 @@ def test_too_many_failures_end_the_run_after_all_is_stored(make_collection):
         (collection.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg").write_text("no photo")
     done = collection.snakemake()
     assert done.returncode == 1
-    assert "3 of 23 photos failed, and max_failed_share is 0.1; all others are stored" in done.stdout
+    assert "3 of 23 photos failed, more than max_failed_share: 0.1 allows; all others are stored" in done.stdout
     assert "Traceback" not in done.stdout
     assert len(collection.embeddings()) == 20
     assert collection.dry_run() == {}
@@ -283,7 +283,7 @@ def test_a_lost_database_beside_a_missing_disk_is_not_rebuilt_without_asking(col
     collection.database.unlink()
     done = collection.snakemake()
     assert done.returncode == 1
-    assert "would remove 6 of 12 embeddings, whose photos have gone from input_dir" in done.stdout
+    assert "would remove 6 of 12 embeddings, because their photos are missing from input_dir" in done.stdout
     assert not collection.database.exists()
 
 
@@ -360,7 +360,7 @@ def test_two_types_at_once_on_one_database_the_second_ends_in_one_line(collectio
             cwd=collection.folder,
         )
         assert other.returncode == 1
-        assert "another run is at work on" in other.stdout + other.stderr
+        assert "another run is using" in other.stdout + other.stderr
         (tmp_path / "encode").unlink()
         assert process.wait(timeout=60) == 0
     assert len(collection.embeddings()) == 15

@@ -227,15 +227,16 @@ class EncoderSettings(Section):
         Text("|".join((*backends(), r".+\.py")), f"{_BACKENDS}, or the path of a Python file that ends in .py"),
     ] = Field(description=f"Built-in backend ({_BACKENDS}), or the path of a Python file with your own.")
     model: Line = Field(
-        "google/siglip2-base-patch16-224",
+        default="google/siglip2-base-patch16-224",
         description="Name on the model hub, or folder of a checkpoint (backend siglip).",
     )
-    revision: Line = Field("main", description="Branch, tag or commit on the model hub (backend siglip).")
+    revision: Line = Field(default="main", description="Branch, tag or commit on the model hub (backend siglip).")
     dtype: Annotated[Dtype, Choice(get_args(Dtype))] = Field(
-        "auto", description="Number format of the network. auto: bfloat16 on a GPU that supports it, else float32."
+        default="auto",
+        description="Number format of the network. auto: bfloat16 on a GPU that supports it, else float32.",
     )
     runtime: Annotated[Runtime, Choice(get_args(Runtime))] = Field(
-        "torch", description="What runs the network. openvino runs on CPUs and is a separate package."
+        default="torch", description="What runs the network. openvino runs on CPUs and is a separate package."
     )
 
 
@@ -243,23 +244,26 @@ class UmapSettings(Section):
     """How the map is made."""
 
     n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
-        15, description="Neighbours of each photo that determine its position."
+        default=15, description="Neighbours of each photo that determine its position."
     )
     min_dist: Annotated[float, Number(float, 0, 1)] = Field(
-        0.1, description="Minimum distance between photos on the map, as a length on a sphere of that radius."
+        default=0.1, description="Minimum distance between photos on the map, as a length on a sphere of that radius."
     )
     radius: Annotated[float | Literal["auto"], Number(float, 0.5, 100, auto=True)] = Field(
-        "auto", description="Radius of the sphere in UMAP's units of length. Larger leaves more room between groups."
+        default="auto",
+        description="Radius of the sphere in UMAP's units of length. Larger leaves more room between groups.",
     )
     update: Annotated[Update, Choice(get_args(Update))] = Field(
-        "align", description="What happens to the map when photos are added or removed."
+        default="align", description="What happens to the map when photos are added or removed."
     )
     refit_share: Annotated[float, Number(float, 0, 1)] = Field(
-        0.2, description="Fraction of new photos above which align fits a new map."
+        default=0.2, description="Fraction of new photos above which align fits a new map."
     )
-    compare_with_plane: Flag = Field(False, description="Also measure what a plain map in the plane would keep.")
+    compare_with_plane: Flag = Field(
+        default=False, description="Also measure what a plain map in the plane would keep."
+    )
     random_state: Annotated[int, Number(int, 0, 2**32 - 1)] = Field(
-        42, description="Random seed. The same seed gives the same map."
+        default=42, description="Random seed. The same seed gives the same map."
     )
 
 
@@ -267,7 +271,7 @@ class Config(Section):
     """All settings of a run."""
 
     embedding_type: Line = Field(
-        "SIGLIP2", description="Encoder to use, one of those under encoders. Its tables carry this name."
+        default="SIGLIP2", description="Encoder to use, one of those under encoders. Its tables carry this name."
     )
     input_dir: Annotated[tuple[str, ...], Texts(Text(), one=True)] = Field(
         description="Folder of photos named by UUIDs, searched with all subfolders; or a list of folders."
@@ -276,34 +280,37 @@ class Config(Section):
         description="SQLite database to create and keep up to date."
     )
     batch_size: Annotated[int | Literal["auto"], Number(int, 1, 4096, auto=True)] = Field(
-        "auto", description="Photos per call of the encoder, or auto. It changes the numbers by rounding at most."
+        default="auto",
+        description="Photos per call of the encoder, or auto. It changes the numbers by rounding at most.",
     )
     device: Annotated[Device, Choice(get_args(Device))] = Field(
-        "auto", description="Device of the encoder. auto takes a GPU that PyTorch can use, else the CPU."
+        default="auto", description="Device of the encoder. auto takes a GPU that PyTorch can use, else the CPU."
     )
-    recompute_existing_embeddings: Flag = Field(False, description="Embed every photo again in every run.")
-    reproject_umap_embeddings: Flag = Field(True, description="Make the map of all photos after embedding.")
+    recompute_existing_embeddings: Flag = Field(default=False, description="Embed every photo again in every run.")
+    reproject_umap_embeddings: Flag = Field(default=True, description="Make the map of all photos after embedding.")
     shard_size: Annotated[int | Literal["auto"], Number(int, 1, 1_000_000, auto=True)] = Field(
-        "auto", description="Photos per embedding job. auto keeps a job's start below 5 % of its time."
+        default="auto", description="Photos per embedding job. auto keeps a job's start below 5 % of its time."
     )
     image_extensions: Annotated[
         tuple[str, ...], Texts(Text(r"\.[^./]+", "a dot and what follows it, such as .jpg"))
-    ] = Field((".jpg", ".jpeg"), description="Extensions of photos, with their dot, in upper or lower case.")
+    ] = Field(default=(".jpg", ".jpeg"), description="Extensions of photos, with their dot, in upper or lower case.")
     missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
-        "keep", description="What happens to the rows of photos that are missing from input_dir."
+        default="keep", description="What happens to the rows of photos that are missing from input_dir."
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
-        0.2, description="Largest fraction of the embeddings that one run may delete. A larger one stops the run."
+        default=0.2,
+        description="Largest fraction of the embeddings that one run may delete. A larger one stops the run.",
     )
     max_megapixels: Annotated[float, Number(float, 0.001, 4000)] = Field(
-        268, description="Photos above this size fail, so that one huge image cannot exhaust the memory."
+        default=268, description="Photos above this size fail, so that one huge image cannot exhaust the memory."
     )
-    retry_failures: Flag = Field(False, description="Try failed photos again in every run.")
+    retry_failures: Flag = Field(default=False, description="Try failed photos again in every run.")
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
-        0.1, description="Fail the run, after storing everything, if a larger fraction of more than 20 photos failed."
+        default=0.1,
+        description="Fail the run, after storing everything, if a larger fraction of more than 20 photos failed.",
     )
     labels: Annotated[str, Text(optional=True)] = Field(
-        "", description="CSV file with columns UUID and LABEL: what photos show, to judge the map by."
+        default="", description="CSV file with columns UUID and LABEL: what photos show, to judge the map by."
     )
     encoders: Annotated[dict[TypeName, EncoderSettings], BeforeValidator(_with_shipped_encoders)] = Field(
         default_factory=dict, description="Encoders by the name that their tables carry."

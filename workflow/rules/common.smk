@@ -46,7 +46,7 @@ onstart:
     except InputError as error:
         sys.exit(f"{error}")
     start.pass_on_sigterm()
-    progress.tell_progress(RUN.state, RUN.shard_sizes, logger.info)
+    progress.report_progress(RUN.state, RUN.shard_sizes, logger.info)
 
 
 onsuccess:

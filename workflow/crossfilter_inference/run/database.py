@@ -1,4 +1,4 @@
-"""Whether a run can use a database, and whether it is still the database that the last run left."""
+"""Check that a run can use the database, and whether it is still the one that the last run left."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..util.files import damaged, read_json
 
 
 def check_database_path(database: str) -> None:
-    """Look whether a run could write its database, without writing anything.
+    """Check that a run can write its database; write nothing.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def check_database_path(database: str) -> None:
 
     def refuse(why: str) -> None:
         raise InputError(
-            f"output_embeddings_db: cannot write to {database!r} ({why}); name a file in a folder of yours"
+            f"output_embeddings_db: cannot write to {database!r} ({why}); name a file in a folder that you can write to"
         )
 
     if path.is_dir():
@@ -37,7 +37,7 @@ def check_database_path(database: str) -> None:
             refuse("permission denied")
         with path.open("rb") as file:
             if file.read(16) not in (b"", b"SQLite format 3\0"):
-                refuse("the file that is there is no SQLite database")
+                refuse("the file exists and is no SQLite database")
     for folder in (path.parent, Path(state_folder(database))):
         while not os.path.lexists(folder):
             folder = folder.parent
@@ -48,7 +48,7 @@ def check_database_path(database: str) -> None:
 
 
 def generation(database: str, receipt: str, embedding_type: str, key: str) -> int:
-    """Count how often the contents of the database had to be made.
+    """Return the generation of the database's contents: a number that rises when they have to be stored again.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
         Paths; both may be missing.
     embedding_type : str
     key : str
-        Where the database keeps the digest that the receipt has too.
+        Key in the table of provenance under which the database keeps the receipt's digest.
 
     Returns
     -------
     int
-        The receipt's own generation if the database is the one that the receipt was written for, else the
-        next one: deleted, restored from a backup, replaced, or left by a killed writer. A database that is locked
-        is judged at the next run.
+        The receipt's own generation if the database is the one that the receipt was written for. Otherwise the next
+        one: the database was deleted, replaced, restored from a backup, or left by a killed writer. A locked
+        database is judged in the next run.
 
     Raises
     ------
@@ -84,11 +84,11 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
             found = read_provenance(connection, embedding_type).get(key)
     except UnusableDatabase as error:
         return number if error.is_locked else number + 1
-    return number + (found != digest)
+    return number + int(found != digest)
 
 
 def failed_photos(database: str, embedding_type: str) -> frozenset[str]:
-    """Name the photos that could not be embedded; none, if the database cannot be read now.
+    """Return the photos that could not be embedded; none if the database cannot be read now.
 
     Returns
     -------

@@ -1,7 +1,8 @@
-"""What a run will take, and what its jobs need: from what earlier runs measured, else from figures of other machines.
+"""Estimate how long a run takes and what its jobs need.
 
-Every embedding job leaves its times in its shard database (`timing_*`), every job its seconds and memory in the
-benchmarks of Snakemake. Jobs on a GPU and on a CPU are told apart.
+Estimates come from earlier runs on the same kind of device (CPU or GPU), or else from figures of another machine. Every
+embedding job records its times in its shard database (`timing_*`). Snakemake records time and memory of every job in
+its benchmarks.
 """
 
 import csv
@@ -16,18 +17,18 @@ from ..shards.shard import read_shard_provenance
 from ..util.files import read_json
 from ..util.text import counted, duration
 
-CLUSTER_CORES = 8  # of a job on a cluster, unless a profile says otherwise (set-threads)
-_START_SHARE = 0.05  # of a shard's time that may go into starting its job
-_FEWEST, _MOST = 200, 100_000  # photos of a shard
-_FEWEST_TO_MEASURE = 20  # photos that an earlier job must have computed to tell how fast it was
-_N_LOOKED_AT = 10  # of the newest shards
+CLUSTER_CORES = 8  # cores of a job on a cluster, unless a profile sets others (set-threads)
+_START_SHARE = 0.05  # fraction of a shard's time for the start of its job
+_FEWEST, _MOST = 200, 100_000  # photos in a shard
+_FEWEST_TO_MEASURE = 20  # computed photos from which the speed of a job is measured
+_N_LOOKED_AT = 10  # newest shards to read measurements from
 _MEMORY_RESERVE, _TIME_RESERVE = 1.5, 3
-_LEAST_MINUTES = 10  # that a job may run: nodes and file systems have bad days
+_LEAST_MINUTES = 10  # time limit of a short job: nodes and file systems have bad days
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an embedding job costs.
+    """Cost of an embedding job.
 
     Attributes
     ----------
@@ -36,9 +37,9 @@ class Cost:
     per_photo : float
         Seconds for each photo, with all cores of the job.
     memory : float
-        MB at most.
+        Peak, in MB.
     is_measured : bool
-        Whether an earlier run on this kind of device has left these figures.
+        Whether the figures come from an earlier run on this kind of device.
     """
 
     start: float
@@ -48,31 +49,31 @@ class Cost:
 
     @property
     def shard_size(self) -> int:
-        """Photos of a shard that keep the start of its job below 5 % of its time."""
+        """Photos per shard that keep the start of a job below 5 % of its time."""
         n_photos = (1 / _START_SHARE - 1) * self.start / self.per_photo
         return min(max(math.ceil(n_photos / 100) * 100, _FEWEST), _MOST)
 
     def seconds(self, n_photos: int, n_shards: int, n_jobs: int) -> float:
-        """Expect so many seconds for photos in shards, of which `n_jobs` are embedded at once."""
+        """Estimate the seconds to embed photos in shards, `n_jobs` shards at once."""
         n_jobs = min(n_jobs, n_shards)
         return math.ceil(n_shards / n_jobs) * self.start + n_photos / n_jobs * self.per_photo if n_jobs else 0
 
     def memory_mb(self, n_photos: int, attempt: int) -> int:
-        """Memory that a job may take: its share of reserve, and more at every attempt."""
+        """Return the memory limit of a job in MB. It has a reserve, and grows with every attempt."""
         return math.ceil((_MEMORY_RESERVE * self.memory + n_photos * 2e-3) * attempt)
 
     def runtime(self, n_photos: int, attempt: int) -> int:
-        """Minutes that a job may take."""
+        """Return the time limit of a job in minutes. It grows with every attempt."""
         return math.ceil(_LEAST_MINUTES + _TIME_RESERVE * self.seconds(n_photos, 1, 1) / 60) * attempt
 
 
-# Start, core seconds per photo, MB: of SigLIP's base model in float32 and of the small network on 2 cores of 2023
-# (benchmarks/RESULTS.md). The time of a GPU is that of decoding photos of 12 megapixels on the cores beside it.
+# Seconds to start, core seconds per photo, MB. Measured with SigLIP's base model in float32 and with the small network
+# on 2 cores of 2023 (benchmarks/RESULTS.md). On a GPU, decoding photos of 12 megapixels on the CPU is the limit.
 _ON_CPU = {"siglip": (8.0, 0.46, 1500), "efficientnet_lite0": (4.5, 0.035, 1000)}
 _OTHER_BACKEND = (4.5, 0.035, 1500)
 _ON_GPU = (20.0, 0.05, 6000)
 
-# Seconds of every other rule: at least, and for each photo of the collection (benchmarks/SCALE.md, SPHERE.md).
+# Seconds of every other rule: fixed, and per photo of the collection (benchmarks/SCALE.md, SPHERE.md).
 _STAGES = {
     "resolve_encoder": (2.0, 0.0),
     "write_manifest": (0.5, 1e-5),
@@ -83,31 +84,31 @@ _STAGES = {
     "draw_map": (2.5, 0.0),
 }
 _COMPILED_MODULES = Path(__file__).parent.parent / "map"
-_COMPILING = 35.0  # seconds that the first map on a machine takes longer
-TEXT_MEMORY_MB = 4000  # of the text tower of a larger SigLIP2
+_COMPILING = 35.0  # extra seconds of the first map on a machine
+TEXT_MEMORY_MB = 4000  # for the text tower of a large SigLIP2
 _OF_MAP = ("fit_umap", "store_map", "embed_words", "draw_map")
-_SNAKEMAKE = (2.0, 0.7)  # seconds of its start, and between two jobs
-_CLUSTER_OVERHEAD = 20.0  # seconds of a job in an idle Slurm: three starts of Snakemake, and the time until it is seen
+_SNAKEMAKE = (2.0, 0.7)  # seconds to start Snakemake, and between two jobs
+_CLUSTER_OVERHEAD = 20.0  # seconds per job in an idle Slurm: three starts of Snakemake, and polling
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How a run shares out what it may use.
+    """How a run divides the cores and GPUs between its jobs.
 
     Attributes
     ----------
     cores : int
-        Of the job that makes the map.
+        Cores of the job that makes the map.
     embed_cores : int
-        Of an embedding job.
+        Cores of an embedding job.
     n_gpus : int
-        In use at once, each by one embedding job; 0, if none is asked for.
+        GPUs in use at once, each by one embedding job; 0 if none is requested.
     n_jobs : int
         Embedding jobs at once.
     on_gpu : bool
-        Whether they run on GPUs, as far as can be told.
+        Whether embedding jobs run on GPUs, as far as is known.
     overhead : float
-        Seconds that every job takes besides: on a cluster it is sent to a node and asked after from time to time.
+        Extra seconds of every job; a cluster submits a job and polls for its end.
     """
 
     cores: int
@@ -119,18 +120,18 @@ class Shares:
 
 
 def share_out(cores: int | None, nodes: int | None, n_gpus: int | None, *, may_use_gpu: bool) -> Shares:
-    """Share out the cores of this machine, or the jobs of a cluster, and the GPUs.
+    """Divide the cores of this machine, or the jobs of a cluster, and the GPUs.
 
     Parameters
     ----------
     cores : int or None
-        None on a cluster, whose nodes may have any number.
+        Cores of this machine; None on a cluster.
     nodes : int or None
         Jobs that a cluster may run at once.
     n_gpus : int or None
-        GPUs that may be in use at once; None, if nothing is said of them.
+        GPUs that may be in use at once; None if unknown.
     may_use_gpu : bool
-        Whether the encoder would run on one.
+        Whether the encoder can run on a GPU.
     """
     n_gpus = n_gpus or 0 if may_use_gpu else 0
     if cores is None:
@@ -141,14 +142,14 @@ def share_out(cores: int | None, nodes: int | None, n_gpus: int | None, *, may_u
 
 
 def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
-    """Say what an embedding job costs.
+    """Estimate the cost of an embedding job.
 
     Parameters
     ----------
     folder : str or Path
         State folder of the embedding type.
     backend : str
-        Of the encoder.
+        Backend of the encoder.
     shares : Shares
     """
     on_gpu, n_threads = shares.on_gpu, shares.embed_cores
@@ -161,18 +162,18 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
 
 
 def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: bool, with_words: bool) -> float:
-    """Expect so many seconds for everything but the embedding jobs of a run.
+    """Estimate the seconds of a run without its embedding jobs.
 
     Parameters
     ----------
     folder : str or Path
         State folder of the embedding type.
     n_photos : int
-        In the whole collection.
+        Photos in the whole collection.
     with_map : bool
-        Whether the map is made.
+        Whether the run makes the map.
     with_words : bool
-        Whether regions are named by words that the encoder understands.
+        Whether words of the encoder name the regions of the map.
     """
     receipt, compiled_at = Path(folder, "embeddings.json"), _compiled_at()
     n_before = read_json(receipt)["n_embeddings"] if receipt.exists() else 0
@@ -194,10 +195,9 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
 
 
 def _compiled_at() -> float | None:
-    """Say when our code was compiled, in seconds since the epoch; None, if it will be by the first map.
+    """Return when numba compiled the code of the map, in seconds since the epoch; None if it has not done so yet.
 
-    If numba keeps what it compiles elsewhere (in `NUMBA_CACHE_DIR`, or as our folder cannot be written), this is not
-    known, and 0.
+    If numba's cache lies elsewhere (`NUMBA_CACHE_DIR` is set, or the folder is read-only), the time is unknown, and 0.
     """
     folder = _COMPILED_MODULES / "__pycache__"
     if "NUMBA_CACHE_DIR" in os.environ or not os.access(folder if folder.exists() else folder.parent, os.W_OK):
@@ -215,7 +215,7 @@ def forecast(
     with_map: bool,
     with_words: bool,
 ) -> str:
-    """Say in a line how much is to be embedded, and how long the run will take; empty, if nothing is.
+    """Return a line with the number of photos to embed and the time of the run; empty if nothing is to do.
 
     Parameters
     ----------
@@ -224,9 +224,9 @@ def forecast(
     cost : Cost
     shares : Shares
     shard_sizes : dict
-        Photos that each shard owns.
+        Number of photos that each shard owns.
     shards : list of str
-        Those at work in this run.
+        Shards of this run.
     with_map, with_words : bool
         As for `seconds_beside_embedding`.
     """
@@ -236,27 +236,27 @@ def forecast(
     n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do)
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
     seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, with_words=with_words)
-    n_in_a_row = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # the map is made, then drawn
-    seconds += n_in_a_row * shares.overhead
-    source = "as fast as in earlier runs" if cost.is_measured else "roughly: nothing was measured here yet"
+    n_sequential = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # fit_umap, draw_map
+    seconds += n_sequential * shares.overhead
+    source = "measured in earlier runs" if cost.is_measured else "a rough guess: nothing is measured here yet"
     return (
         f"forecast: {counted(n_photos, 'photos')} to embed (shards: {len(to_do)}), about {duration(seconds)} ({source})"
     )
 
 
 def map_memory_mb(n_photos: int, attempt: int) -> int:
-    """Memory that making the map may take, in MB (benchmarks/SPHERE.md)."""
+    """Return the memory limit of fit_umap in MB (benchmarks/SPHERE.md)."""
     return math.ceil(_MEMORY_RESERVE * (500 + 0.012 * n_photos)) * attempt
 
 
 def map_runtime(n_photos: int, attempt: int) -> int:
-    """Minutes that making the map may take, on one core."""
+    """Return the time limit of fit_umap on one core, in minutes."""
     least, per_photo = _STAGES["fit_umap"]
     return math.ceil(_LEAST_MINUTES + _TIME_RESERVE * 2 * (least + per_photo * n_photos) / 60) * attempt
 
 
 def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost | None:
-    """Read what the job of one shard database has left."""
+    """Read the cost of the job that made one shard database; None if it tells nothing."""
     try:
         timing = read_shard_provenance(path, folder.name)
     except InputError:
@@ -267,7 +267,7 @@ def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost
     if benchmark is None or not of_this_kind or n_computed < _FEWEST_TO_MEASURE or "timing_n_threads" not in timing:
         return None
     total, loading = float(timing["timing_total"]), float(timing["timing_loading"])
-    if benchmark["s"] < total:  # of a later job, which kept what this one had made
+    if benchmark["s"] < total:  # of a later job, which kept the shard
         return None
     at_work = total - loading
     scale = 1 if on_gpu else int(timing["timing_n_threads"]) / n_threads
@@ -277,7 +277,7 @@ def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost
 
 
 def _benchmark(path: Path) -> dict[str, float] | None:
-    """Read the seconds and MB that Snakemake measured of a job."""
+    """Read the seconds and MB that Snakemake measured for a job; None if it measured nothing."""
     try:
         [row] = csv.DictReader(path.read_text().splitlines(), delimiter="\t")
         return {"s": float(row["s"]), "max_rss": 0 if row["max_rss"] == "NA" else float(row["max_rss"])}

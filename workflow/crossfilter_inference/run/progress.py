@@ -1,4 +1,4 @@
-"""How far the embedding of the whole collection is, seen from outside the jobs: one line now and then."""
+"""Progress of the embedding of the whole collection: one line every few seconds, from the files of the jobs."""
 
 import threading
 import time
@@ -9,23 +9,23 @@ from ..shards.journal import FramesCount, logs_of
 from ..util.text import counted, duration
 
 _SECONDS_BETWEEN_LINES = 10
-_SECONDS_BETWEEN_LOOKS = 1
+_SECONDS_BETWEEN_CHECKS = 1
 
 
 class RunProgress:
-    """Count the photos that the jobs of a run have done.
+    """Count the photos that the jobs of a run have embedded.
 
     Parameters
     ----------
     folder : str
         State folder of the embedding type.
     shard_sizes : dict
-        Photos of each shard at work.
+        Number of photos of each shard.
 
     Attributes
     ----------
     n_total : int
-        Photos that this run has to embed.
+        Number of photos that this run has to embed.
     """
 
     def __init__(self, folder: str, shard_sizes: dict[str, int]):
@@ -36,15 +36,15 @@ class RunProgress:
         self._started: tuple[float, int] | None = None
 
     def n_done(self) -> int:
-        """Count photos in finished shards, and in the logs of those under way."""
+        """Count the photos in finished shards and in the journals of unfinished ones."""
         return sum(size if path.exists() else self._n_in_logs(path) for path, size in self._to_do.items())
 
     def line(self, now: float) -> str | None:
-        """Say how far it is at a time in seconds; None before the first photo and after the last one."""
+        """Return the line of progress at a time in seconds; None before the first photo and after the last one."""
         n_done = self.n_done()
         if not n_done or n_done == self.n_total:
             return None
-        if self._started is None:  # what an earlier run had begun says nothing of the speed of this one
+        if self._started is None:  # rows of an earlier run say nothing of the speed of this one
             self._started = now, n_done
             return None
         since, n_before = self._started
@@ -59,22 +59,22 @@ class RunProgress:
         return max((self._count(log) for log in logs_of(path)), default=0)
 
     def _count(self, log: Path) -> int:
-        return self._logs.setdefault(log, FramesCount(log)).update() - 1  # the first one says what the log is of
+        return self._logs.setdefault(log, FramesCount(log)).update() - 1  # the first frame names the shard
 
 
-def tell_progress(folder: str, shard_sizes: dict[str, int], say: Callable[[str], None]) -> None:
-    """Say how far it is every 10 seconds, in a thread that ends with the last photo or the process."""
+def report_progress(folder: str, shard_sizes: dict[str, int], log: Callable[[str], None]) -> None:
+    """Log the progress every 10 seconds, in a thread that ends with the last photo or the process."""
     progress = RunProgress(folder, shard_sizes)
 
     def watch() -> None:
         last = time.monotonic()
         while progress.n_done() < progress.n_total:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_CHECKS)
             now = time.monotonic()
             text = progress.line(now)
             if text and now - last >= _SECONDS_BETWEEN_LINES:
                 last = now
-                say(text)
+                log(text)
 
     if progress.n_total:
         threading.Thread(target=watch, name="progress", daemon=True).start()

@@ -1,4 +1,4 @@
-"""A run as a whole: what happens before its first job and after its last."""
+"""Start a run: everything between its plan and its first job."""
 
 import fcntl
 import os
@@ -22,8 +22,8 @@ from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts
 from .prepare import Run
 
-# A handle must outlive the function that opened it: when it is collected, its lock is gone.
-_held: list[IO] = []
+# These files stay open as long as the process lives: a closed file loses its lock.
+_held: list[IO[str]] = []
 
 
 def start_run(run: Run) -> None:
@@ -54,12 +54,13 @@ def start_run(run: Run) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise InputError(
-            f"output_embeddings_db: another run is at work on {database!r}; wait for it to end, or stop it"
+            f"output_embeddings_db: another run is using {database!r}; wait until it ends, or stop it"
         ) from None
     _held.append(lock)
     if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(run.known_shards):
         raise InputError(
-            f"output_embeddings_db: another run on {database!r} ended while this one was planned; start it again"
+            f"output_embeddings_db: another run on {database!r} ended while this one was being planned; run the same "
+            "command again"
         )
     if os.path.exists(database):
         recover(database)
@@ -70,7 +71,7 @@ def start_run(run: Run) -> None:
     remove_logs(f"{folder}/embeddings", run.shards)
     for shard in run.known_shards.keys() - {*run.shards}:
         remove_shard(folder, shard)
-    _leave_the_future(folder)
+    _date_back(folder)
     refuse_foreign_shards(folder, run.type)
     write_plan(f"{folder}/plan.tsv", run.plan)
 
@@ -86,17 +87,17 @@ def _embedded(database: str, embedding_type: str) -> set[str]:
 
 
 def _check_deletions(uuids: set[str], plan: Plan, max_share: float) -> None:
-    n_gone = len(uuids - {image.uuid for image in plan.images})
-    if n_gone > max_share * len(uuids):
+    n_missing = len(uuids - {image.uuid for image in plan.images})
+    if n_missing > max_share * len(uuids):
         raise InputError(
-            f"missing_images: delete would remove {n_gone} of {len(uuids)} embeddings, whose photos have gone from "
-            f"input_dir, and max_deleted_share is {max_share:g}; if no disk is missing, run once with "
-            "--config max_deleted_share=1"
+            f"missing_images: delete would remove {n_missing} of {len(uuids)} embeddings, because their photos are "
+            f"missing from input_dir; max_deleted_share is {max_share:g}. Nothing has changed. If no disk is missing, "
+            "run once with --config max_deleted_share=1"
         )
 
 
-def _leave_the_future(folder: str) -> None:
-    """Date back files from before the clock was set back: Snakemake would take them for newer than all to come."""
+def _date_back(folder: str) -> None:
+    """Set time stamps in the future to now. If the clock was set back, Snakemake would take such files for newer."""
     now = time.time()
     for path in Path(folder).rglob("*"):
         if path.stat().st_mtime > now:
@@ -104,7 +105,7 @@ def _leave_the_future(folder: str) -> None:
 
 
 def pass_on_sigterm() -> None:
-    """Let SIGTERM end the jobs of this process too; Snakemake alone would wait until they are done."""
+    """Make SIGTERM end the jobs of this process too; Snakemake alone would wait for them."""
     import psutil
 
     before = signal.getsignal(signal.SIGTERM)
@@ -113,7 +114,8 @@ def pass_on_sigterm() -> None:
         for job in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 job.terminate()
-        # Snakemake takes a lock now, and this thread may be the one that holds it: another one has to wait for it.
-        threading.Thread(target=before, args=(number, frame), daemon=True).start()
+        if callable(before):
+            # Snakemake's handler takes a lock that this thread may hold, so another thread has to wait for it.
+            threading.Thread(target=before, args=(number, frame), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)

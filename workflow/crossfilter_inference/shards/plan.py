@@ -18,7 +18,7 @@ On disk, below the state folder of the collection:
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +64,7 @@ class Plan:
         n_new = sum(image.shard in new for image in self.images)
         return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
 
-    def strangers(self, shards: dict[str, Iterable[Identity]]) -> str:
+    def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
         """Warn in one line if not one photo that the shards know is there, but others are; else empty."""
         if not self.images or any(image.shard in shards for image in self.images):
             return ""
