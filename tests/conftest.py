@@ -42,11 +42,12 @@ class Collection:
     def configure(self, **changes: object) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump({**self.config(), **changes}))
 
-    def command(self, *options: str, cores: int = 2) -> list[str]:
+    def command(self, *options: str, cores: int | None = 2) -> list[str]:
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile")),
             *("--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")),
-            *("--cores", str(cores), *options),
+            *([] if cores is None else ["--cores", str(cores)]),
+            *options,
         ]
 
     def snakemake(self, *options: str, cores: int | None = 2, **popen: object) -> subprocess.CompletedProcess:

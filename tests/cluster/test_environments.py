@@ -5,10 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import yaml
-from conftest import DEMO, PROJECT
+from conftest import DEMO, PROJECT, jobs
 
 PIP_NAMES = {"pytorch": "torch", "msgpack-python": "msgpack", "matplotlib-base": "matplotlib"}
 RULES = {
@@ -31,12 +32,30 @@ def packages(environment):
                 yield f"{PIP_NAMES.get(name.strip(), name.strip())}=={version.lstrip('=')}"
 
 
-def install(environment, folder):
+def install(environment, folder, requirements):
     """Make a fresh environment; return the folder of its programs."""
     subprocess.run([sys.executable, "-m", "venv", folder / environment], check=True)
     programs = folder / environment / "bin"
-    subprocess.run([programs / "pip", "install", "--quiet", "--no-compile", *packages(environment)], check=True)
+    subprocess.run([programs / "pip", "install", "--quiet", "--no-compile", *requirements], check=True)
     return programs
+
+
+@pytest.mark.timeout(600)
+def test_planning_needs_snakemake_alone(make_collection, tmp_path):
+    programs = install("snakemake", tmp_path, [f"snakemake=={version('snakemake')}"])
+    collection = make_collection(5, reproject_umap_embeddings=True)
+
+    def dry_run():
+        command = [programs / "python", *collection.command("--dry-run", cores=None)[1:]]
+        done = subprocess.run(command, cwd=collection.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return jobs(done.stdout + done.stderr)
+
+    assert dry_run() == collection.dry_run()
+    collection.run()
+    assert dry_run() == {}
+    collection.add_photos(2)
+    assert dry_run()["embed_shard"] == 1
 
 
 @pytest.mark.timeout(600)
@@ -64,7 +83,7 @@ def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
     for command, rule in commands:
         environment = next(name for name, rules in RULES.items() if rule in rules)
         if environment not in environments:
-            environments[environment] = install(environment, tmp_path)
+            environments[environment] = install(environment, tmp_path, packages(environment))
         path = f"{environments[environment]}{os.pathsep}{os.environ['PATH']}"
         if rule == "fit_umap":
             command = f"PYTHONPATH={PROJECT}/workflow python -c 'import umap, crossfilter_inference.map.job'"

@@ -44,7 +44,7 @@ def test_a_new_collection_is_planned_and_nothing_is_written(folder):
     assert run.shard_sizes == {"000001": 2, "000002": 1}
     assert (run.store_generation, run.map_generation) == (1, 1)
     assert (run.shares.cores, run.shares.n_jobs) == (2, 1)
-    assert run.warnings == []
+    assert run.warnings == ()
     assert [note.split(":")[0] for note in run.notes] == ["photos", "forecast"]
 
 
@@ -79,7 +79,7 @@ def test_a_setting_changes_the_stamp_of_what_it_concerns_and_no_other(folder, ch
 def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
     run = prepare(Resources(cores=8, nodes=4, is_main_process=False), input_dir="no/such/folder")
     assert run.resources.on_cluster
-    assert (run.plan.images, run.shards, run.notes) == ([], [], [])
+    assert (run.plan.images, run.shards, run.notes) == ([], [], ())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ that file also writes the stamp, and `all` wants it. A changed setting is notice
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -90,7 +90,7 @@ class Run:
     cost : Cost
     store_generation, map_generation : int
         They rise when the database is no longer the one that the last run left.
-    notes, warnings : list of str
+    notes, warnings : tuple of str
         Lines for the user, in this order.
     """
 
@@ -104,8 +104,8 @@ class Run:
     cost: Cost
     store_generation: int = 0
     map_generation: int = 0
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def database(self) -> str:
@@ -125,7 +125,7 @@ class Run:
     @property
     def with_words(self) -> bool:
         """Whether words of the encoder name the regions of the map."""
-        return not self.config.labels and identity.may_understand_texts(self.config.encoder.model_dump())
+        return _uses_words(self.config)
 
     @property
     def manifest_stamp(self) -> str:
@@ -204,26 +204,36 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         recompute=config.recompute_existing_embeddings,
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
     )
-    run = Run(
+    shards = shards_at_work(plan, known_shards, state)
+    stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
+    expected = forecast(
+        state,
+        cost,
+        shares,
+        plan.shard_sizes(),
+        shards,
+        with_map=config.reproject_umap_embeddings,
+        with_words=_uses_words(config),
+    )
+    notes = (f"{plan.summary()}; {scan.summary()}", expected or page_line(state))
+    return Run(
         config,
         resources,
         state,
         plan,
         known_shards,
-        shards_at_work(plan, known_shards, state),
+        shards,
         shares,
         cost,
         generation(database, f"{state}/embeddings.json", config.embedding_type, "embeddings_digest"),
         generation(database, f"{state}/map_stored.json", config.embedding_type, "map_digest"),
-        notes=[f"{plan.summary()}; {scan.summary()}"],
+        notes=tuple(filter(None, notes)),
+        warnings=tuple(filter(None, (stranger,))),
     )
-    if config.missing_images == "keep" and (warning := plan.strangers(known_shards)):
-        run.warnings.append(warning)
-    with_map = config.reproject_umap_embeddings
-    line = forecast(state, cost, shares, run.shard_sizes, run.shards, with_map=with_map, with_words=run.with_words)
-    if line := line or page_line(state):
-        run.notes.append(line)
-    return run
+
+
+def _uses_words(config: Config) -> bool:
+    return not config.labels and identity.may_understand_texts(config.encoder.model_dump())
 
 
 def _stamp(kind: str, settings: str) -> str:
