@@ -4,185 +4,18 @@ Everything that is said about a setting follows from its field here: the check a
 schema for editors (`workflow/schemas/config.schema.yaml`) and `docs/configuration.md`.
 """
 
-import difflib
 import json
-import math
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError, core_schema
 
 from .encoders.identity import backends
 from .errors import InputError
-
-_AUTO = "auto"
-
-
-class Kind:
-    """What a value may be: how it is checked, and how a JSON schema says so."""
-
-    def check(self, value: object) -> object:
-        """Return the value; refuse a wrong one with a message that has the value and what is allowed."""
-        raise NotImplementedError
-
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON schema."""
-        raise NotImplementedError
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.check)
-
-    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
-        return self.schema()
-
-
-@dataclass(frozen=True)
-class Number(Kind):
-    """A number within bounds, or `auto` where that is allowed; kept as it was given, so that digests stay the same.
-
-    Parameters
-    ----------
-    kind : type
-        int refuses 2.0; float takes whole numbers too.
-    minimum, maximum : float
-        The smallest and the largest number allowed.
-    auto : bool
-        Whether `auto` may stand in its place.
-    """
-
-    kind: type[int] | type[float]
-    minimum: float
-    maximum: float
-    auto: bool = False
-
-    def schema(self) -> dict[str, Any]:
-        number = {
-            "type": "integer" if self.kind is int else "number",
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-        }
-        return {"anyOf": [{"const": _AUTO}, number]} if self.auto else number
-
-    def check(self, value: object) -> float | str:
-        given, value = value, _read_number(value) if isinstance(value, str) else value
-        if self.auto and value == _AUTO:
-            return _AUTO
-        is_number = isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
-            expected = "a whole number" if self.kind is int else "a number"
-            raise _refusal(f"{_shown(given)} is not {expected}{' or auto' if self.auto else ''}")
-        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]
-            raise _refusal(f"{_shown(value)} is out of bounds; it must be from {self.minimum} to {self.maximum}")
-        return value  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Text(Kind):
-    """A text of one line.
-
-    Parameters
-    ----------
-    pattern : str
-        A regular expression that must match all of it.
-    expected : str
-        What the pattern allows, in words.
-    optional : bool
-        Whether it may be empty.
-    """
-
-    pattern: str = ""
-    expected: str = ""
-    optional: bool = False
-
-    def schema(self) -> dict[str, Any]:
-        return {
-            "type": "string",
-            **({} if self.optional else {"minLength": 1}),
-            **({"pattern": f"^({self.pattern})$"} if self.pattern else {}),
-        }
-
-    def check(self, value: object) -> str:
-        if not isinstance(value, str):
-            raise _refusal(f"{_shown(value)} is not a text")
-        if not value and not self.optional:
-            raise _refusal(f"{_shown(value)} is empty")
-        if re.search(r"[\0\n\r]", value):
-            raise _refusal(f"{_shown(value)} holds a line end or a zero byte; it must be one line")
-        if self.pattern and not re.fullmatch(self.pattern, value):
-            raise _refusal(f"{_shown(value)} is not allowed; it must be {self.expected}")
-        return value
-
-
-@dataclass(frozen=True)
-class Texts(Kind):
-    """One or several texts.
-
-    Parameters
-    ----------
-    item : Text
-        What each of them must be.
-    one : bool
-        Whether a single text may stand for a list of one.
-    """
-
-    item: Text
-    one: bool = False
-
-    def schema(self) -> dict[str, Any]:
-        text = self.item.schema()
-        texts = {"type": "array", "minItems": 1, "items": text}
-        return {"anyOf": [text, texts]} if self.one else texts
-
-    def check(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str) and self.one:
-            return (self.item.check(value),)
-        if not isinstance(value, list | tuple):
-            raise _refusal(f"{_shown(value)} is not {'a text or ' if self.one else ''}a list")
-        if not value:
-            raise _refusal(f"{_shown(value)} is empty")
-        return tuple(map(self.item.check, value))
-
-
-@dataclass(frozen=True)
-class Choice(Kind):
-    """One of a few words.
-
-    Parameters
-    ----------
-    words : tuple of str
-    """
-
-    words: tuple[str, ...]
-
-    def schema(self) -> dict[str, Any]:
-        return {"enum": list(self.words)}
-
-    def check(self, value: object) -> str:
-        if not isinstance(value, str) or value not in self.words:
-            fix = f"choose {' or '.join(self.words)}{_nearest(value, self.words)}"
-            raise _refusal(f"{_shown(value)} is not allowed; {fix}")
-        return value
-
-
-@dataclass(frozen=True)
-class Switch(Kind):
-    """True or false."""
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "boolean"}
-
-    def check(self, value: object) -> bool:
-        read = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-        if not isinstance(read, bool):
-            raise _refusal(f"{_shown(value)} is not true or false")
-        return read
-
+from .util.kinds import Choice, Number, Switch, Text, Texts, nearest, refusal, shown
 
 Flag = Annotated[bool, Switch()]
 Line = Annotated[str, Text()]
@@ -207,7 +40,7 @@ class Section(BaseModel):
     @classmethod
     def _drop_empty(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
-            raise _refusal(f"{_shown(values)} is not a section of keys")
+            raise refusal(f"{shown(values)} is not a section of keys")
         return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
 
@@ -396,7 +229,7 @@ def check_config(config: Mapping[str, object]) -> Config:
     if checked.embedding_type not in checked.encoders:
         raise InputError(
             f"embedding_type: {checked.embedding_type!r} is not configured"
-            f"{_nearest(checked.embedding_type, checked.encoders)}; choose one of "
+            f"{nearest(checked.embedding_type, checked.encoders)}; choose one of "
             f"{', '.join(sorted(checked.encoders))}, or add it under encoders:"
         )
     checked = _with_home(checked)
@@ -429,20 +262,6 @@ def _with_home(config: Config) -> Config:
     )
 
 
-def _read_number(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _refusal(message: str) -> PydanticCustomError:
-    # Braces would be taken for fields of a template.
-    return PydanticCustomError("refused", "{message}", {"message": message})
-
-
 def _describe(mistake: Any) -> str:
     location, value = [part for part in map(str, mistake["loc"]) if part != "[key]"], mistake["input"]
     key = ".".join(location)
@@ -450,12 +269,12 @@ def _describe(mistake: Any) -> str:
         case "extra_forbidden":
             *sections, name = location
             known = _section(sections).model_fields
-            fix = _nearest(name, known) or f"; the keys are {', '.join(known)}"
-            return f"{key}: unknown key (value {_shown(value)}){fix}"
+            fix = nearest(name, known) or f"; the keys are {', '.join(known)}"
+            return f"{key}: unknown key (value {shown(value)}){fix}"
         case "missing":
             return f"{key}: missing; give it a value ({_description(location)})"
         case "dict_type":
-            return f"{key}: {_shown(value)} is not a section of keys"
+            return f"{key}: {shown(value)} is not a section of keys"
         case _:
             note = _description(location)
             return f"{key or 'config'}: {mistake['msg']}{f': {note}' if note else ''}"
@@ -474,13 +293,3 @@ def _section(location: list[str]) -> type[Section]:
 def _description(location: list[str]) -> str:
     field = _section(location[:-1]).model_fields.get(location[-1]) if location else None
     return (field.description or "").removesuffix(".") if field else ""
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _nearest(word: object, known: Iterable[str]) -> str:
-    spellings = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(word).lower(), spellings, n=1)
-    return f"; did you mean {spellings[near[0]]}?" if near else ""
