@@ -62,16 +62,20 @@ class Number(Kind):
         return {"anyOf": [{"const": _AUTO}, number]} if self.auto else number
 
     def check(self, value: object) -> float | str:
-        given, value = value, _read_number(value) if isinstance(value, str) else value
-        if self.auto and value == _AUTO:
+        number = _read_number(value) if isinstance(value, str) else value
+        if self.auto and number == _AUTO:
             return _AUTO
-        is_number = isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or (self.kind is int and not isinstance(number, int))
+            or not math.isfinite(number)
+        ):
             expected = "a whole number" if self.kind is int else "a number"
-            raise refusal(f"{shown(given)} is not {expected}{' or auto' if self.auto else ''}")
-        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]
-            raise refusal(f"{shown(value)} is out of bounds; it must be from {self.minimum} to {self.maximum}")
-        return value  # type: ignore[return-value]
+            raise refusal(f"{shown(value)} is not {expected}{' or auto' if self.auto else ''}")
+        if not self.minimum <= number <= self.maximum:
+            raise refusal(f"{shown(number)} is out of bounds; it must be from {self.minimum} to {self.maximum}")
+        return number
 
 
 @dataclass(frozen=True)
