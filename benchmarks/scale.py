@@ -21,15 +21,15 @@ import numpy as np
 import yaml
 
 from crossfilter_inference.db.embeddings import pack_embedding
-from crossfilter_inference.shards.plan import read_shard_list, shard_lists
-from crossfilter_inference.shards.shard import Embedded, ShardRow, write_shard_database
+from crossfilter_inference.shards.plan import SHARD_COLUMNS, read_shard_list, shard_lists
+from crossfilter_inference.shards.shard import Embedded, write_shard_database
 from crossfilter_inference.util.files import digest, read_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 N_DIMS = 768
 ENCODER = f"""
 import numpy as np
-from crossfilter_inference.images import Preprocessing
+from crossfilter_inference.photos.image import Preprocessing
 PREPROCESSING = Preprocessing(size=16, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 def resolve(settings):
     return {{"model": "flat", "weights_sha256": "0", "preprocessing": PREPROCESSING.to_json(),
@@ -96,7 +96,9 @@ class Collection:
             embeddings = random.standard_normal((len(listed), N_DIMS), np.float32)
             embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
             rows = [
-                ShardRow(*identity, f"{random.bytes(32).hex()}", 4000, 3000, None, pack_embedding(row), b"x", "x")
+                dict(zip(SHARD_COLUMNS, identity, strict=True))
+                | {"PATH": "x", "DIGEST": random.bytes(32).hex(), "WIDTH": 4000, "HEIGHT": 3000, "TAKEN": None}
+                | {"EMBEDDING": pack_embedding(row), "JPEG": b"x"}
                 for identity, row in zip(listed, embeddings, strict=True)
             ]
             output = self.state / "embeddings" / f"{path.stem}.sqlite"

@@ -33,6 +33,7 @@ from crossfilter_inference.util.files import digest
 
 TYPE = "COUNT"
 BATCH_SIZE = 2
+FILE_COLUMNS = ("UUID", "SIZE", "MTIME_NS", "DIGEST")
 UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -302,15 +303,17 @@ class History:
             try:
                 provenance = read_shard_provenance(path, TYPE)
                 if provenance["encoder_digest"] == encoder:
-                    images = [image for rows, _ in read_shard(path, TYPE) if rows for image in rows.images]
-                    finished = {tuple(image[:3]): image[3] for image in images}
+                    images = [rows.images for rows, _ in read_shard(path, TYPE) if rows]
+                    values = (zip(*(part[name] for name in FILE_COLUMNS), strict=True) for part in images)
+                    finished = {tuple(identity): digest for part in values for *identity, digest in part}
                     there["shards"].setdefault((path.stem, provenance["shard_list"]), {}).update(finished)
             except InputError:
                 continue
         for path in self.state.glob("embeddings/.*.rows"):
-            head, *rows = _frames(path) if path.stat().st_size else [{}]
+            head, *frames = _frames(path) if path.stat().st_size else [{}]
             if head.get("encoder") == encoder:
-                finished = {tuple(row[1:4]): row[4] for row in rows}
+                values = ([frame["row"][name] for name in FILE_COLUMNS] for frame in frames)
+                finished = {tuple(identity): digest for *identity, digest in values}
                 there["shards"].setdefault((path.name.split(".")[1], head["list"]), {}).update(finished)
         return there
 

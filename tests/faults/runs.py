@@ -52,7 +52,7 @@ class Player:
 
     def take_way_out(self) -> bool:
         """Do what an error says: delete, or move away, the files that it names, in quotes or in brackets."""
-        errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it away" in line)
+        errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it aside" in line)
         names = re.findall(r"'([^']+)'", errors)
         names += [name for names in re.findall(r"\(([^()]+)\)", errors) for name in names.split(", ")]
         paths = [Path(name) for name in names if self.history.folder in Path(name).resolve().parents]

@@ -42,7 +42,7 @@ BROKEN = {
     ),
     "a log that is not kept": (
         "import crossfilter_inference.shards.journal as log\n"
-        "log.RowsLog._take_over = lambda self, other, *_: other.unlink()",
+        "log.RowsLog._resume = lambda self, other, *_: other.unlink()",
         "images were computed needlessly",
     ),
     "rows of gone photos that stay": (

@@ -111,7 +111,7 @@ def test_a_reader_cannot_write(tmp_path):
 def test_what_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, but long enough to be mistaken for one" * 30)
     with (
-        pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); move it away"),
+        pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); move it aside"),
         writing(tmp_path / "x.sqlite"),
     ):
         pass

@@ -209,7 +209,7 @@ def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
     store.resolve("another")
     store.embed("000002")
     with pytest.raises(
-        InputError, match=r"000001\.sqlite' comes from another encoder \(model: model -> another.*\): delete it"
+        InputError, match=r"000001\.sqlite' comes from another encoder \(model: model -> another.*\); delete it"
     ):
         store.merge()
     assert store.rows() == before

@@ -55,7 +55,7 @@ def test_what_sqlite_cannot_read_is_moved_away(collection, damage):
     found = collection.verify()
     name, text = next((name, text) for name, (state, text) in found.items() if state == "FAILED")
     assert name == "database"
-    assert "move it away, and it is made again" in text or "and run snakemake, it is rebuilt" in text
+    assert "move it aside, and run snakemake, which rebuilds it" in text or "and run snakemake, it is rebuilt" in text
     assert found["shards"] == ("ok", "3 with their lists, sound and as merged")
     assert [state for state, _ in found.values()].count("skipped") == 5
     collection.rebuild()
@@ -81,7 +81,9 @@ def test_what_a_killed_writer_left_is_taken_back_by_a_run(collection):
     leave_hot_journal(collection.database)
     name, text = collection.failed()
     assert name == "database"
-    assert "a program was killed while writing to it: run snakemake, which takes back what that had begun" in text
+    assert (
+        "a program was killed while writing to it: run snakemake, which rolls back the unfinished transaction" in text
+    )
     assert Path(f"{collection.database}-journal").exists()
     collection.run()
     assert collection.is_well()

@@ -118,8 +118,8 @@ def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_ano
     as_the_original(collection, of_another_model)
     shutil.copy(DEMO_PHOTOS[0], collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg")
     line, _ = refused(collection)
-    assert "holds 12 embeddings of unknown origin, of photos that have gone" in line
-    assert "(no photo is left to check them by): set missing_images: delete" in line
+    assert "has 12 embeddings of unknown origin, of missing photos" in line
+    assert "(no photo is left to check them with); set missing_images: delete" in line
     collection.run("--config", "missing_images=delete", "max_deleted_share=1")
     assert len(collection.embeddings()) == 1
 
@@ -130,7 +130,7 @@ def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(
     line, _ = refused(collection)
     assert "they are not those of a" in line
     line, _ = refused(collection, "--config", "recompute_existing_embeddings=true")
-    assert "holds 1 embeddings of unknown origin, of photos that have gone" in line
+    assert "has 1 embeddings of unknown origin, of missing photos" in line
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_by_a_changed_configuration_beside_rows_of_gone_photos(make_collection):
     change_model(collection)
     done = collection.snakemake()
     assert done.returncode != 0
-    assert "error: COLOUR_EMBEDDINGS holds 1 embeddings of photos that have gone" in done.stdout
+    assert "error: COLOUR_EMBEDDINGS has 1 embeddings of missing photos" in done.stdout
     assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
     assert "Finished jobid" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
@@ -227,7 +227,7 @@ def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
     assert collection.dry_run() == {"resolve_encoder": 1, "embed_shard": 1, "store_embeddings": 1}
     next((collection.folder / "photos").iterdir()).unlink()
     line, _ = refused(collection)
-    assert "SIGLIP2_EMBEDDINGS holds 1 embeddings of photos that have gone" in line
+    assert "SIGLIP2_EMBEDDINGS has 1 embeddings of missing photos" in line
     assert "(weights_sha256: " in line
 
 

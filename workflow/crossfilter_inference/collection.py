@@ -11,7 +11,7 @@ from .config import Config
 from .db.connect import chunks, reading
 from .db.embeddings import read_embeddings
 from .db.state import state_folder
-from .db.tables import Tables
+from .db.tables import Tables, check_format
 from .errors import InputError
 from .map.contents import MapContents, MapFiles, read_contents, read_thumbnails
 from .photos.image import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
@@ -57,6 +57,7 @@ class Collection:
         if not Path(self.database).exists():
             raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
         with reading(self.database) as connection:
+            check_format(connection, self.embedding_type)
             has_table = sa.inspect(connection).has_table(self._tables.embeddings.name)
             self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type) if has_table else ([], None)
         if not self.uuids:

@@ -1,1 +1,1 @@
-"""The database: tables, connections, rows, digests, provenance."""
+"""The database: tables and their format, connections, rows, digests, provenance."""

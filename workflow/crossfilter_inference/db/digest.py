@@ -1,9 +1,10 @@
-"""The digest of a table of embeddings."""
+"""The digest of an embedding table, which follows rows that come and go."""
 
 import hashlib
 
 from sqlalchemy import Connection
 
+from .connect import driver_cursor
 from .tables import Tables
 
 
@@ -13,25 +14,26 @@ def row_digest(uuid: str, blob: bytes | memoryview) -> int:
 
 
 class RowsDigest:
-    """The digest of a table of embeddings: the sum of its rows' digests, whatever their order.
+    """The digest of an embedding table: the sum of its rows' digests, modulo 2**256.
 
-    So it follows rows that come and go without a look at the others, and tells a table that something else has changed.
+    It does not depend on the order of rows. Adding or removing a row needs no other row. A table that another program
+    has changed has another digest.
 
     Parameters
     ----------
     text : str
-        64 hexadecimal digits; that of no rows by default.
+        64 hexadecimal digits; by default, the digest of a table without rows.
     """
 
     def __init__(self, text: str = "0"):
         self._sum = int(text, 16)
 
     def add(self, row_digest: int) -> None:
-        """Take a row in."""
+        """Add the digest of a row, or the sum of several."""
         self._sum += row_digest
 
     def remove(self, row_digest: int) -> None:
-        """Take a row out."""
+        """Remove the digest of a row."""
         self._sum -= row_digest
 
     def __str__(self) -> str:
@@ -39,7 +41,7 @@ class RowsDigest:
 
 
 def digest_rows(connection: Connection, embedding_type: str) -> tuple[int, str]:
-    """Digest all embeddings from the rows themselves.
+    """Compute the digest of an embedding table from its rows.
 
     Returns
     -------
@@ -48,8 +50,7 @@ def digest_rows(connection: Connection, embedding_type: str) -> tuple[int, str]:
     """
     digest, n_rows = RowsDigest(), 0
     table = Tables(embedding_type).embeddings
-    # The driver's own cursor: SQLAlchemy would take most of the time.
-    for uuid, blob in connection.connection.cursor().execute(f"SELECT UUID, EMBEDDING FROM {table}"):
+    for uuid, blob in driver_cursor(connection).execute(f"SELECT UUID, EMBEDDING FROM {table}"):
         digest.add(row_digest(uuid, blob))
         n_rows += 1
     return n_rows, str(digest)

@@ -1,11 +1,11 @@
-"""Embeddings as the database holds them: the codec of one row, and all rows as one matrix.
+"""Embeddings in the database: pack and unpack one row, and read all rows as one matrix.
 
 `EMBEDDING` is what `msgpack_numpy` writes for a 1-D little-endian float32 array: a msgpack map with the keys nd,
-type, kind, shape, data. A reader in one line, with msgpack and numpy:
+type, kind, shape, data. To read one in one line, with msgpack and numpy:
 
     numpy.frombuffer(msgpack.unpackb(blob)[b"data"], "<f4")
 
-The floats are the last 4 n_dims bytes of the row, so a reader that knows this needs no msgpack at all.
+The floats are the last 4 n_dims bytes, so a reader that knows n_dims does not need msgpack.
 """
 
 import msgpack
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ..errors import InputError
+from .connect import driver_cursor
 from .tables import Tables
 
 
@@ -25,11 +26,13 @@ def pack_embedding(embedding: np.ndarray) -> bytes:
     embedding : array of shape (n_dims,), float32
     """
     vector = np.ascontiguousarray(embedding, "<f4")
-    return msgpack.packb({b"nd": True, b"type": "<f4", b"kind": b"", b"shape": vector.shape, b"data": vector.tobytes()})
+    value = {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": vector.shape, b"data": vector.tobytes()}
+    packed: bytes = msgpack.packb(value)
+    return packed
 
 
 def unpack_embedding(blob: bytes) -> np.ndarray:
-    """Unpack one row.
+    """Unpack one embedding.
 
     Returns
     -------
@@ -39,32 +42,32 @@ def unpack_embedding(blob: bytes) -> np.ndarray:
 
 
 def read_embeddings(connection: Connection, embedding_type: str) -> tuple[list[str], np.ndarray]:
-    """Read every embedding, in order of UUID.
+    """Read all embeddings, in order of UUID.
 
     Returns
     -------
     uuids : list of str
-    embeddings : array of shape (n_images, n_dims), float32; (0, 0) without rows
+    embeddings : array of shape (n_images, n_dims), float32; (0, 0) if the table has no rows
 
     Raises
     ------
     InputError
-        If rows differ in length.
+        If rows have different lengths.
     """
     table = Tables(embedding_type).embeddings
-    n_rows = connection.scalar(sa.select(sa.func.count()).select_from(table))
-    # The driver's own cursor, and bytes moved once: SQLAlchemy and msgpack would take most of the time.
-    rows = connection.connection.cursor().execute(str(sa.select(table).order_by(table.c.UUID).compile(connection)))
+    n_rows = connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+    # The floats are copied once: unpacking each row with msgpack would take most of the time.
+    rows = driver_cursor(connection).execute(str(sa.select(table).order_by(table.c.UUID).compile(connection)))
     uuids: list[str] = []
     embeddings = np.empty((0, 0), "<f4")
     for uuid, blob in rows:
         if not uuids:
             n_bytes, n_dims = len(blob), len(unpack_embedding(blob))
             embeddings = np.empty((n_rows, n_dims), "<f4")
-            floats, n_header, end = memoryview(embeddings).cast("B"), n_bytes - 4 * n_dims, 0
+            floats, n_header, end = embeddings.data.cast("B"), n_bytes - 4 * n_dims, 0
         if len(blob) != n_bytes:
             raise InputError(
-                f"{table.name} mixes embeddings of different length (rows of {n_bytes} and of {len(blob)} bytes); "
+                f"{table.name} mixes embeddings of different lengths (rows of {n_bytes} and of {len(blob)} bytes); "
                 "use another embedding_type or another database for the other encoder"
             )
         start, end = end, end + 4 * n_dims

@@ -1,13 +1,24 @@
-"""What a database records of the encoder and the map that made it: the table `<TYPE>_PROVENANCE`."""
+"""The table `<TYPE>_PROVENANCE`: the encoder and the map that a database was made with, as keys and values.
+
+The prefix of a key names the writer: `encoder_`, `embeddings_`, `map_`; in shards `shard_`, `timing_`. The key
+`format_version` belongs to `tables`.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .tables import Tables
+from .tables import Tables, check_format
 
 
 def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
-    """Read what made the embeddings and the map; empty, if nothing has been recorded."""
+    """Read the provenance of the embeddings and the map; empty if nothing is recorded.
+
+    Raises
+    ------
+    NewerFormat
+        If a newer version wrote this embedding type.
+    """
+    check_format(connection, embedding_type)
     table = Tables(embedding_type).provenance
     if not sa.inspect(connection).has_table(table.name):
         return {}
@@ -15,12 +26,12 @@ def read_provenance(connection: Connection, embedding_type: str) -> dict[str, st
 
 
 def recorded_encoder(connection: Connection, embedding_type: str) -> dict[str, str]:
-    """Read what is recorded of the encoder; empty, if nothing is."""
+    """Read the provenance of the encoder, by key without prefix; empty if nothing is recorded."""
     return with_prefix("encoder_", read_provenance(connection, embedding_type))
 
 
 def unknown_rows(connection: Connection, embedding_type: str) -> set[str]:
-    """Name the embeddings of which nothing is on record: the original tool wrote them, say.
+    """Find the embeddings without a row in `<TYPE>_IMAGES`: those that the original tool wrote, for example.
 
     Returns
     -------
@@ -38,12 +49,12 @@ def unknown_rows(connection: Connection, embedding_type: str) -> set[str]:
 
 
 def write_provenance(connection: Connection, embedding_type: str, prefix: str, values: dict[str, str]) -> None:
-    """Replace the recorded values whose keys start with `prefix`."""
+    """Replace all values whose keys start with `prefix`."""
     table = Tables(embedding_type).provenance
     connection.execute(sa.delete(table).where(table.c.KEY.startswith(prefix, autoescape=True)))
     connection.execute(sa.insert(table), [{"KEY": f"{prefix}{key}", "VALUE": value} for key, value in values.items()])
 
 
 def with_prefix(prefix: str, provenance: dict[str, str]) -> dict[str, str]:
-    """Take the values whose keys start with `prefix`, by the rest of the key."""
+    """Select the values whose keys start with `prefix`, by the rest of the key."""
     return {key.removeprefix(prefix): value for key, value in provenance.items() if key.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""Where the state of a database lies.
+"""The state folder of a database.
 
-Everything that belongs to `results/photos.sqlite` lies in `results/photos/`; a database whose name does not
-end in `.sqlite` has its state in the folder of its whole name plus `.state`, so that no two databases share one.
+The state of `results/photos.sqlite` is in `results/photos/`. If the name of a database does not end in `.sqlite`, its
+state folder is the whole name plus `.state`. So no two databases share a state folder.
 """
 
 from pathlib import Path

@@ -1,27 +1,47 @@
-"""The tables of an embedding type: they carry its name, `<TYPE>_EMBEDDINGS` and so on.
+"""The tables of an embedding type, their format, and the steps from an older format to this one.
 
-A shard database has the same tables for its own images.
+The tables carry the name of the embedding type: `<TYPE>_EMBEDDINGS` and so on. A shard database has the same tables for
+its own images. `Tables` is the only list of columns: all rows are read and written by these names.
+
+A database and a shard record their format in `<TYPE>_PROVENANCE` under the key `format_version`; without this key, the
+format is 1. To add a column: append it to its table in `Tables`, and append a step to `_STEPS`.
 """
 
-import functools
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table
+from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table, delete, insert, select
+
+from ..errors import InputError
+
+Row = dict[str, Any]  # the values of one row, by column
+FORMAT_KEY = "format_version"
 
 
-@functools.cache  # a thousand shards ask for the same ones
+class NewerFormat(InputError):
+    """A database or a shard that a newer version has written."""
+
+
+@cache  # a thousand shards ask for the same ones
 class Tables:
     """The tables of one embedding type."""
 
     def __init__(self, embedding_type: str):
         self.metadata = MetaData()
 
-        def table(name: str, *columns: Column) -> Table:
+        def table(name: str, *columns: Column[Any]) -> Table:
             return Table(f"{embedding_type}_{name}", self.metadata, *columns)
 
-        def uuid() -> Column:
+        def uuid() -> Column[str]:
             return Column("UUID", TEXT, primary_key=True)
 
+        def fact(name: str, kind: type[INTEGER] | type[TEXT]) -> Column[Any]:
+            return Column(name, kind, info={"is_fact": True})
+
         self.embeddings = table("EMBEDDINGS", uuid(), Column("EMBEDDING", BLOB, nullable=False))
+        # A fact is an attribute of `LoadedImage`, named in lower case there. No REAL: a merge reads rows as JSON, for
+        # which SQLite rounds to 15 digits.
         self.images = table(
             "IMAGES",
             uuid(),
@@ -29,9 +49,9 @@ class Tables:
             Column("SIZE", INTEGER),
             Column("MTIME_NS", INTEGER),
             Column("DIGEST", TEXT),
-            Column("WIDTH", INTEGER),
-            Column("HEIGHT", INTEGER),
-            Column("TAKEN", TEXT),
+            fact("WIDTH", INTEGER),
+            fact("HEIGHT", INTEGER),
+            fact("TAKEN", TEXT),
             Column("SHARD", TEXT),
         )
         self.failures = table(
@@ -53,6 +73,75 @@ class Tables:
             Column("SEMANTIC_EMBEDDING_UMAP_LONGITUDE", REAL),
         )
 
+    @property
+    def facts(self) -> list[str]:
+        """Columns of the image table that describe the decoded photo."""
+        return [column.name for column in self.images.c if "is_fact" in column.info]
+
     def create(self, connection: Connection, *tables: Table) -> None:
-        """Create those of the tables that are not there yet."""
+        """Create the given tables, except those that exist."""
         self.metadata.create_all(connection, tables=tables)
+
+
+def columns_in(connection: Connection, table: Table) -> list[str]:
+    """Return the columns of a table that exist in this database, in the order of `Tables`; none without the table."""
+    query = "SELECT name FROM pragma_table_info(?)"
+    existing = {name for (name,) in connection.exec_driver_sql(query, (table.name,))}
+    return [name for name in table.c.keys() if name in existing]
+
+
+def check_format(connection: Connection, embedding_type: str) -> int:
+    """Return the format of an embedding type in a database or a shard, at most `FORMAT_VERSION`.
+
+    Raises
+    ------
+    NewerFormat
+        If this version does not know the format.
+    """
+    table, version = Tables(embedding_type).provenance, "1"
+    if columns_in(connection, table):
+        version = str(connection.scalar(select(table.c.VALUE).where(table.c.KEY == FORMAT_KEY)) or version)
+    if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
+        path = connection.exec_driver_sql("PRAGMA database_list").one()[2]
+        raise NewerFormat(
+            f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference knows "
+            f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"
+        )
+    return int(version)
+
+
+def migrate(connection: Connection, embedding_type: str) -> None:
+    """Bring the tables of an embedding type to this format, and record it; nothing else in the database changes.
+
+    Tables that are missing stay missing, except the provenance table.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction for writing.
+    embedding_type : str
+
+    Raises
+    ------
+    NewerFormat
+        If this version does not know the format.
+    """
+    tables = Tables(embedding_type)
+    for step in _STEPS[check_format(connection, embedding_type) - 1 :]:
+        step(connection, tables)
+    tables.create(connection, tables.provenance)
+    connection.execute(delete(tables.provenance).where(tables.provenance.c.KEY == FORMAT_KEY))
+    connection.execute(insert(tables.provenance), {"KEY": FORMAT_KEY, "VALUE": str(FORMAT_VERSION)})
+
+
+def _add_column(connection: Connection, table: Table, name: str) -> None:
+    """Add a column to a table, with NULL in the existing rows, unless the table is missing or has the column."""
+    existing = columns_in(connection, table)
+    if existing and name not in existing:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {table.c[name].type}")
+
+
+# Step 1 leads from format 1 to 2, and so on; a released step never changes. For example, to add a column:
+# lambda connection, tables: _add_column(connection, tables.images, "CAMERA")
+_STEPS: tuple[Callable[[Connection, Tables], None], ...] = ()
+FORMAT_VERSION = 1 + len(_STEPS)

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ..db.embeddings import pack_embedding
+from ..db.tables import NewerFormat, Row, Tables
 from ..encoders import devices
 from ..encoders.identity import provenance_digest
 from ..errors import InputError
 from ..photos.image import MAX_PIXELS, Preprocessing
 from ..shards.journal import RowsLog, logs_of
 from ..shards.plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
-from ..shards.shard import Embedded, ShardFailure, ShardRow, outcomes, read_shard_provenance, write_shard_database
+from ..shards.shard import Embedded, outcomes, read_shard_provenance, write_shard_database
 from ..util.files import digest, read_json, write_tsv
 from ..util.progress import Progress
 from ..util.text import printable
@@ -92,7 +93,8 @@ def embed_shard(
             log.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
     with RowsLog(output, belongs_to, set(images)) as log:
-        rows = _Rows(log, Embedded(n_resumed=len(log.finished), n_threads=n_threads))
+        facts = Tables(provenance["name"]).facts
+        rows = _Rows(log, facts, Embedded(n_resumed=len(log.finished), n_threads=n_threads))
         to_do = [image for image in images.values() if image.uuid not in log.finished]
         known = KnownRows(database, provenance, to_do)
         with (
@@ -114,15 +116,15 @@ def embed_shard(
                 progress.update(len(batch))
 
             encoding.encode(batches, finish)
-        settled = {row[:3] for row in log.rows()}
-        settled |= {image.identity for image, failure in rows.failures if failure.reason not in _MAY_PASS}
+        settled = {_identity(row) for row in log.rows()}
+        settled |= {image.identity for image, failure in rows.failures if failure["REASON"] not in _MAY_PASS}
         _write_unread(Path(output), [identity for identity in listed if identity not in settled])
         rows.counts.total = time.perf_counter() - start
         write_shard_database(
             output,
             provenance,
             belongs_to["list"],
-            (row._replace(path=printable(images[row[:3]].path)) for row in log.rows()),
+            ({**row, "PATH": printable(images[_identity(row)].path)} for row in log.rows()),
             [failure for _, failure in rows.failures],
             rows.counts,
             scratch=scratch,
@@ -138,11 +140,17 @@ def _is_there(output: str, embedding_type: str, belongs_to: dict, images: dict[I
     try:
         recorded = read_shard_provenance(output, embedding_type)
         embedded, failed = outcomes(output, embedding_type)
-    except InputError:  # it is damaged, and made again
+    except NewerFormat:
+        raise
+    except InputError:  # it is damaged, and is rebuilt
         return False
     if {"list": recorded.get("shard_list"), "encoder": recorded["encoder_digest"]} != belongs_to:
         return False
     return all(identity in embedded or identity[0] in failed for identity in images)
+
+
+def _identity(row: Row) -> Identity:
+    return row["UUID"], row["SIZE"], row["MTIME_NS"]
 
 
 def _write_unread(output: Path, unread: list[Identity]) -> None:
@@ -156,10 +164,10 @@ def _write_unread(output: Path, unread: list[Identity]) -> None:
 class _Rows:
     """What becomes of the images, written down at once; for use by several threads."""
 
-    def __init__(self, log: RowsLog, counts: Embedded):
+    def __init__(self, log: RowsLog, facts: list[str], counts: Embedded):
         self.counts = counts
-        self.failures: list[tuple[PlannedImage, ShardFailure]] = []
-        self._log = log
+        self.failures: list[tuple[PlannedImage, Row]] = []
+        self._log, self._facts = log, facts
         self._lock = threading.Lock()
 
     def add_batch(self, batch: list[DecodedImage], embeddings: np.ndarray, known: KnownRows) -> None:
@@ -185,24 +193,16 @@ class _Rows:
         """Take an image that could not be embedded; the next job tries it again."""
         path = printable(item.image.path)
         logger.warning("%s: %s (%s)", path, item.error.reason, item.error)
-        failure = ShardFailure(item.image.uuid, path, item.error.reason, str(item.error))
+        failure = {"UUID": item.image.uuid, "PATH": path, "REASON": item.error.reason, "MESSAGE": str(item.error)}
         self.failures.append((item.image, failure))
         self.counts.n_failed += 1
 
     def _add(self, item: DecodedImage, embedding: np.ndarray, *, is_final: bool) -> None:
-        loaded = item.loaded
-        self._log.add(
-            ShardRow(
-                *item.image.identity,
-                item.digest,
-                loaded.width,
-                loaded.height,
-                loaded.taken,
-                pack_embedding(embedding),
-                loaded.thumbnail,
-            ),
-            is_final=is_final,
-        )
+        uuid, size, mtime_ns = item.image.identity
+        row = {"UUID": uuid, "SIZE": size, "MTIME_NS": mtime_ns, "DIGEST": item.digest}
+        row |= {name: getattr(item.loaded, name.lower()) for name in self._facts}
+        row |= {"EMBEDDING": pack_embedding(embedding), "JPEG": item.loaded.thumbnail}
+        self._log.add(row, is_final=is_final)
 
     def _flush(self) -> None:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Put the map into the database: the model as one row, and every photo's place; in one transaction."""
+"""Store the map in the database, in one transaction: the model as one row, and the position of every photo."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ..db.connect import writing
 from ..db.provenance import read_provenance, write_provenance
-from ..db.tables import Tables
+from ..db.tables import Tables, columns_in
 from ..util.files import read_json, read_tsv, write_json
 from .settings import MAP_COLUMNS
 
@@ -16,7 +16,7 @@ from .settings import MAP_COLUMNS
 def store_map(
     embedding_type: str, database: str, model: str, map_table: str, quality: str, receipt: str, *, generation: int
 ) -> int:
-    """Put the UMAP model and every photo's place into the database.
+    """Store the UMAP model and the position of every photo in the database.
 
     Parameters
     ----------
@@ -26,12 +26,19 @@ def store_map(
     receipt : str
         Path; written last.
     generation : int
-        Goes into the receipt.
+        Number to write to the receipt.
 
     Returns
     -------
     int
         Number of photos on the map.
+
+    Raises
+    ------
+    NewerFormat
+        If a newer version wrote this embedding type; the database is unchanged.
+    UnusableDatabase
+        If SQLite cannot write it.
     """
     tables = Tables(embedding_type)
     pickled = Path(model).read_bytes()
@@ -47,8 +54,11 @@ def store_map(
     with writing(database) as connection:
         if read_provenance(connection, embedding_type).get("map_digest") != digest:
             for table in (tables.umap_model, tables.umap_haversine):
-                table.drop(connection, checkfirst=True)
-                table.create(connection)
+                if columns_in(connection, table) == table.c.keys():  # it may have columns and indexes of the user
+                    connection.execute(sa.delete(table))
+                else:
+                    table.drop(connection, checkfirst=True)
+                    table.create(connection)
             connection.execute(sa.insert(tables.umap_model), {"MODEL": pickled})
             connection.execute(sa.insert(tables.umap_haversine), rows)
         figures = {key: value for key, value in read_json(quality).items() if value is not None}

@@ -1,6 +1,7 @@
 """Check that a run can use the database, and whether it is still the one that the last run left."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from ..db.connect import UnusableDatabase, reading
 from ..db.provenance import read_provenance
 from ..db.state import state_folder
-from ..db.tables import Tables
+from ..db.tables import FORMAT_VERSION, Tables, check_format
 from ..errors import InputError
 from ..util.files import damaged, read_json
 
@@ -47,6 +48,19 @@ def check_database_path(database: str) -> None:
             refuse(f"no permission to write in {str(folder)!r}")
 
 
+def check_database_format(database: str, embedding_type: str) -> None:
+    """Check that this version knows the format of a database, if it exists and can be read now.
+
+    Raises
+    ------
+    NewerFormat
+        If it does not.
+    """
+    if os.path.exists(database):
+        with suppress(UnusableDatabase), reading(database, wait=0) as connection:
+            check_format(connection, embedding_type)
+
+
 def generation(database: str, receipt: str, embedding_type: str, key: str) -> int:
     """Return the generation of the database's contents: a number that rises when they have to be stored again.
 
@@ -62,8 +76,8 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
     -------
     int
         The receipt's own generation if the database is the one that the receipt was written for. Otherwise the next
-        one: the database was deleted, replaced, restored from a backup, or left by a killed writer. A locked
-        database is judged in the next run.
+        one: the database was deleted, replaced, restored from a backup, or left by a killed writer, or has an older
+        format. A locked database is judged in the next run.
 
     Raises
     ------
@@ -82,9 +96,10 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
     try:
         with reading(database, wait=0) as connection:
             found = read_provenance(connection, embedding_type).get(key)
+            is_older = check_format(connection, embedding_type) < FORMAT_VERSION
     except UnusableDatabase as error:
         return number if error.is_locked else number + 1
-    return number + int(found != digest)
+    return number + int(found != digest or is_older)
 
 
 def failed_photos(database: str, embedding_type: str) -> frozenset[str]:

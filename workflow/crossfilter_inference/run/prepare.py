@@ -20,7 +20,7 @@ from ..map import settings as map_settings
 from ..photos.scan import scan_folders
 from ..shards.plan import Identity, Plan, make_plan, read_shard_lists, shards_at_work
 from ..util.files import digest
-from .database import check_database_path, failed_photos, generation
+from .database import check_database_format, check_database_path, failed_photos, generation
 from .finish import page_line
 from .forecast import Cost, Shares, embedding_cost, forecast, share_out
 
@@ -176,7 +176,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     Raises
     ------
     InputError
-        If the configuration is not valid, the database cannot be written, a folder cannot be read or holds no photo,
+        If the configuration is not valid, the database cannot be written or has a newer format, a folder cannot be read or holds no photo,
         or a file of the state is damaged.
     """
     config = config if isinstance(config, Config) else check_config(config)
@@ -193,6 +193,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         return Run(config, resources, state, Plan([], [], []), {}, [], shares, cost)
 
     check_database_path(database)
+    check_database_format(database, config.embedding_type)
     known_shards = read_shard_lists(state)
     scan = scan_folders(list(config.input_dir), list(config.image_extensions))
     scan.check(list(config.input_dir))

@@ -1,1 +1,1 @@
-"""Immutable shards: which photo belongs to which, one shard's file, and their merge into the database."""
+"""Immutable shards: the plan that assigns photos to them, one shard's file, and the merge into the database."""

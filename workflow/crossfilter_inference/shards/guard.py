@@ -1,12 +1,12 @@
-"""Embeddings of two encoders never stand in one table.
+"""Refuse to mix the embeddings of two encoders in one table.
 
-A new encoder embeds every photo again, and its rows replace the old ones in one transaction. What nothing replaces is
-looked at before anything is computed: rows of photos that have gone, and shard databases that come from elsewhere. Rows
-of unknown origin are checked where they are adopted (`known_rows`); those of photos that have gone stand or fall with
-them.
+A new encoder embeds every photo again, and its rows replace the old ones in one transaction. Rows that nothing would
+replace are checked before anything is computed: rows of missing photos, and shard databases from elsewhere. Rows of
+unknown origin are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass.
 """
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,24 +20,24 @@ from .plan import read_plan
 from .shard import read_shard_provenance
 
 
-def refuse_mixture(database: str, plan: str, provenance: dict, *, recompute: bool) -> None:
-    """Refuse an encoder beside whose embeddings others would stay.
+def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, recompute: bool) -> None:
+    """Refuse an encoder if embeddings of another one would stay in the table.
 
-    Called before anything is computed: rows of photos that have gone cannot be made again.
+    This is called before anything is computed: rows of missing photos cannot be recomputed.
 
     Parameters
     ----------
     database, plan : str
         Paths; the database may be missing.
     provenance : dict
-        What `resolve_encoder` found.
+        The contents of `encoder.json`.
     recompute : bool
-        Whether every photo is embedded anew, so that no row of unknown origin is checked.
+        Whether every photo is embedded again, so that no row of unknown origin is checked.
 
     Raises
     ------
     InputError
-        That shows the difference and the ways out.
+        With the difference between the encoders, and how to fix it.
     """
     if not Path(database).exists():
         return
@@ -47,30 +47,30 @@ def refuse_mixture(database: str, plan: str, provenance: dict, *, recompute: boo
 
     name = provenance["name"]
     table = Tables(name).embeddings
-    there = {image.uuid for image in read_plan(plan)[0]}
+    found = {image.uuid for image in read_plan(plan)[0]}
     with reading(database) as connection:
         recorded = recorded_encoder(connection, name)
         if "digest" not in recorded:
             unknown = unknown_rows(connection, name)
-            gone = unknown - there
-            if not gone:
+            missing = unknown - found
+            if not missing:
                 return
-            if recompute or not unknown & there:
-                raise gone_rows_of_unknown_origin(name, len(gone), "no photo is left to check them by")
+            if recompute or not unknown & found:
+                raise gone_rows_of_unknown_origin(name, len(missing), "no photo is left to check them with")
             expected = len(pack_embedding(np.zeros(provenance["dimension"])))
             rows = connection.execute(sa.select(table.c.UUID, sa.func.length(table.c.EMBEDDING)))
-            others = {length for uuid, length in rows if uuid in gone} - {expected}
+            others = {length for uuid, length in rows if uuid in missing} - {expected}
             if others:
-                why = f"{provenance['model']} makes rows of {expected} bytes, but there are some of {min(others)}"
-                raise gone_rows_of_unknown_origin(name, len(gone), why)
+                why = f"rows of {provenance['model']} have {expected} bytes, and some of these have {min(others)}"
+                raise gone_rows_of_unknown_origin(name, len(missing), why)
         elif recorded["digest"] != provenance_digest(provenance):
-            n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - there)
+            n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - found)
             if n_gone:
                 raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(provenance))
 
 
 def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
-    """Refuse shard databases that are not of this encoder, and that this run would not make again.
+    """Refuse shard databases of another encoder that this run would not rebuild.
 
     Parameters
     ----------
@@ -81,68 +81,70 @@ def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
     Raises
     ------
     InputError
-        That names the shard database and shows the difference.
+        With the path of the shard database and the difference.
     """
     encoder = Path(folder, "encoder.json")
     if not encoder.exists():
         return
     for path in sorted(Path(folder, "embeddings").glob("*.sqlite")):
-        if path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:  # an older one is made again, if it is another's
+        if path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:  # an older one of another encoder is rebuilt
             check_shard(str(path), read_shard_provenance(str(path), embedding_type), read_json(str(encoder)))
 
 
-def check_shard(path: str, recorded: dict[str, str], provenance: dict) -> None:
+def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any]) -> None:
     """Check that a shard database is of this encoder.
 
     Parameters
     ----------
     path : str
     recorded : dict
-        Its own provenance.
+        Provenance of the shard.
     provenance : dict
         The contents of `encoder.json`.
 
     Raises
     ------
     InputError
-        If it is not.
+        If it is of another one.
     """
     if recorded["encoder_digest"] != provenance_digest(provenance):
         differences = _differences(with_prefix("encoder_", recorded), provenance_to_text(provenance))
         raise InputError(
-            f"the shard database {path!r} comes from another encoder ({differences}): delete it, and its photos are "
-            "embedded again"
+            f"the shard database {path!r} comes from another encoder ({differences}); delete it, and run snakemake, which "
+            "embeds its photos again"
         )
 
 
 def gone_rows_of_another_encoder(
     embedding_type: str, n_gone: int, before: dict[str, str], after: dict[str, str]
 ) -> InputError:
-    """Say how two encoders differ and what to do.
+    """Make the error for rows of missing photos that another encoder made.
 
     Parameters
     ----------
     embedding_type : str
     n_gone : int
-        Rows that nothing would replace.
+        Number of rows that nothing would replace.
     before, after : dict
-        What the database records of the one encoder, and what it would record of the other.
+        Provenance of the recorded encoder, and of the new one.
     """
     return InputError(
-        f"{embedding_type}_EMBEDDINGS holds {n_gone} embeddings of photos that have gone, which cannot stand beside "
-        f"those of another encoder ({_differences(before, after)}): {_WAYS_OUT}"
+        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of missing photos, which cannot be mixed with those of "
+        f"another encoder ({_differences(before, after)}); {_FIX}"
     )
 
 
 def gone_rows_of_unknown_origin(embedding_type: str, n_gone: int, why: str) -> InputError:
-    """Say why rows of which nothing is on record cannot stay."""
+    """Make the error for rows of unknown origin, of missing photos."""
     return InputError(
-        f"{embedding_type}_EMBEDDINGS holds {n_gone} embeddings of unknown origin, of photos that have gone, which "
-        f"cannot stand beside those of this encoder ({why}): {_WAYS_OUT}"
+        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of unknown origin, of missing photos, which cannot be mixed "
+        f"with those of this encoder ({why}); {_FIX}"
     )
 
 
-_WAYS_OUT = "set missing_images: delete to give them up, or use another embedding_type, or another database"
+_FIX = (
+    "set missing_images: delete to delete them, or use another embedding_type or another database. Nothing was changed"
+)
 
 
 def _differences(before: dict[str, str], after: dict[str, str]) -> str:

@@ -1,8 +1,12 @@
-"""The finished rows of a shard that is not whole yet: what a killed job leaves to the next one.
+"""The journal of a shard that is not complete: its finished rows, so that a killed job can resume.
 
-A log lies beside the shard database to be, and only the job that made it writes to it. A job begins by taking over what
-other logs of its shard hold, and removes them; so a job that outlives its killed Snakemake notices that it has been
-succeeded, and ends. A log is a row of frames, each with its length and checksum: a torn end is not read.
+A journal lies beside the future shard database, and only the job that created it writes to it. A job starts by copying
+the rows of other journals of its shard into its own, and removes them. So a job that outlives its killed Snakemake
+notices that another has replaced it, and ends.
+
+A journal is a sequence of frames, each with its length and checksum; a torn end is ignored. The first frame describes
+what the rows were made from, and the format of their columns. Every other frame is a row, as a msgpack map by column.
+Rows of another format are not resumed but recomputed.
 """
 
 import os
@@ -14,26 +18,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from ..db.tables import FORMAT_VERSION, Row
 from ..errors import InputError
-from .shard import ShardRow
 
-_FRAME = struct.Struct("<II")  # length of what follows, and its CRC-32
-# A killed job loses nothing that it has written; after a power cut what was written in this time may be missing.
+_FRAME = struct.Struct("<II")  # length of the data that follows, and its CRC-32
+# A killed job loses nothing that it has written; a power cut may lose what was written in this time.
 _SECONDS_BETWEEN_SYNCS = 1
 
 
 class RowsLog:
-    """Keep the rows of a shard until all are there.
+    """Keep the finished rows of a shard until it is complete.
 
     Parameters
     ----------
     output : str
-        Path of the shard database to be.
+        Path of the future shard database.
     belongs_to : dict
-        What rows of another job must have been made from to be taken over: the shard list, the encoder.
+        What the rows are made from: the shard list and the encoder. Rows of another job are resumed only if theirs is
+        equal.
     wanted : set of (UUID, size, mtime_ns)
-        The images that are.
+        Images whose rows are resumed.
 
     Attributes
     ----------
@@ -43,10 +49,10 @@ class RowsLog:
     Raises
     ------
     InputError
-        When another job has taken over.
+        If another job has replaced this one.
     """
 
-    def __init__(self, output: str | Path, belongs_to: dict, wanted: set[tuple[str, int, int]]):
+    def __init__(self, output: str | Path, belongs_to: dict[str, str], wanted: set[tuple[str, int, int]]):
         output = Path(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         self.finished: set[str] = set()
@@ -54,35 +60,36 @@ class RowsLog:
         handle, path = tempfile.mkstemp(prefix=f".{output.stem}.", suffix=".rows", dir=output.parent)
         self._path = Path(path)
         self._file = os.fdopen(handle, "w+b")
-        self._write(belongs_to)
+        head = {**belongs_to, "format": FORMAT_VERSION}
+        self._write(head)
         for other in logs_of(output):
             if other.name != self._path.name:
-                self._take_over(other, belongs_to, wanted)
+                self._resume(other, head, wanted)
         self.flush()
 
-    def add(self, row: ShardRow, *, is_final: bool = True) -> None:
-        """Take a row; it is safe after `flush`. One that is not final is not taken over by another job."""
-        self.finished.add(row.uuid)
-        self._write([is_final, *row])
+    def add(self, row: Row, *, is_final: bool = True) -> None:
+        """Add a row, which is safe after `flush`. Another job resumes it only if it is final."""
+        self.finished.add(row["UUID"])
+        self._write({"is_final": is_final, "row": row})
 
     def flush(self) -> None:
-        """Give what has come to the operating system, and every second to the disk."""
+        """Pass added rows to the operating system, and once a second to the disk."""
         self._file.flush()
         try:
             is_mine = os.stat(self._path).st_ino == os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:
             is_mine = False
         if not is_mine:
-            raise InputError("another job has taken this shard over; this one, left over by a killed run, ends")
+            raise InputError("another job has replaced this one, which a killed run left behind; this job ends")
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
-    def rows(self) -> Iterator[ShardRow]:
+    def rows(self) -> Iterator[Row]:
         """Read all rows back."""
         self.flush()
-        for _, *row in _frames(self._path, skip=1):
-            yield ShardRow(*row)
+        for frame in _frames(self._path, skip=1):
+            yield frame["row"]
 
     def _write(self, value: object) -> None:
         import msgpack
@@ -90,12 +97,13 @@ class RowsLog:
         data = msgpack.packb(value)
         self._file.write(_FRAME.pack(len(data), zlib.crc32(data)) + data)
 
-    def _take_over(self, other: Path, belongs_to: dict, wanted: set[tuple[str, int, int]]) -> None:
+    def _resume(self, other: Path, head: dict[str, Any], wanted: set[tuple[str, int, int]]) -> None:
         frames = _frames(other)
-        if next(frames, None) == belongs_to:
-            for is_final, *values in frames:
-                row = ShardRow(*values)
-                if is_final and row[:3] in wanted and row.uuid not in self.finished:
+        if next(frames, None) == head:
+            for frame in frames:
+                row = frame["row"]
+                is_wanted = (row["UUID"], row["SIZE"], row["MTIME_NS"]) in wanted
+                if frame["is_final"] and is_wanted and row["UUID"] not in self.finished:
                     self.add(row)
         self.flush()
         os.fsync(self._file.fileno())
@@ -104,33 +112,35 @@ class RowsLog:
     def __enter__(self) -> "RowsLog":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         if kind is None or not self.finished:
             self._path.unlink(missing_ok=True)
 
 
 def logs_of(output: str | Path) -> list[Path]:
-    """Find the logs that lie beside a shard database."""
+    """Find the journals beside a shard database."""
     output = Path(output)
     return sorted(output.parent.glob(f".{output.stem}.*.rows"))
 
 
 def remove_logs(folder: str | Path, shards: list[str]) -> None:
-    """Remove the logs in a folder of shard databases, but for those of some shards."""
+    """Remove the journals in a folder of shard databases, except those of the given shards."""
     for path in Path(folder).glob(".*.rows"):
         if path.name.split(".")[1] not in shards:
             path.unlink(missing_ok=True)
 
 
 class FramesCount:
-    """Count the frames of a log that another process writes; each look reads only what is new."""
+    """Count the frames of a journal that another process writes; each update reads only the new ones."""
 
     def __init__(self, path: Path):
         self._path, self._at, self._n = path, 0, 0
 
     def update(self) -> int:
-        """Look, and return how many there are."""
+        """Read the new frames, and return the number of all."""
         with suppress(FileNotFoundError), self._path.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
             file.seek(self._at)
@@ -143,8 +153,8 @@ class FramesCount:
         return self._n
 
 
-def _frames(path: Path, skip: int = 0) -> Iterator:
-    import msgpack  # planning, which counts frames, does without
+def _frames(path: Path, skip: int = 0) -> Iterator[dict[str, Any]]:
+    import msgpack  # not at the top: planning, which counts frames, runs without it
 
     with path.open("rb") as file:
         while len(head := file.read(_FRAME.size)) == _FRAME.size:

@@ -1,35 +1,35 @@
 """Merge shard databases into the database: one writer, one transaction.
 
-The database is a function of the shard databases and the manifest: every image's row comes from the shard
-that owns it. Rows of images that have gone stay (`missing_images: keep`) or go (`delete`); of one that stays, the
-newest shard that tells its fate has its row. The digest of all rows follows what is put in and taken out, so that a
-merge costs what it brings, and a table that something else has changed can be told (`verify`).
+The database is a function of the shard databases and the manifest: every image's row comes from the shard that owns the
+image. Rows of missing images stay (`missing_images: keep`) or are deleted (`delete`). If one stays, its row comes from
+the newest shard that has an outcome for it. The digest of all rows is updated with each row that is added or removed. So
+the cost of a merge is that of its new rows, and `verify` can detect changes by other programs.
 """
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 
-from ..db.connect import chunks, writing, written_early
+from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
 from ..db.provenance import read_provenance, recorded_encoder, write_provenance
-from ..db.tables import Tables
+from ..db.tables import Row, Tables, migrate
 from ..encoders.identity import provenance_digest, provenance_to_text
 from ..util.files import read_json, read_tsv, write_json, write_tsv
 from ..util.text import printable
 from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
 from .plan import MANIFEST_COLUMNS, RETIRED_COLUMNS, shard_lists
-from .shard import ShardFailure, ShardRows, outcomes, read_shard, read_shard_provenance
+from .shard import ShardRows, as_columns, outcomes, read_shard, read_shard_provenance
 
-# The manifest as a table of the transaction, so that memory does not grow with the collection.
+# A temporary table, so that memory does not grow with the collection.
 manifest_table = Table(
     "MANIFEST",
     MetaData(),
@@ -44,16 +44,17 @@ _GIVEN = "UUID IN (SELECT value FROM json_each(?))"
 
 
 def load_manifest(connection: Connection, path: str | Path) -> None:
-    """Make the manifest a table of this connection."""
+    """Load the manifest into a temporary table of this connection."""
     connection.exec_driver_sql("PRAGMA temp.cache_size = -32000")
-    manifest_table.create(connection)
-    rows = ((uuid, printable(file), shard) for uuid, file, _, _, shard in read_tsv(path, MANIFEST_COLUMNS))
-    for chunk in chunks(rows):
-        _insert(connection.connection.cursor(), "MANIFEST (UUID, PATH, SHARD)", chunk)
+    manifest_table.create(connection, checkfirst=False)  # it hides a table of the user of the same name
+    cursor = driver_cursor(connection)
+    for chunk in chunks(read_tsv(path, MANIFEST_COLUMNS)):
+        columns = dict(zip(MANIFEST_COLUMNS, zip(*chunk, strict=True), strict=True))
+        _insert(cursor, manifest_table, {**columns, "PATH": map(printable, columns["PATH"])})
 
 
 class Merge:
-    """Bring the rows of shards into the tables of an embedding type, beside a loaded manifest.
+    """Merge the rows of shards into the tables of an embedding type; `load_manifest` comes first.
 
     Parameters
     ----------
@@ -61,19 +62,18 @@ class Merge:
         In a transaction for writing.
     embedding_type : str
     keep : bool
-        Keep rows of images that have gone.
+        Keep rows of missing images.
 
     Attributes
     ----------
     n_merged, n_deleted : int
-        Embeddings that came from shards, and that were dropped.
+        Embeddings that were merged from shards, and that were deleted.
     """
 
     def __init__(self, connection: Connection, embedding_type: str, *, keep: bool):
         self.n_merged = self.n_deleted = 0
         self._type, self._keep = embedding_type, keep
-        # The driver's own cursor: SQLAlchemy would take most of the time.
-        self._cursor = connection.connection.cursor()
+        self._cursor = driver_cursor(connection)
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
         recorded = read_provenance(connection, embedding_type)
@@ -83,16 +83,16 @@ class Merge:
         )
         if recorded.get("embeddings_rows") == str(self._n_rows()):
             self._digest = RowsDigest(recorded["embeddings_digest"])
-        else:  # the first merge, or one into rows that came from elsewhere
+        else:  # the first merge, or another program has changed rows
             self._digest = RowsDigest(digest_rows(connection, embedding_type)[1])
 
     def take(self, shards: dict[str, str]) -> None:
-        """Take over the rows of shards: of the images that they own, and of those that have gone.
+        """Merge the rows of shards: of the images that they own, and of missing images.
 
         Parameters
         ----------
         shards : dict
-            Path of the shard database by the shard's name, the oldest first.
+            Path of each shard database, by the shard's name; the oldest first.
         """
         read = ((shard, *part) for shard, path in shards.items() for part in read_shard(path, self._type))
         for shard, rows, failures in _ahead(read):
@@ -101,7 +101,7 @@ class Merge:
             self._take_failures(shard, failures)
 
     def forget(self) -> None:
-        """Drop rows of images that have gone, or that are there under another spelling of their UUID."""
+        """Delete the rows of missing images, and rows whose image exists under another spelling of its UUID."""
         gone = "UUID NOT IN (SELECT UUID FROM MANIFEST)"
         self._cursor.execute(f"DELETE FROM {self._failures} WHERE {gone}")
         rows = self._cursor.execute(
@@ -120,47 +120,48 @@ class Merge:
         self.n_deleted += len(dropped)
 
     def totals(self) -> tuple[int, str]:
-        """Count the embeddings, and digest them."""
+        """Return the number of embeddings and their digest."""
         return self._n_rows(), str(self._digest)
 
     def _take_rows(self, shard: str, rows: ShardRows) -> None:
         paths = self._owned(rows.uuids, shard)
         gone = []
         if len(paths) < len(rows):
-            others = {image[0]: image[7] for image in rows.images if image[0] not in paths}
+            others = {u: path for u, path in zip(rows.uuids, rows.images["PATH"], strict=True) if u not in paths}
             gone = self._gone(others, shard)
             paths |= {uuid: others[uuid] for uuid in gone}
             rows = rows.only(paths)
         if not rows:
             return
-        # Where there was nothing, only photos that have gone can be in several shards.
+        # In a new database, only rows of missing photos can exist already, from an older shard.
         self._drop(gone if self._was_empty else rows.uuids)
         self._cursor.execute(
             f"INSERT INTO {self._embeddings} (UUID, EMBEDDING)"
             " SELECT value, substr(:embeddings, 1 + key * :n_bytes, :n_bytes) FROM json_each(:uuids)",
             {"embeddings": rows.embeddings, "n_bytes": rows.n_bytes, "uuids": json.dumps(rows.uuids)},
         )
-        into = f"{self._images} (UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH, SHARD)"
-        _insert(self._cursor, into, [(*image[:7], paths[image[0]], shard) for image in rows.images])
+        today = {"PATH": [paths[uuid] for uuid in rows.uuids], "SHARD": [shard] * len(rows)}
+        _insert(self._cursor, self._images, {**rows.images, **today})
         self._digest.add(sum(rows.digests))
         self.n_merged += len(rows)
 
-    def _take_failures(self, shard: str, failures: list[ShardFailure]) -> None:
-        paths = self._owned([failure.uuid for failure in failures], shard)
-        others = {failure.uuid for failure in failures if failure.uuid not in paths}
-        self._drop([*paths, *self._gone(others, shard)])
-        into = f"{self._failures} (UUID, PATH, REASON, MESSAGE, SHARD)"
-        failures = [failure._replace(path=paths[failure.uuid]) for failure in failures if failure.uuid in paths]
-        _insert(self._cursor, into, [(*failure, shard) for failure in failures])
+    def _take_failures(self, shard: str, failures: list[Row]) -> None:
+        uuids = {failure["UUID"] for failure in failures}
+        paths = self._owned([*uuids], shard)
+        self._drop([*paths, *self._gone(uuids - paths.keys(), shard)])
+        owned = [{**row, "PATH": paths[row["UUID"]], "SHARD": shard} for row in failures if row["UUID"] in paths]
+        if owned:
+            _insert(self._cursor, self._failures, as_columns(owned))
 
     def _owned(self, uuids: list[str], shard: str) -> dict[str, str]:
-        """Choose those of a shard's images that it owns, and say where they are today."""
+        """Select the images that a shard owns, and return their paths of today by UUID."""
         query = "SELECT json_group_object(UUID, MANIFEST.PATH) FROM json_each(?) JOIN MANIFEST ON UUID = value"
         given = [json.dumps(uuids), shard]
-        return json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
+        paths: dict[str, str] = json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
+        return paths
 
     def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
-        """Choose those that have gone and may stay, and of which no newer shard has a row."""
+        """Select the missing images whose rows are kept, and of which no newer shard has a row."""
         if not (uuids and self._keep):
             return []
         query = (
@@ -170,7 +171,7 @@ class Merge:
         return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps([*uuids]), shard])]
 
     def _drop(self, uuids: list[str]) -> None:
-        """Take out whatever is there of images."""
+        """Delete all rows of images."""
         if not uuids:
             return
         given = [json.dumps(uuids)]
@@ -180,17 +181,20 @@ class Merge:
             self._cursor.execute(f"DELETE FROM {table} WHERE {_GIVEN}", given)
 
     def _n_rows(self) -> int:
-        return self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0]
+        return int(self._cursor.execute(f"SELECT count(*) FROM {self._embeddings}").fetchone()[0])
 
 
-def _insert(cursor: sqlite3.Cursor, into: str, rows: list[tuple]) -> None:
-    if rows:  # by one statement, which takes two thirds of the time of one for each
-        row = f"({', '.join('?' * len(rows[0]))})"
-        cursor.execute(f"INSERT INTO {into} VALUES {', '.join([row] * len(rows))}", [*chain(*rows)])
+def _insert(cursor: sqlite3.Cursor, table: Table, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Insert rows, given as the values of each column of the table; other columns are ignored."""
+    names = table.c.keys()
+    rows = [*zip(*(columns[name] for name in names), strict=True)]
+    # One statement for all rows takes two thirds of the time of one for each.
+    values = ", ".join([f"({', '.join('?' * len(names))})"] * len(rows))
+    cursor.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES {values}", [*chain(*rows)])
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Yield items; a thread fetches the next one while the caller has this one."""
+def _ahead(items: Generator[_Item, None, None]) -> Iterator[_Item]:
+    """Yield items; a thread computes the next one while the caller uses this one."""
     with ThreadPoolExecutor(1, "ahead") as pool:
         fetched = pool.submit(next, items, None)
         try:
@@ -205,13 +209,13 @@ def _spelling(uuid: str) -> str:
     return uuid.replace("-", "").lower()
 
 
-# Enough for the upper levels of the tables' trees: UUIDs come in no order.
+# Enough for the upper levels of the tables' trees: UUIDs come in random order.
 _CACHE_KB = 64_000
 
 
 @dataclass
 class Stored:
-    """What a merge did and what the database holds now."""
+    """What a merge changed, and the contents of the database after it."""
 
     n_merged: int = 0
     n_deleted: int = 0
@@ -231,23 +235,24 @@ def store_embeddings(
     generation: int,
     delete_missing: bool,
 ) -> Stored:
-    """Bring the database up to the manifest.
+    """Bring the database, and its format, up to date with the manifest and the shards.
 
     Parameters
     ----------
     encoder_json, manifest, database, receipt : str
         Paths; the receipt is written last.
     shards_folder, embeddings_folder : str
-        Where the shard lists and the shard databases are.
+        Folders of the shard lists and of the shard databases.
     generation : int
-        Goes into the receipt.
+        Number to write to the receipt.
     delete_missing : bool
         Delete the rows of images that are not in the manifest.
 
     Raises
     ------
     InputError
-        If rows of another encoder would stay beside the new ones. The database is as it was.
+        If rows of another encoder would be mixed with the new ones, if a shard database is missing or damaged, or if
+        the database or a shard has a newer format. The database is unchanged.
     """
     encoder = read_json(encoder_json)
     embedding_type = encoder["name"]
@@ -255,10 +260,8 @@ def store_embeddings(
     Path(database).parent.mkdir(parents=True, exist_ok=True)
     with written_early(database), writing(database) as connection:
         connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KB}")
-        tables.create(
-            connection,
-            *(tables.embeddings, tables.images, tables.failures, tables.provenance, tables.shards),
-        )
+        migrate(connection, embedding_type)
+        tables.create(connection, tables.embeddings, tables.images, tables.failures, tables.shards)
         load_manifest(connection, manifest)
         shards = _shards(connection, shards_folder, embeddings_folder)
         provenances = {shard: read_shard_provenance(path, embedding_type) for shard, path in shards.items()}
@@ -278,7 +281,7 @@ def store_embeddings(
         connection.execute(sa.insert(tables.shards), kept)
         stored = Stored(n_merged=merge.n_merged, n_deleted=merge.n_deleted, n_retired=len(retired))
         stored.n_embeddings, digest = merge.totals()
-        stored.n_failures = connection.scalar(sa.select(sa.func.count()).select_from(tables.failures))
+        stored.n_failures = connection.execute(sa.select(sa.func.count()).select_from(tables.failures)).scalar_one()
         write_provenance(connection, embedding_type, "encoder_", provenance_to_text(encoder))
         recorded = {"digest": digest, "rows": str(stored.n_embeddings)}
         write_provenance(connection, embedding_type, "embeddings_", recorded)
@@ -289,14 +292,14 @@ def store_embeddings(
 
 
 def _shards(connection: Connection, shards_folder: str, embeddings_folder: str) -> dict[str, str]:
-    """Find the shard databases: of shards that own an image, and those that are there besides."""
+    """Find the shard databases: of all shards that own an image, and of others whose database exists."""
     owners = set(connection.scalars(sa.select(manifest_table.c.SHARD).distinct()))
     paths = {path.stem: f"{embeddings_folder}/{path.stem}.sqlite" for path in shard_lists(shards_folder)}
     return {shard: path for shard, path in paths.items() if shard in owners or Path(path).exists()}
 
 
 def _shards_to_merge(connection: Connection, tables: Tables, digests: dict[str, str]) -> list[str]:
-    """Name the shards that changed, and those that own an image whose row came from elsewhere."""
+    """Return the shards that changed, and those that own an image whose row came from another shard."""
     merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
     changed = [shard for shard, digest in digests.items() if merged.get(shard) != digest]
     if len(changed) == len(digests):
@@ -306,9 +309,9 @@ def _shards_to_merge(connection: Connection, tables: Tables, digests: dict[str, 
 
 
 def _retired(connection: Connection, embedding_type: str, shards: dict[str, str]) -> set[str]:
-    """Name the shards from which nothing comes any more, whatever is lost and made again.
+    """Return the shards that no rebuild of the database would need.
 
-    A failure of a photo that has gone keeps its shard: without it an older shard's row would come back.
+    A shard with a failure of a missing photo is needed: without it, the row of an older shard would come back.
     """
     idle = shards.keys() - set(connection.scalars(sa.select(manifest_table.c.SHARD).distinct()))
     if idle:
@@ -337,8 +340,8 @@ def _follow_moves(connection: Connection, tables: Tables) -> None:
         connection.execute(sa.update(table).values(PATH=manifest_table.c.PATH).where(moved))
 
 
-def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict, n_adopted: int) -> None:
-    """Look at the rows that stay of photos that have gone, whatever brought this about."""
+def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict[str, Any], n_adopted: int) -> None:
+    """Refuse rows of another encoder that would stay, of missing photos."""
     name = encoder["name"]
     recorded = recorded_encoder(connection, name)
     if recorded.get("digest") == provenance_digest(encoder):
@@ -350,4 +353,4 @@ def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict, n_ado
     elif not n_adopted:
         unknown = gone & tables.embeddings.c.UUID.not_in(sa.select(tables.images.c.UUID))
         if n_unknown := connection.scalar(sa.select(sa.func.count()).where(unknown)):
-            raise gone_rows_of_unknown_origin(name, n_unknown, "no photo was left to check them by")
+            raise gone_rows_of_unknown_origin(name, n_unknown, "no photo was left to check them with")

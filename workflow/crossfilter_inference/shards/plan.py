@@ -1,19 +1,19 @@
-"""Which image is embedded in which shard: pure functions of the shard lists and the scan.
+"""The plan: which shard each image belongs to, as pure functions of the shard lists and the scan.
 
-A shard list is written once and never changed. It names images by identity: UUID, size and time. The
-owner of an image is the newest shard that lists it with the identity it has now; images without an owner
-go into new shards. So a rerun touches only new shards, whatever happened to the folder, and an image that
-only moved keeps its owner: the manifest, not the shard, knows paths. What a shard lists and could not read when its job
-ran (a photo that was away, a disk that failed) stands beside its database as unread: it does not own that any more.
+A shard list is written once and never changed. It names images by identity: UUID, size and time. The owner of an image
+is the newest shard that lists its current identity; images without an owner go into new shards. So a rerun changes only
+new shards, whatever happened to the folder. An image that only moved keeps its owner, as paths are in the manifest and
+not in the shard. Images that a shard lists, and that its job could not read (a missing photo, a failed disk), are in a
+list of unread images beside its database: the shard does not own them any more.
 
-On disk, below the state folder of the collection:
+On disk, below the state folder of the embedding type:
 
     shards/000001.tsv   UUID SIZE MTIME_NS                  one shard list
-    embeddings/000001.unread.tsv  the same                  what of it was not to be read; most often there is none
+    embeddings/000001.unread.tsv  the same                  its unread images; mostly missing
     manifest.tsv        UUID PATH SIZE MTIME_NS SHARD       every image and its owner, by UUID
     rejected.tsv        PATH REASON                         every other file with an image's extension
-    retired.tsv         SHARD                               shards that nothing is needed of any more
-    plan.tsv            UUID PATH SIZE MTIME_NS SHARD REASON   both, as the run at hand found them
+    retired.tsv         SHARD                               shards that are no longer needed
+    plan.tsv            UUID PATH SIZE MTIME_NS SHARD REASON   manifest and rejected files of the current run
 """
 
 import hashlib
@@ -46,34 +46,34 @@ class PlannedImage(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """UUID, size and time: what a shard list knows of an image."""
+        """UUID, size and time: the image as a shard list names it."""
         return self.uuid, self.size, self.mtime_ns
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The manifest to be, the rejected files, and the shards that are new in it."""
+    """The next manifest, the rejected files, and the new shards."""
 
     images: list[PlannedImage]
     rejected: list[RejectedFile]
     new_shards: list[str]
 
     def summary(self) -> str:
-        """Say in one line what there is and what is new."""
+        """Count all photos, new photos and new shards, in one line."""
         new = set(self.new_shards)
         n_new = sum(image.shard in new for image in self.images)
         return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
-        """Warn in one line if not one photo that the shards know is there, but others are; else empty."""
+        """Warn in one line if the scan found photos, but none that the shards know; empty otherwise."""
         if not self.images or any(image.shard in shards for image in self.images):
             return ""
         known = {uuid for rows in shards.values() for uuid, *_ in rows}
         if not known or any(image.uuid in known for image in self.images):
             return ""
         return (
-            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and other "
-            "photos join them. If they are two collections, each needs an output_embeddings_db of its own"
+            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and new photos "
+            "are added to them. If these are two collections, give each its own output_embeddings_db"
         )
 
     def shard_sizes(self) -> Counter[str]:
@@ -81,7 +81,7 @@ class Plan:
         return Counter(image.shard for image in self.images)
 
     def digest(self) -> str:
-        """Digest what reaches the manifest: 16 hexadecimal digits."""
+        """Compute the digest of the next manifest and the rejected files: 16 hexadecimal digits."""
         sha256 = hashlib.sha256()
         for rows in (self.images, self.rejected):
             for row in rows:
@@ -98,26 +98,26 @@ def make_plan(
     recompute: bool = False,
     retry: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Give every image its owner.
+    """Assign every image to a shard.
 
     Parameters
     ----------
     shards : dict
-        The identities that every shard list there is may own, by the shard's name of six digits.
+        The identities that each existing shard may own, by the shard's name of six digits.
     images : list of ImageFile
     rejected : list of RejectedFile
-        Passed on.
+        Copied to the plan.
     shard_size : int
         Images per new shard, at least 1.
     recompute : bool
-        Give every image to a new shard.
+        Assign every image to a new shard.
     retry : frozenset of str
-        UUIDs of images that go into a new shard.
+        UUIDs of images to assign to a new shard.
 
     Returns
     -------
     Plan
-        With images in order of UUID.
+        With its images in order of UUID.
     """
     owner: dict[Identity, str] = {}
     if not recompute:
@@ -126,18 +126,20 @@ def make_plan(
     planned, new_shards, n_new = [], [], 0
     last = max(map(int, shards), default=0)
     for image in sorted(images):
-        shard = owner.get((image.uuid, image.size, image.mtime_ns))
-        if shard is None or image.uuid in retry:
+        found = owner.get((image.uuid, image.size, image.mtime_ns))
+        if found is None or image.uuid in retry:
             shard = f"{last + 1 + n_new // shard_size:06d}"
             if n_new % shard_size == 0:
                 new_shards.append(shard)
             n_new += 1
+        else:
+            shard = found
         planned.append(PlannedImage(*image, shard))
     return Plan(planned, rejected, new_shards)
 
 
 def read_shard_lists(folder: str | Path) -> dict[str, set[Identity]]:
-    """Read what every shard below a state folder may own; nothing, if there is no such folder."""
+    """Read the identities that each shard below a state folder may own; empty if the folder is missing."""
     shards = {path.stem: set(read_shard_list(path)) for path in shard_lists(f"{folder}/shards")}
     for path in Path(folder, "embeddings").glob("[0-9]*.unread.tsv"):
         shards.get(path.name.split(".")[0], set()).difference_update(read_shard_list(path))
@@ -145,10 +147,10 @@ def read_shard_lists(folder: str | Path) -> dict[str, set[Identity]]:
 
 
 def shards_at_work(plan: Plan, shards: Iterable[str], folder: str | Path) -> list[str]:
-    """Name the shards that a run makes or uses, the oldest first.
+    """Return the shards that a run creates or uses, the oldest first.
 
-    One that owns nothing has still a part if its database is there, as rows of photos that have gone may be in it;
-    unless the last merge found that nothing is needed from it.
+    A shard that owns no image is still used if its database exists, as this may hold rows of missing photos, unless the
+    last merge retired it.
     """
     owners = {image.shard for image in plan.images}
     retired = read_retired(folder)
@@ -157,18 +159,18 @@ def shards_at_work(plan: Plan, shards: Iterable[str], folder: str | Path) -> lis
 
 
 def read_retired(folder: str | Path) -> set[str]:
-    """Name the shards from which the last merge needed nothing."""
+    """Read the shards that the last merge no longer needed."""
     path = Path(folder, "retired.tsv")
     return {shard for (shard,) in read_tsv(path, RETIRED_COLUMNS)} if path.exists() else set()
 
 
 def shard_lists(folder: str | Path) -> list[Path]:
-    """Find every shard list in a folder, the oldest first."""
+    """Find all shard lists in a folder, the oldest first."""
     return sorted(Path(folder).glob("[0-9]*.tsv"))
 
 
 def remove_shard(folder: str | Path, shard: str) -> None:
-    """Remove all that there is of a shard, its list last: a later shard of this name must not find its database."""
+    """Remove all files of a shard, its list last: a later shard of this name must not find its database."""
     for name in (f"embeddings/{shard}.sqlite", f"embeddings/{shard}.unread.tsv", f"shards/{shard}.tsv"):
         Path(folder, name).unlink(missing_ok=True)
 
@@ -194,7 +196,7 @@ def write_plan(path: str | Path, plan: Plan) -> None:
 
 
 def read_plan(path: str | Path, shard: str | None = None) -> tuple[list[PlannedImage], list[RejectedFile]]:
-    """Read the plan of this run, or only the images that one shard owns."""
+    """Read the images and rejected files of the plan, or only the images that one shard owns."""
     images, rejected = [], []
     for uuid, image_path, size, mtime_ns, owner, reason in read_tsv(path, PLAN_COLUMNS):
         if reason:
@@ -205,14 +207,14 @@ def read_plan(path: str | Path, shard: str | None = None) -> tuple[list[PlannedI
 
 
 def write_manifest(plan_path: str, manifest_path: str, rejected_path: str, shards_folder: str) -> Plan:
-    """Promote the plan of this run: the new shard lists first, the manifest last.
+    """Turn the plan of this run into shard lists and the manifest: the new lists first, the manifest last.
 
-    A shard list that is there already is never written again.
+    An existing shard list is never overwritten.
 
     Returns
     -------
     Plan
-        What was written.
+        The written plan.
     """
     images, rejected = read_plan(plan_path)
     folder = Path(shards_folder)

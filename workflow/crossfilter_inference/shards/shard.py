@@ -1,63 +1,42 @@
-"""A shard database: the rows of one shard, made in one go, appearing by rename, and read back checked.
+"""A shard database: the rows of one shard, written once, published by rename, and checked when read.
 
-It has the tables of the final database for its own images, and their thumbnails. Its provenance says what the
-encoder was (`encoder_*`), digests its contents and its list (`shard_*`), and keeps the job's own figures (`timing_*`:
-those of `Embedded`, and when it was finished, in seconds since the epoch).
+It has the tables of the final database for its own images, and their thumbnails. Its provenance records the encoder
+(`encoder_*`), the digests of its contents and of its list (`shard_*`), and the figures of its job (`timing_*`: the
+fields of `Embedded`, and the time when it finished, in seconds since the epoch).
+
+A shard is never migrated. The columns that an older one lacks are None in what `read_shard` yields, and its digest is
+of the columns that it has.
 """
 
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
-from ..db.connect import CHUNK, UnusableDatabase, chunks, reading, writing
+from ..db.connect import CHUNK, UnusableDatabase, chunks, driver_cursor, reading, writing
 from ..db.digest import RowsDigest, row_digest
 from ..db.provenance import read_provenance, write_provenance
-from ..db.tables import Tables
+from ..db.tables import Row, Tables, columns_in, migrate
 from ..encoders.identity import provenance_to_text
 from ..util.files import damaged, new_part, publish
 
-
-class ShardRow(NamedTuple):
-    """An embedded image: what its file is, what was seen in it, and its packed embedding.
-
-    The fields are columns of the tables.
-    """
-
-    uuid: str
-    size: int
-    mtime_ns: int
-    digest: str
-    width: int
-    height: int
-    taken: str | None
-    embedding: bytes
-    thumbnail: bytes = b""
-    path: str = ""
-
-
-class ShardFailure(NamedTuple):
-    """An image that could not be embedded, and why."""
-
-    uuid: str
-    path: str
-    reason: str
-    message: str
+# Columns of images and failures that a digest leaves out: the manifest knows paths better, and a file its own name.
+_NOT_DIGESTED = ("PATH", "SHARD")
 
 
 @dataclass
 class Embedded:
-    """What became of a shard's images, and where the time went.
+    """The numbers of a shard's images by outcome, and the times of its job.
 
-    The times are in seconds, from start to end: `loading` the encoder, `encoding` in it, `waiting` of the encoder for
-    images, `total`; and beside these `decoding`, the sum over all workers, and `writing`.
+    Times are in seconds: `loading` the encoder, `encoding`, `waiting` (the encoder for images), `decoding` (the sum
+    over all workers), `writing`, and `total` (from start to end).
     """
 
     n_computed: int = 0
@@ -77,22 +56,22 @@ class Embedded:
 
     @property
     def images_per_second(self) -> float:
-        """Images of every fate per second, from start to end."""
+        """Finished images per second, from start to end."""
         n_done = self.n_computed + self.n_copied + self.n_adopted + self.n_failed
         return n_done / self.total if self.total else 0
 
 
 def write_shard_database(
     output: str | Path,
-    provenance: dict,
+    provenance: dict[str, Any],
     list_digest: str,
-    rows: Iterable[ShardRow],
-    failures: list[ShardFailure],
+    rows: Iterable[Row],
+    failures: Iterable[Row],
     counts: Embedded,
     *,
     scratch: str | Path | None = None,
 ) -> None:
-    """Write a shard database, which appears by rename.
+    """Write a shard database, and publish it by rename.
 
     Parameters
     ----------
@@ -100,61 +79,44 @@ def write_shard_database(
     provenance : dict
         The contents of `encoder.json`.
     list_digest : str
-        Of the shard's list.
-    rows : iterable of ShardRow
-    failures : list of ShardFailure
+        Digest of the shard's list.
+    rows : iterable of Row
+        Values for all columns of the embedding, image and thumbnail tables but SHARD.
+    failures : iterable of Row
+        Values for all columns of the failure table but SHARD.
     counts : Embedded
-        Its times end here.
+        Its `writing` and `total` are completed here.
     scratch : str, Path or None
-        Folder in which it is built, where SQLite is not to work on the file system of `output`.
+        Folder to build the database in, if SQLite must not work on the file system of `output`.
 
     Raises
     ------
     UnusableDatabase
-        If it cannot be written.
+        If SQLite cannot write it.
     """
     start = time.perf_counter()
-    tables, shard, digest = Tables(provenance["name"]), Path(output).stem, ShardDigest()
+    name, shard = provenance["name"], Path(output).stem
+    tables = Tables(name)
+    digest = ShardDigest(tables.images.c.keys(), tables.failures.c.keys())
     part = new_part(output)
     built = new_part(Path(scratch) / part.name) if scratch else part
     try:
         with writing(built) as connection:
-            tables.create(
-                connection,
-                *(tables.embeddings, tables.images, tables.failures, tables.thumbnails, tables.provenance),
-            )
+            migrate(connection, name)
+            tables.create(connection, tables.embeddings, tables.images, tables.failures, tables.thumbnails)
             for chunk in chunks(rows):
-                values = [
-                    {
-                        "UUID": row.uuid,
-                        "PATH": row.path,
-                        "SIZE": row.size,
-                        "MTIME_NS": row.mtime_ns,
-                        "DIGEST": row.digest,
-                        "WIDTH": row.width,
-                        "HEIGHT": row.height,
-                        "TAKEN": row.taken,
-                        "SHARD": shard,
-                        "EMBEDDING": row.embedding,
-                        "JPEG": row.thumbnail,
-                    }
-                    for row in chunk
-                ]
                 for table in (tables.embeddings, tables.images, tables.thumbnails):
-                    names = table.c.keys()
-                    connection.execute(sa.insert(table), [{name: row[name] for name in names} for row in values])
-                digest.add(chunk, [row_digest(row.uuid, row.embedding) for row in chunk])
-            for failure in failures:
-                values = dict(zip(("UUID", "PATH", "REASON", "MESSAGE"), failure, strict=True))
-                connection.execute(sa.insert(tables.failures), {**values, "SHARD": shard})
-                digest.add_failure(failure)
-            write_provenance(connection, provenance["name"], "encoder_", provenance_to_text(provenance))
-            write_provenance(connection, provenance["name"], "shard_", {"digest": str(digest), "list": list_digest})
+                    _insert(connection, table, chunk, shard)
+                digest.add(as_columns(chunk), [row_digest(row["UUID"], row["EMBEDDING"]) for row in chunk])
+            for chunk in chunks(failures):
+                _insert(connection, tables.failures, chunk, shard)
+                digest.add_failures(as_columns(chunk))
+            write_provenance(connection, name, "encoder_", provenance_to_text(provenance))
+            write_provenance(connection, name, "shard_", {"digest": str(digest), "list": list_digest})
             counts.writing += time.perf_counter() - start
             counts.total += time.perf_counter() - start
             timing = {**asdict(counts), "finished": time.time()}
-            timing = {key: str(value) for key, value in timing.items()}
-            write_provenance(connection, provenance["name"], "timing_", timing)
+            write_provenance(connection, name, "timing_", {key: str(value) for key, value in timing.items()})
         if scratch:
             shutil.copyfile(built, part)
         publish(part, output)
@@ -163,30 +125,54 @@ def write_shard_database(
             file.unlink(missing_ok=True)
 
 
-class ShardDigest:
-    """The digest of what a merge takes from a shard, but for paths, which the manifest knows better."""
+def _insert(connection: sa.Connection, table: sa.Table, rows: list[Row], shard: str) -> None:
+    values = [{**row, "SHARD": shard} for row in rows]
+    connection.execute(sa.insert(table), [{name: row[name] for name in table.c.keys()} for row in values])
 
-    def __init__(self):
+
+def as_columns(rows: list[Row]) -> dict[str, list[Any]]:
+    """Turn rows with the same columns into the list of values of each column."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+class ShardDigest:
+    """The digest of what a merge takes from a shard.
+
+    Parameters
+    ----------
+    images, failures : sequence of str
+        The columns that the shard has, in the order of `Tables`.
+    """
+
+    def __init__(self, images: Sequence[str], failures: Sequence[str]):
+        self._images = [name for name in images if name not in _NOT_DIGESTED]
+        self._failures = [name for name in failures if name not in _NOT_DIGESTED]
         self._rows, self._others = RowsDigest(), hashlib.sha256()
 
-    def add(self, images: Iterable[Sequence], digests: list[int]) -> None:
-        """Take images in, by their first seven columns, with the digests of their rows."""
+    def add(self, images: Mapping[str, Sequence[Any]], digests: list[int]) -> None:
+        """Add images, as the values of each column, and the digests of their embeddings."""
         self._rows.add(sum(digests))
-        self._others.update("".join([repr(tuple(image[:7])) for image in images]).encode())
+        self._add(self._images, images)
 
-    def add_failure(self, failure: ShardFailure) -> None:
-        """Take a failure in."""
-        self._others.update(repr((failure.uuid, failure.reason, failure.message)).encode())
+    def add_failures(self, failures: Mapping[str, Sequence[Any]]) -> None:
+        """Add failures, as the values of each column."""
+        self._add(self._failures, failures)
+
+    def _add(self, names: list[str], columns: Mapping[str, Sequence[Any]]) -> None:
+        rows = zip(*(columns[name] for name in names), strict=True)
+        self._others.update("".join(map(repr, rows)).encode())
 
     def __str__(self) -> str:
         return hashlib.sha256(f"{self._rows} {self._others.hexdigest()}".encode()).hexdigest()
 
 
 def read_shard_provenance(path: str | Path, embedding_type: str) -> dict[str, str]:
-    """Read what made a shard database.
+    """Read the provenance of a shard database.
 
     Raises
     ------
+    NewerFormat
+        If a newer version wrote it.
     InputError
         If it is damaged.
     """
@@ -199,90 +185,98 @@ def read_shard_provenance(path: str | Path, embedding_type: str) -> dict[str, st
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Some rows of a shard, in the pieces in which SQLite takes and gives many at once.
+    """Some rows of a shard, in the form in which SQLite reads and writes many at once.
 
     Attributes
     ----------
-    images : list of list
-        UUID, size, mtime_ns, digest, width, height, time taken and path of every image.
+    images : dict of str to list
+        The values of each column of the image table but SHARD; None in columns that the shard lacks.
     embeddings : bytes
-        The packed embeddings in the same order, one behind the other, all of the same length.
+        The packed embeddings in the same order, concatenated, all of the same length.
     digests : list of int
-        Of every row.
+        The digest of every embedding.
     """
 
-    images: list[list]
+    images: dict[str, list[Any]]
     embeddings: bytes
     digests: list[int]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.digests)
 
     @property
     def uuids(self) -> list[str]:
         """UUID of every image."""
-        return [image[0] for image in self.images]
+        return self.images["UUID"]
 
     @property
     def n_bytes(self) -> int:
         """Length of one packed embedding."""
-        return len(self.embeddings) // len(self.images)
+        return len(self.embeddings) // len(self)
 
     def only(self, uuids: Collection[str]) -> "ShardRows":
-        """Choose the rows of some images."""
-        chosen = [number for number, image in enumerate(self.images) if image[0] in uuids]
-        blobs = (self.embeddings[number * self.n_bytes : (number + 1) * self.n_bytes] for number in chosen)
-        return ShardRows([self.images[n] for n in chosen], b"".join(blobs), [self.digests[n] for n in chosen])
+        """Select the rows of some images."""
+        chosen = [number for number, uuid in enumerate(self.uuids) if uuid in uuids]
+        images = {name: [values[n] for n in chosen] for name, values in self.images.items()}
+        blobs = (self.embeddings[n * self.n_bytes : (n + 1) * self.n_bytes] for n in chosen)
+        return ShardRows(images, b"".join(blobs), [self.digests[n] for n in chosen])
 
 
-def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRows | None, list[ShardFailure]]]:
-    """Yield the rows of a shard database, without thumbnails, some at a time, and then its failures.
+def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRows | None, list[Row]]]:
+    """Yield the rows of a shard database without thumbnails, in chunks, and then its failures.
 
     Raises
     ------
+    NewerFormat
+        If a newer version wrote it.
     InputError
-        If it is damaged, or, at the end, if the rows are not those that were written.
+        If it is damaged, or, at the end, if its rows do not match its digest.
     """
-    digest = ShardDigest()
-    failures = Tables(embedding_type).failures
+    tables = Tables(embedding_type)
     with _reading_shard(path) as connection:
-        for rows in _read_rows(connection, embedding_type):
+        recorded = read_provenance(connection, embedding_type)
+        columns, failure_columns = columns_in(connection, tables.images), columns_in(connection, tables.failures)
+        digest = ShardDigest(columns, failure_columns)
+        for rows in _read_rows(connection, tables, columns):
             digest.add(rows.images, rows.digests)
             yield rows, []
-        columns = (failures.c.UUID, failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
-        for chunk in chunks(map(ShardFailure._make, connection.execute(sa.select(*columns)))):
-            for failure in chunk:
-                digest.add_failure(failure)
-            yield None, chunk
-        if read_provenance(connection, embedding_type).get("shard_digest") != str(digest):
+        failures = connection.execute(sa.select(*(tables.failures.c[name] for name in failure_columns)))
+        for chunk in chunks(failures.mappings()):
+            digest.add_failures(as_columns([dict(row) for row in chunk]))
+            yield None, [dict.fromkeys(tables.failures.c.keys()) | dict(row) for row in chunk]
+        if recorded.get("shard_digest") != str(digest):
             raise damaged(path)
 
 
-def _read_rows(connection: sa.Connection, embedding_type: str) -> Iterator[ShardRows]:
-    tables = Tables(embedding_type)
-    # A thousand rows come as one: with each the interpreter's lock would change hands, and a merge, which reads in one
-    # thread and inserts in another, would wait for it. Bytes that are joined as text stay the same bytes.
+def _read_rows(connection: sa.Connection, tables: Tables, columns: list[str]) -> Iterator[ShardRows]:
+    # SQLite joins a thousand rows to one: the interpreter's lock changes hands at each row that it returns, and a merge,
+    # which reads in one thread and inserts in another, would wait for it. Bytes joined as text stay the same bytes.
+    names = [name for name in columns if name != "SHARD"]
+    lists = ", ".join(f"'{name}', json_group_array({name})" for name in names)
     query = (
-        "SELECT max(id), CAST(group_concat(EMBEDDING, '') AS BLOB),"
-        " json_group_array(json_array(UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, PATH))"
-        f" FROM (SELECT i.rowid AS id, i.*, EMBEDDING FROM {tables.images} i"
+        f"SELECT max(id), CAST(group_concat(EMBEDDING, '') AS BLOB), json_object({lists})"
+        f" FROM (SELECT i.rowid AS id, {', '.join(f'i.{name}' for name in names)}, EMBEDDING FROM {tables.images} i"
         f" JOIN {tables.embeddings} e ON e.rowid = i.rowid AND e.UUID = i.UUID"
         f" WHERE i.rowid > ? ORDER BY i.rowid LIMIT {CHUNK})"
     )
-    cursor, last = connection.connection.cursor(), 0
+    cursor, last = driver_cursor(connection), 0
     while True:
-        last, embeddings, images = cursor.execute(query, [last]).fetchone()
+        last, embeddings, text = cursor.execute(query, [last]).fetchone()
         if last is None:
             return
-        images = json.loads(images)
-        # Were rows of different length, their digests would be wrong, which ends the merge.
-        n_bytes, blobs = len(embeddings) // len(images), memoryview(embeddings)
-        digests = [row_digest(image[0], blobs[n * n_bytes : (n + 1) * n_bytes]) for n, image in enumerate(images)]
+        images: dict[str, list[Any]] = json.loads(text)
+        uuids = images["UUID"]
+        # If rows had different lengths, their digests would be wrong, which ends the merge.
+        n_bytes, blobs = len(embeddings) // len(uuids), memoryview(embeddings)
+        digests = [row_digest(uuid, blobs[n * n_bytes : (n + 1) * n_bytes]) for n, uuid in enumerate(uuids)]
+        for name in tables.images.c.keys():
+            if name not in columns:
+                images[name] = [None] * len(uuids)
         yield ShardRows(images, embeddings, digests)
 
 
 def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int, int]], set[str]]:
-    """Read what became of a shard's images.
+    """Read the outcome of a shard's images.
 
     Returns
     -------
@@ -299,7 +293,7 @@ def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int,
     images, failures = tables.images, tables.failures
     with _reading_shard(path) as connection:
         embedded = connection.execute(sa.select(images.c.UUID, images.c.SIZE, images.c.MTIME_NS))
-        return {tuple(row) for row in embedded}, set(connection.scalars(sa.select(failures.c.UUID)))
+        return set(embedded.tuples()), set(connection.scalars(sa.select(failures.c.UUID)))
 
 
 @contextmanager

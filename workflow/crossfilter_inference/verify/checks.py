@@ -19,7 +19,7 @@ from ..db.connect import reading
 from ..db.digest import digest_rows
 from ..db.provenance import read_provenance, unknown_rows
 from ..db.state import state_folder
-from ..db.tables import Tables
+from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in
 from ..encoders.identity import RESOLVED_KEYS
 from ..errors import InputError
 from ..photos.scan import scan_folders
@@ -148,13 +148,14 @@ class _Collection:
         return f"{self._database} is sound"
 
     def _check_tables(self, connection: Connection) -> None:
-        inspector, tables = sa.inspect(connection), self._tables
-        names = inspector.get_table_names()
+        tables, found = self._tables, check_format(connection, self._type)
+        if self._recorded and found < FORMAT_VERSION:
+            raise InputError(f"{self._database!r} has format {found}: run snakemake, which upgrades it")
         for table in (tables.embeddings, tables.images, tables.failures, tables.shards):
-            columns = {column["name"] for column in inspector.get_columns(table.name)} if table.name in names else set()
-            if not columns >= {*table.c.keys()}:
-                way_out = self._rebuild if self._recorded else "run snakemake"
-                raise InputError(f"{self._database!r} has no table {table} with its columns: {way_out}")
+            if columns_in(connection, table) != table.c.keys():  # the user may have added others
+                fix = self._rebuild if self._recorded else "run snakemake"
+                raise InputError(f"{self._database!r} has no table {table} with its columns: {fix}")
+        names = sa.inspect(connection).get_table_names()
         others = [name for name in names if name.endswith("_EMBEDDINGS") and name != tables.embeddings.name]
         if others:
             self._rebuild += f" (run it for {', '.join(others)} too)"

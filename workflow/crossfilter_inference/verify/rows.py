@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection
 
-from ..db.connect import chunks, reading
+from ..db.connect import chunks, driver_cursor, reading
 from ..db.embeddings import pack_embedding
-from ..db.tables import Tables
+from ..db.tables import NewerFormat, Tables
 from ..embed.reuse import LENGTH_TOLERANCE
 from ..errors import InputError
 from ..shards.plan import read_shard_list
@@ -93,8 +93,7 @@ def check_embeddings(connection: Connection, embedding_type: str, n_dims: int, n
     """
     problems, packed = Problems(), pack_embedding(np.zeros(n_dims))
     head = packed[: -4 * n_dims]
-    # The driver's own cursor: SQLAlchemy would take most of the time.
-    rows = connection.connection.cursor().execute(f"SELECT * FROM {Tables(embedding_type).embeddings}")
+    rows = driver_cursor(connection).execute(f"SELECT UUID, EMBEDDING FROM {Tables(embedding_type).embeddings}")
     with Progress(n_rows, "embeddings") as progress:
         for chunk in chunks(rows):
             whole = []
@@ -172,6 +171,8 @@ def _is_sound_shard(path: Path, embedding_type: str, progress: Progress) -> bool
                 return False
         for rows, _ in read_shard(path, embedding_type):
             progress.update(len(rows or ()))
+    except NewerFormat:
+        raise
     except (InputError, *STRANGE):
         return False
     return True

@@ -15,6 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
+from ..db.connect import driver_cursor
 from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..encoders.identity import provenance_digest
@@ -206,8 +207,7 @@ def _by_uuid(*rows: Iterator[tuple]) -> Iterator[tuple[str, dict[str, list]]]:
 
 
 def _table_rows(connection: Connection, table: Table, kind: str, *columns: str) -> Iterator[tuple]:
-    # The driver's own cursor: SQLAlchemy would take most of the time.
-    names, cursor = ", ".join(("UUID", *columns)), connection.connection.cursor()
+    names, cursor = ", ".join(("UUID", *columns)), driver_cursor(connection)
     for uuid, *values in cursor.execute(f"SELECT {names} FROM {table} WHERE typeof(UUID) = 'text' ORDER BY UUID"):
         yield uuid, kind, *values
 
