@@ -192,7 +192,7 @@ def test_by_a_changed_configuration_beside_rows_of_gone_photos(make_collection):
     done = collection.snakemake()
     assert done.returncode != 0
     assert "error: COLOUR_EMBEDDINGS has 1 embeddings of missing photos" in done.stdout
-    assert "(model: a -> another; weights_sha256: a -> another): set missing_images: delete" in done.stdout
+    assert "(model: a -> another; weights_sha256: a -> another); set missing_images: delete" in done.stdout
     assert "Finished jobid" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
     configured = collection.config()

@@ -87,7 +87,7 @@ def columns_in(connection: Connection, table: Table) -> list[str]:
     """Return the columns of a table that exist in this database, in the order of `Tables`; none without the table."""
     query = "SELECT name FROM pragma_table_info(?)"
     existing = {name for (name,) in connection.exec_driver_sql(query, (table.name,))}
-    return [name for name in table.c.keys() if name in existing]
+    return [column.name for column in table.c if column.name in existing]
 
 
 def check_format(connection: Connection, embedding_type: str) -> int:

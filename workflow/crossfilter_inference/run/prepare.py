@@ -176,8 +176,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     Raises
     ------
     InputError
-        If the configuration is not valid, the database cannot be written or has a newer format, a folder cannot be read or holds no photo,
-        or a file of the state is damaged.
+        If the configuration is not valid, the database cannot be written or has a newer format, a folder cannot be
+        read or holds no photo, or a file of the state is damaged.
     """
     config = config if isinstance(config, Config) else check_config(config)
     database, settings = config.output_embeddings_db, config.encoder.model_dump()

@@ -110,8 +110,8 @@ def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any])
     if recorded["encoder_digest"] != provenance_digest(provenance):
         differences = _differences(with_prefix("encoder_", recorded), provenance_to_text(provenance))
         raise InputError(
-            f"the shard database {path!r} comes from another encoder ({differences}); delete it, and run snakemake, which "
-            "embeds its photos again"
+            f"the shard database {path!r} comes from another encoder ({differences}); delete it, and run snakemake, "
+            "which embeds its photos again"
         )
 
 
@@ -137,8 +137,8 @@ def gone_rows_of_another_encoder(
 def gone_rows_of_unknown_origin(embedding_type: str, n_gone: int, why: str) -> InputError:
     """Make the error for rows of unknown origin, of missing photos."""
     return InputError(
-        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of unknown origin, of missing photos, which cannot be mixed "
-        f"with those of this encoder ({why}); {_FIX}"
+        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of unknown origin, of missing photos, which cannot be "
+        f"mixed with those of this encoder ({why}); {_FIX}"
     )
 
 

@@ -2,8 +2,8 @@
 
 The database is a function of the shard databases and the manifest: every image's row comes from the shard that owns the
 image. Rows of missing images stay (`missing_images: keep`) or are deleted (`delete`). If one stays, its row comes from
-the newest shard that has an outcome for it. The digest of all rows is updated with each row that is added or removed. So
-the cost of a merge is that of its new rows, and `verify` can detect changes by other programs.
+the newest shard that has an outcome for it. The digest of all rows is updated with each row that is added or removed.
+So the cost of a merge is that of its new rows, and `verify` can detect changes by other programs.
 """
 
 import json

@@ -72,8 +72,8 @@ class Plan:
         if not known or any(image.uuid in known for image in self.images):
             return ""
         return (
-            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and new photos "
-            "are added to them. If these are two collections, give each its own output_embeddings_db"
+            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and new "
+            "photos are added to them. If these are two collections, give each its own output_embeddings_db"
         )
 
     def shard_sizes(self) -> Counter[str]:

@@ -127,7 +127,7 @@ def write_shard_database(
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: list[Row], shard: str) -> None:
     values = [{**row, "SHARD": shard} for row in rows]
-    connection.execute(sa.insert(table), [{name: row[name] for name in table.c.keys()} for row in values])
+    connection.execute(sa.insert(table), [{c.name: row[c.name] for c in table.c} for row in values])
 
 
 def as_columns(rows: list[Row]) -> dict[str, list[Any]]:
@@ -249,9 +249,10 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRow
 
 
 def _read_rows(connection: sa.Connection, tables: Tables, columns: list[str]) -> Iterator[ShardRows]:
-    # SQLite joins a thousand rows to one: the interpreter's lock changes hands at each row that it returns, and a merge,
+    # SQLite joins a thousand rows to one: the interpreter's lock changes hands at each row that it returns. A merge,
     # which reads in one thread and inserts in another, would wait for it. Bytes joined as text stay the same bytes.
     names = [name for name in columns if name != "SHARD"]
+    missing = set(tables.images.columns.keys()) - {*columns}
     lists = ", ".join(f"'{name}', json_group_array({name})" for name in names)
     query = (
         f"SELECT max(id), CAST(group_concat(EMBEDDING, '') AS BLOB), json_object({lists})"
@@ -269,9 +270,7 @@ def _read_rows(connection: sa.Connection, tables: Tables, columns: list[str]) ->
         # If rows had different lengths, their digests would be wrong, which ends the merge.
         n_bytes, blobs = len(embeddings) // len(uuids), memoryview(embeddings)
         digests = [row_digest(uuid, blobs[n * n_bytes : (n + 1) * n_bytes]) for n, uuid in enumerate(uuids)]
-        for name in tables.images.c.keys():
-            if name not in columns:
-                images[name] = [None] * len(uuids)
+        images |= {name: [None] * len(uuids) for name in missing}
         yield ShardRows(images, embeddings, digests)
 
 
