@@ -1,0 +1,90 @@
+"""A collection of each released format is opened, extended, verified and rebuilt, and no photo is embedded again.
+
+The photos of `tests/data/format-*` are put back elsewhere than where they were, so that their paths are new.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import DEMO_PHOTOS, PROJECT, Collection, identity
+
+from crossfilter_inference.db.tables import FORMAT_VERSION
+
+FORMATS = sorted((PROJECT / "tests" / "data").glob("format-*"))
+MTIME_NS = 1_700_000_000_123_456_789
+DAMAGED = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(params=FORMATS, ids=lambda path: path.name)
+def collection(request, tmp_path):
+    folder = tmp_path / "collection"
+    shutil.copytree(request.param, folder)
+    for path in folder.rglob("*"):  # git keeps no times
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    photos = folder / "photos"
+    for source in DEMO_PHOTOS[:12]:
+        shutil.copyfile(source, photos / source.name)
+    (photos / f"{DAMAGED}.jpg").write_text("damaged")
+    (photos / "holiday.jpg").write_text("rejected: its name is no UUID")
+    for path in photos.glob("*.jpg"):
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    collection = Collection(folder)
+    collection.database = folder / "photos.sqlite"
+    return collection
+
+
+def state(collection):
+    return collection.database.with_suffix("") / collection.type
+
+
+def positions(collection):
+    return dict(collection.sql("SELECT UUID, round(SEMANTIC_EMBEDDING_UMAP_LATITUDE, 6) FROM {T}_UMAP_HAVERSINE"))
+
+
+def verify(collection):
+    done = collection.script("verify.py", "--sample", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all is well\n")
+
+
+def test_every_released_format_has_a_collection():
+    # The newest format has none before its release.
+    assert {path.name for path in FORMATS} >= {f"format-{number}" for number in range(1, FORMAT_VERSION)}
+
+
+def test_an_upgrade_embeds_nothing_and_a_new_photo_alone(collection):
+    before, map_before = collection.embeddings(), positions(collection)
+    shards = {path: identity(path) for path in state(collection).glob("embeddings/*.sqlite")}
+    assert len(before) == len(map_before) == 12
+    assert len(shards) == 3
+    assert "embed_shard" not in collection.dry_run()
+    assert "embed_shard" not in collection.run()
+    assert collection.embeddings() == before
+    assert positions(collection) == map_before
+    verify(collection)
+    assert collection.dry_run() == {}
+
+    new = [shutil.copy2(path, collection.folder / "photos") for path in DEMO_PHOTOS[12:15]]
+    done = collection.snakemake()
+    assert done.stdout.count("embed shard ") == 1
+    assert "embedded: 3 photos in this run, 15 in all" in done.stdout
+    assert {path: identity(path) for path in shards} == shards, "old shards are not touched"
+    rows = collection.embeddings()
+    assert rows.keys() - before.keys() == {Path(path).stem for path in new}
+    assert rows.items() >= before.items()
+    verify(collection)
+
+
+def test_a_deleted_database_is_rebuilt_from_shards_of_an_older_format(collection):
+    before, map_before = collection.embeddings(), positions(collection)
+    collection.database.unlink()
+    assert "embed_shard" not in collection.dry_run()
+    done = collection.snakemake()
+    assert "embedded: 0 photos in this run, 12 in all" in done.stdout
+    assert collection.embeddings() == before
+    assert positions(collection) == map_before
+    assert collection.sql("SELECT UUID FROM {T}_FAILURES") == [(DAMAGED,)]
+    assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'format_version'") == [(str(FORMAT_VERSION),)]
+    verify(collection)
