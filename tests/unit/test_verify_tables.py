@@ -10,6 +10,7 @@ from verified import FAILED_PHOTO, UUID
 
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.util.files import read_json, write_json
+from crossfilter_inference.verify import checks
 
 pytest_plugins = "verified"
 
@@ -267,3 +268,25 @@ def test_without_a_map_there_is_none_to_look_at(collection):
     assert collection.verify()["map"] == ("skipped", "there is none yet: run snakemake")
     collection.configure(reproject_umap_embeddings=False)
     assert collection.verify()["map"] == ("skipped", "reproject_umap_embeddings is false")
+
+
+def test_an_older_database_is_upgraded_by_a_run(collection, monkeypatch):
+    monkeypatch.setattr(checks, "FORMAT_VERSION", checks.FORMAT_VERSION + 1)
+    name, text = collection.failed()
+    assert name == "database"
+    assert re.fullmatch(r"'.*x\.sqlite' has format 1: run snakemake, which upgrades it", text)
+
+
+@pytest.mark.parametrize("database", ["x.sqlite", "x/T/embeddings/000001.sqlite"])
+def test_a_newer_database_or_shard_is_not_called_damaged(collection, database):
+    path = collection.root / database
+    collection.sql("UPDATE T_PROVENANCE SET VALUE = '99' WHERE KEY = 'format_version'", database=path)
+    name, text = collection.failed()
+    assert name == ("database" if database == "x.sqlite" else "shards")
+    assert "has format 99 of T" in text
+
+
+def test_columns_of_the_user_are_no_fault(collection):
+    collection.sql("ALTER TABLE T_EMBEDDINGS ADD COLUMN NOTE TEXT")
+    collection.sql("ALTER TABLE T_IMAGES ADD COLUMN NOTE TEXT")
+    assert collection.is_well()

@@ -98,11 +98,12 @@ def check_format(connection: Connection, embedding_type: str) -> int:
     NewerFormat
         If this version does not know the format.
     """
-    table, version = Tables(embedding_type).provenance, "1"
+    table, recorded = Tables(embedding_type).provenance, None
     if columns_in(connection, table):
-        version = str(connection.scalar(select(table.c.VALUE).where(table.c.KEY == FORMAT_KEY)) or version)
+        recorded = connection.scalar(select(table.c.VALUE).where(table.c.KEY == FORMAT_KEY))
+    version = "1" if recorded is None else str(recorded)
     if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
-        path = connection.exec_driver_sql("PRAGMA database_list").one()[2]
+        path = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
         raise NewerFormat(
             f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference knows "
             f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"
