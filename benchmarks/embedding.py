@@ -34,9 +34,11 @@ from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.embed import decode_pool as decode
 from crossfilter_inference.embed import job as embed
+from crossfilter_inference.embed.decode_pool import Decoded
 from crossfilter_inference.encoders import devices, registry
 from crossfilter_inference.encoders.protocol import Encoder
-from crossfilter_inference.photos.image import Preprocessing
+from crossfilter_inference.photos.exif import Exif
+from crossfilter_inference.photos.image import LoadedImage, Preprocessing
 from crossfilter_inference.shards.plan import PlannedImage, read_plan
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -216,9 +218,9 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
     blank = np.zeros((bench.preprocessing.size,) * 2 + (3,), np.uint8)
     decode_image, may_have_gpu = decode.decode_image, devices.may_have_gpu
 
-    def ready(image: PlannedImage, preprocessing: Preprocessing) -> decode.DecodedImage:
-        loaded = decode.LoadedImage(blank, b"", 1, 1, is_turned=False, taken=None)
-        return decode.DecodedImage(image, image.uuid, loaded)
+    def ready(image: PlannedImage, preprocessing: Preprocessing) -> Decoded:
+        loaded = LoadedImage(blank, b"", 1, 1, Exif())
+        return Decoded(image, image.uuid, loaded, seconds=0)
 
     for _ in range(n_rounds):
         bench.bare(setting)

@@ -1,13 +1,14 @@
-"""An encoder of one's own, as a user would add it: mean colours of 4 x 4 fields. Needs numpy alone, so it is fast.
+"""A user's backend: mean colours of 4 x 4 fields. It needs numpy only, so it is fast.
 
-It waits for as long as a file `encode` or `resolve` exists in the folder that COLOUR_ENCODER_PAUSE names, so that tests
-can kill it in the middle; but the first calls of the encoder for which `let-through` gives the number. While it waits,
-it takes as many MB of memory as the file `memory` says.
+Tests can make it wait, to kill it in the middle: while a file `encode` or `resolve` exists in the folder that
+COLOUR_ENCODER_PAUSE names, that function waits. The file `let-through` holds a number of calls of the encoder that do
+not wait. The file `memory` holds a number of MB to allocate while it waits.
 """
 
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from crossfilter_inference.photos.image import Preprocessing
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def resolve(settings: dict) -> dict:
+def resolve(settings: dict[str, Any]) -> dict[str, Any]:
     _pause("resolve")
     return {
         "model": settings["model"],
@@ -27,14 +28,14 @@ def resolve(settings: dict) -> dict:
     }
 
 
-def load(provenance: dict, device: str, n_threads: int) -> "ColourEncoder":
+def load(provenance: dict[str, Any], device: str, n_threads: int) -> "ColourEncoder":
     return ColourEncoder(provenance)
 
 
 class ColourEncoder:
     preprocessing = PREPROCESSING
 
-    def __init__(self, provenance: dict):
+    def __init__(self, provenance: dict[str, Any]):
         self.provenance = provenance
         self._n_calls = 0
 

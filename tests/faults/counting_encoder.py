@@ -1,10 +1,11 @@
-"""An encoder that needs numpy alone, and that writes down which images it is given: a digest of the pixels of each.
+"""A backend that records each image that it gets, as a digest of the pixels. It needs numpy only.
 
-The file to write to is named by COUNTING_ENCODER_FILE. Its rows are the same bit by bit in every batch.
+COUNTING_ENCODER_FILE names the file to append to. The rows are bit-identical in every batch.
 """
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from crossfilter_inference.photos.image import Preprocessing
 PREPROCESSING = Preprocessing(size=8, resample=2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def resolve(settings: dict) -> dict:
-    """Say what the encoder is: `model` alone changes its numbers."""
+def resolve(settings: dict[str, Any]) -> dict[str, Any]:
+    """Describe the encoder; only `model` changes its numbers."""
     return {
         "model": settings["model"],
         "weights_sha256": settings["model"],
@@ -24,8 +25,8 @@ def resolve(settings: dict) -> dict:
     }
 
 
-def load(provenance: dict, device: str, n_threads: int) -> "CountingEncoder":
-    """Make the encoder."""
+def load(provenance: dict[str, Any], device: str, n_threads: int) -> "CountingEncoder":
+    """Load the encoder."""
     return CountingEncoder(provenance["weights_sha256"])
 
 
@@ -35,7 +36,7 @@ def pixels_digest(pixels: np.ndarray) -> str:
 
 
 class CountingEncoder:
-    """The pixels themselves, moved by the length of the model's name."""
+    """Embed images as their own pixels, shifted by the length of the model's name."""
 
     preprocessing = PREPROCESSING
 
@@ -43,7 +44,7 @@ class CountingEncoder:
         self._offset = np.float32(len(model))
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
-        """Embed images, and write down which; before it is done, as a job that is killed would have begun it."""
+        """Record the images, then embed them: a job that is killed in between has tried to embed them."""
         if path := os.environ.get("COUNTING_ENCODER_FILE"):
             lines = "".join(f"{pixels_digest(image)}\n" for image in images if image.any())  # padding is black
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -28,7 +28,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
-from crossfilter_inference.embed.decode_pool import decode_image
+from crossfilter_inference.embed.decode_pool import Failed, decode_image
 from crossfilter_inference.photos.image import ImageError, LoadedImage, Preprocessing, load_image
 from crossfilter_inference.shards.plan import PlannedImage
 
@@ -152,7 +152,7 @@ def _decode_file(folder: str, data: bytes) -> LoadedImage:
     status = path.stat()
     image = PlannedImage("", str(path), status.st_size, status.st_mtime_ns, "")
     decoded = decode_image(image, PREPROCESSING, MAX_PIXELS)
-    if decoded.error is not None:
+    if isinstance(decoded, Failed):
         raise decoded.error
     return decoded.loaded
 

@@ -63,7 +63,7 @@ def reference(data: bytes, model: str) -> dict:
         "DIGEST": hashlib.sha256(data).hexdigest(),
         "WIDTH": loaded.width,
         "HEIGHT": loaded.height,
-        "TAKEN": loaded.taken,
+        "TAKEN": loaded.exif.taken,
         "pixels": counting_encoder.pixels_digest(loaded.pixels),
     }
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import PROJECT
 from damaged import mutated
 
+from crossfilter_inference.photos.exif import Exif
 from crossfilter_inference.photos.image import LoadedImage
 
 SEED, NUMBER = 5, 6  # of the input that is badly treated
@@ -57,7 +58,7 @@ def crashes(data):
 
 
 def gives_a_float(data):
-    return treated(data, lambda: LoadedImage(np.zeros((32, 32, 3)), b"", 1, 1, False, None))
+    return treated(data, lambda: LoadedImage(np.zeros((32, 32, 3)), b"", 1, 1, Exif()))
 
 
 @pytest.mark.parametrize(

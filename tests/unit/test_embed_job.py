@@ -1,4 +1,4 @@
-"""The loop: what goes wrong in one place ends in the right place."""
+"""The job of one shard: outcomes, errors, resuming."""
 
 import json
 import os
@@ -97,12 +97,12 @@ def test_every_batch_has_the_same_shape(shard, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda rows: rows * 2, r"T: the encoder gives an embedding of length 2 for .*\.jpg, expected 1"),
-        (lambda rows: rows * np.nan, r"T: the encoder gives an embedding of length nan for .*\.jpg, expected 1"),
-        (lambda rows: rows[:, :5], r"T: the encoder gives embeddings of shape \(8, 5\), expected \(8, 48\)"),
+        (lambda rows: rows * 2, r"T: the encoder returned an embedding of length 2 for .*\.jpg, expected 1"),
+        (lambda rows: rows * np.nan, r"T: the encoder returned an embedding of length nan for .*\.jpg, expected 1"),
+        (lambda rows: rows[:, :5], r"T: the encoder returned embeddings of shape \(8, 5\), expected \(8, 48\)"),
     ],
 )
-def test_what_is_no_embedding_is_refused_and_leaves_no_shard(shard, monkeypatch, spoil, message):
+def test_wrong_embeddings_are_refused_and_leave_no_shard(shard, monkeypatch, spoil, message):
     load = encoding.load_encoder
 
     def spoilt(*arguments):
@@ -165,14 +165,14 @@ def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
     assert max(ahead) <= (encoding.BATCHES_AHEAD + 1) * 4
 
 
-def test_the_shard_says_what_made_it(shard):
+def test_the_shard_records_its_provenance(shard):
     shard()
     provenance = {row.KEY: row.VALUE for row in rows(shard, "provenance")}
     assert provenance["encoder_model"] == "a"
     assert {"encoder_digest", "encoder_backend_sha256", "shard_digest"} <= provenance.keys()
 
 
-def test_the_time_of_every_stage_is_kept(shard, monkeypatch):
+def test_the_time_of_every_stage_is_recorded(shard, monkeypatch):
     load = encoding.load_encoder
 
     def slow(*arguments):
@@ -211,7 +211,7 @@ def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, s
     assert len([line for line in caplog.messages if "the cuda waited for decoding" in line]) == n_warnings
 
 
-def test_thumbnails_and_sizes_are_kept(shard):
+def test_thumbnails_and_sizes_are_recorded(shard):
     shard()
     for row in rows(shard, "images"):
         assert (row.WIDTH, row.HEIGHT) > (100, 100)
@@ -219,7 +219,7 @@ def test_thumbnails_and_sizes_are_kept(shard):
 
 
 def with_encoder(monkeypatch, change):
-    """Have the encoder changed when it is loaded."""
+    """Change the encoder when it is loaded."""
     load = encoding.load_encoder
 
     def changed(*arguments):
@@ -250,11 +250,11 @@ def test_when_memory_runs_out_batches_are_halved_and_nothing_is_lost(shard, monk
     assert rows(shard, "embeddings") == expected
     assert shapes[:2] == [8, 4]
     assert set(shapes[2:]) == {2}
-    # A batch that is being collected while batches are halved may end odd, and be filled up.
+    # A batch that is being collected while batches are halved may get an odd size, and is padded.
     assert 31 <= len(shapes[2:]) <= 31 + 2
     lines = [line for line in caplog.messages if "memory" in line]
     assert lines == [
-        f"the memory of cpu is too small for batches of {n} images: going on with {n // 2}" for n in (8, 4)
+        f"the memory of cpu is too small for batches of {n} images; continuing with batches of {n // 2}" for n in (8, 4)
     ]
 
 
@@ -263,13 +263,13 @@ def test_too_little_memory_for_one_image_is_one_line(shard, monkeypatch):
         raise MemoryError("tried to allocate 1 GB")
 
     with_encoder(monkeypatch, lambda encoder, _: setattr(encoder, "encode_images", fail))
-    message = r"T: the memory of cpu is too small for one image \(tried to allocate 1 GB\); free some, or"
+    message = r"T: the memory of cpu is too small for one image \(tried to allocate 1 GB\); free some memory, or"
     with pytest.raises(InputError, match=message):
         shard()
     assert list(shard.folder.glob("[0-9]*")) == []
 
 
-def test_an_encoder_that_takes_several_calls_at_once_gets_them(shard, monkeypatch):
+def test_an_encoder_with_streams_is_called_several_times_at_once(shard, monkeypatch):
     shard()
     expected = rows(shard, "embeddings")
     together, n_calls = threading.Barrier(3), []
@@ -287,7 +287,7 @@ def test_an_encoder_that_takes_several_calls_at_once_gets_them(shard, monkeypatc
     with_encoder(monkeypatch, with_streams)
     assert shard(batch_size=None).n_computed == 62
     assert rows(shard, "embeddings") == expected
-    assert n_calls == [4] * 16, "batches of the 4 images that the encoder wants"
+    assert n_calls == [4] * 16, "the batch size of the encoder"
 
 
 def test_decoding_in_processes_gives_the_same(shard, monkeypatch, tmp_path):
@@ -311,6 +311,7 @@ def test_a_failure_in_a_process_keeps_its_reason(tmp_path):
     options = {"n_workers": 1, "n_ahead": lambda: 2, "in_processes": True}
     with decode.decoding([image], preprocessing, **options) as decoded:
         [item] = decoded
+    assert isinstance(item, decode.Failed)
     assert (item.error.reason, str(item.error)) == ("missing", "No such file or directory")
 
 
@@ -327,7 +328,7 @@ def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
 
     monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
     with_encoder(monkeypatch, kill_decoders)
-    with pytest.raises(InputError, match="a process that decoded images was killed, most often for want of memory"):
+    with pytest.raises(InputError, match="a process that decoded photos was killed, most often because memory ran out"):
         shard(batch_size=2)
     assert list(shard.folder.glob("[0-9]*")) == []
 
@@ -353,11 +354,11 @@ def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
 
 
 class Killed(BaseException):
-    """What ends a job in the middle, as a signal would."""
+    """End a job in the middle, as a signal would."""
 
 
 def killed_after(monkeypatch, n_batches):
-    """Have the job killed in a call of the encoder, when others are done; returns the sizes of the calls."""
+    """Kill the job in a call of the encoder, after `n_batches` calls; return the sizes of the calls."""
     calls = []
 
     def change(encoder, encode):
@@ -374,7 +375,7 @@ def killed_after(monkeypatch, n_batches):
 
 
 @pytest.mark.parametrize("n_batches", [0, 1, 5])
-def test_a_killed_job_is_gone_on_from_and_computes_nothing_twice(shard, monkeypatch, n_batches):
+def test_a_killed_job_is_resumed_and_nothing_is_computed_twice(shard, monkeypatch, n_batches):
     shard(batch_size=4)
     expected = rows(shard, "embeddings"), rows(shard, "images"), rows(shard, "thumbnails")
     with monkeypatch.context() as patch:
@@ -387,7 +388,7 @@ def test_a_killed_job_is_gone_on_from_and_computes_nothing_twice(shard, monkeypa
     assert [path.name for path in shard.folder.iterdir()] == ["000001.sqlite"]
 
 
-def test_several_killed_jobs_are_gone_on_from(shard, monkeypatch):
+def test_several_killed_jobs_are_resumed(shard, monkeypatch):
     for _ in range(3):
         with monkeypatch.context() as patch:
             killed_after(patch, 2)
@@ -396,7 +397,7 @@ def test_several_killed_jobs_are_gone_on_from(shard, monkeypatch):
     assert shard().n_resumed == 24
 
 
-def test_adopted_rows_are_not_taken_over_as_their_check_is_not_done(shard, monkeypatch):
+def test_adopted_rows_are_not_resumed_because_their_check_is_not_complete(shard, monkeypatch):
     shard()
     database = shard.folder.parent / "x.sqlite"
     with writing(database) as connection:
@@ -412,7 +413,7 @@ def test_adopted_rows_are_not_taken_over_as_their_check_is_not_done(shard, monke
     assert (counts.n_resumed, counts.n_adopted, counts.n_computed) == (0, 62, 0)
 
 
-def test_a_torn_log_is_read_up_to_the_tear(shard, monkeypatch):
+def test_a_torn_journal_is_read_up_to_the_tear(shard, monkeypatch):
     with monkeypatch.context() as patch:
         killed_after(patch, 5)
         with pytest.raises(Killed):
@@ -427,7 +428,7 @@ def test_a_torn_log_is_read_up_to_the_tear(shard, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["encoder", "list", "photo"])
-def test_rows_that_do_not_belong_are_not_taken_over(shard, monkeypatch, what):
+def test_rows_of_another_encoder_list_or_photo_are_not_resumed(shard, monkeypatch, what):
     with monkeypatch.context() as patch:
         killed_after(patch, 5)
         with pytest.raises(Killed):
@@ -448,8 +449,8 @@ def test_rows_that_do_not_belong_are_not_taken_over(shard, monkeypatch, what):
     assert counts.n_resumed + counts.n_computed == (62 if what == "encoder" else 61)
 
 
-def test_a_job_that_has_been_succeeded_ends_and_leaves_the_shard_alone(shard, monkeypatch):
-    """It outlives its killed Snakemake; the next run's job comes, takes over, and finishes first."""
+def test_a_job_that_another_has_replaced_ends_and_leaves_the_shard_alone(shard, monkeypatch):
+    """The job outlives its killed Snakemake; the job of the next run replaces it and finishes first."""
     successor = []
 
     def change(encoder, encode):
@@ -469,7 +470,7 @@ def test_a_job_that_has_been_succeeded_ends_and_leaves_the_shard_alone(shard, mo
     assert [path.name for path in shard.folder.iterdir()] == ["published"]
 
 
-def test_a_shard_that_is_there_is_kept(shard, monkeypatch):
+def test_an_up_to_date_shard_is_kept(shard, monkeypatch):
     shard()
     before = identity(shard.folder / "000001.sqlite")
     (shard.folder / ".000001.left.rows").touch()
@@ -480,7 +481,7 @@ def test_a_shard_that_is_there_is_kept(shard, monkeypatch):
 
 
 @pytest.mark.parametrize("why", ["another encoder", "another list", "a photo more", "damaged"])
-def test_a_shard_that_is_not_what_it_would_become_is_made_again(shard, why):
+def test_an_outdated_or_damaged_shard_is_rebuilt(shard, why):
     shard()
     folder = shard.folder.parent
     if why == "another encoder":
@@ -499,7 +500,7 @@ def test_a_shard_that_is_not_what_it_would_become_is_made_again(shard, why):
 
 
 @pytest.mark.parametrize("change", ["touch", "remove", "fifo", "empty"])
-def test_a_photo_that_was_not_to_be_read_stays_without_an_owner(tmp_path, shard, change):
+def test_an_unreadable_photo_stays_without_an_owner(tmp_path, shard, change):
     photos = tmp_path / "photos"
     photos.mkdir()
     paths = [shutil.copy2(path, photos) for path in DEMO_PHOTOS[:5]]

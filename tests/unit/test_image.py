@@ -9,6 +9,7 @@ from conftest import DEMO
 from PIL import ExifTags, Image, ImageOps
 
 from crossfilter_inference.photos import image as images
+from crossfilter_inference.photos.exif import Exif
 from crossfilter_inference.photos.image import ImageError, Preprocessing, load_image, read_image_file
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -99,7 +100,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(monkeypatch, orienta
 
 
 @pytest.mark.parametrize(("side", "decoded"), [(1343, 1343), (1344, 672), (2687, 1344), (2688, 672)])
-def test_an_image_is_decoded_in_full_unless_it_is_large(monkeypatch, side, decoded):
+def test_only_a_large_jpeg_is_decoded_at_a_reduced_size(monkeypatch, side, decoded):
     sizes = []
     to_rgb = images._rgb
     monkeypatch.setattr(images, "_rgb", lambda image: sizes.append(image.width) or to_rgb(image))
@@ -112,14 +113,14 @@ def test_time_is_read_from_exif(tag):
     exif = Image.Exif()
     place = exif.get_ifd(ExifTags.IFD.Exif) if tag == ExifTags.Base.DateTimeOriginal else exif
     place[tag] = "2021:05:06 07:08:09"
-    assert load_image(saved(halves(8, 8), exif=exif), PREPROCESSING).taken == "2021-05-06T07:08:09"
+    assert load_image(saved(halves(8, 8), exif=exif), PREPROCESSING).exif.taken == "2021-05-06T07:08:09"
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
-def test_missing_or_broken_exif_costs_only_the_time(exif):
+def test_missing_or_broken_exif_loses_only_the_time(exif):
     loaded = load_image(saved(halves(8, 8), exif=exif), PREPROCESSING)
-    assert loaded.taken is None
+    assert loaded.exif.taken is None
     assert (loaded.width, loaded.height) == (8, 8)
 
 
@@ -137,7 +138,7 @@ def test_16_bit_grey_keeps_its_shades():
     assert np.abs(pixels[0, :, 0].astype(int) - (ramp[0] >> 8)).max() <= 1
 
 
-def test_what_is_transparent_is_white():
+def test_transparent_pixels_are_white():
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     assert (load_image(saved(image, "PNG"), PREPROCESSING).pixels == 255).all()
 
@@ -184,12 +185,12 @@ def test_a_strange_file_shows_what_is_in_it(data):
     assert np.abs(right - np.array([0, 0, 250])).max() < 8
 
 
-def test_a_heap_of_exif_costs_the_time_but_not_the_orientation():
+def test_very_large_exif_loses_the_time_but_not_the_orientation():
     turned, time, heap = (0x0112, 3, 1, 6), (0x0132, 2, 20, 50), (0x829A, 5, 2**17, 70)
     exif = hostile_files.exif(turned, time, heap) + b"2021:05:06 07:08:09\0" + bytes(2**21)
     segments = [hostile_files.segment(0xE1, b"Exif\0\0" + exif[i : i + 65_000]) for i in range(6, len(exif), 65_000)]
     loaded = load_image(hostile_files.jpeg_with(*segments), PREPROCESSING)
-    assert (loaded.width, loaded.height, loaded.is_turned, loaded.taken) == (48, 64, True, None)
+    assert (loaded.width, loaded.height, loaded.exif) == (48, 64, Exif(orientation=6, taken=None))
 
 
 def raising(error):
@@ -210,7 +211,7 @@ def raising(error):
         ("Image.Image.load", OSError("decoder error -9")),
     ],
 )
-def test_want_of_memory_is_not_the_images_fault(monkeypatch, place, error):
+def test_too_little_memory_has_its_own_reason(monkeypatch, place, error):
     data = saved(halves(64, 64))
     monkeypatch.setattr(f"PIL.{place}", raising(error))
     with pytest.raises(ImageError) as raised:
@@ -284,3 +285,10 @@ def test_a_reduced_jpeg_of_odd_sides_shows_the_same_square(orientation, monkeypa
     monkeypatch.setattr(images, "_REDUCED_PIXELS", 300)
     reduced = load_image(saved(image, quality=95, exif=exif), preprocessing).pixels.astype(int)
     assert np.abs(reduced - full).mean() < 0.4
+
+
+def test_every_fact_of_the_exif_is_recorded_by_its_name():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.DateTime] = 6, "2021:05:06 07:08:09"
+    facts = load_image(saved(halves(60, 40), exif=exif), PREPROCESSING).facts
+    assert facts == {"width": 40, "height": 60, "orientation": 6, "taken": "2021-05-06T07:08:09"}

@@ -218,7 +218,7 @@ def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
 def test_a_damaged_shard_database_is_named(store):
     store.run()
     (store.folder / "embeddings" / "000002.sqlite").write_text("no database " * 100)
-    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and the next run rebuilds it"):
         store.merge()
 
 
@@ -234,7 +234,7 @@ def test_a_shard_database_damaged_inside_is_not_blamed_on_the_database(store):
     data = bytearray(path.read_bytes())
     data[(root - 1) * page : root * page] = b"\xff" * page
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and the next run rebuilds it"):
         store.merge()
     assert store.rows() == before
 
@@ -318,7 +318,7 @@ def test_a_shard_database_whose_rows_have_rotted_is_not_merged(store):
     row = store.rows()[store.images[4].uuid]
     assert data.count(row) == 1
     path.write_bytes(data.replace(row, row[:-1] + bytes([row[-1] ^ 1])))
-    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and the next run rebuilds it"):
         store.merge(database="fresh.sqlite")
     with reading(store.path("fresh.sqlite")) as connection:
         assert sa.inspect(connection).get_table_names() == [], "the whole transaction is taken back"
@@ -329,7 +329,7 @@ def test_a_shard_database_whose_rows_were_changed_is_not_merged(store, change):
     store.run()
     with writing(store.folder / "embeddings" / "000002.sqlite") as connection:
         connection.exec_driver_sql(f"UPDATE T_EMBEDDINGS SET {change} WHERE rowid = 2")
-    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"000002\.sqlite' is damaged; delete it, and the next run rebuilds it"):
         store.merge(database="fresh.sqlite")
 
 

@@ -121,5 +121,5 @@ def test_the_digest_follows_paths_and_rejected_files():
 def test_a_damaged_shard_list_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "000001.tsv").write_text("")
-    with pytest.raises(InputError, match=r"000001\.tsv' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"000001\.tsv' is damaged; delete it, and the next run rebuilds it"):
         plan.read_shard_lists(tmp_path)

@@ -34,7 +34,7 @@ def test_a_bar_with_rate_and_time_left_on_a_terminal():
     assert re.search(r"<00:0\d, +[\d.]+image/s", shown)
 
 
-def test_plain_lines_elsewhere(caplog, monkeypatch):
+def test_log_lines_without_a_terminal(caplog, monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
     with caplog.at_level(logging.INFO), progress.Progress(4, "shard 000001") as lines:
         lines.update(1)

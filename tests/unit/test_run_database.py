@@ -52,5 +52,5 @@ def test_without_a_receipt_the_first_generation_is_due(tmp_path):
 @pytest.mark.parametrize("receipt", ["", "[]", '{"generation": 3}'])
 def test_a_damaged_receipt_is_refused(tmp_path, receipt):
     (tmp_path / "receipt.json").write_text(receipt)
-    with pytest.raises(InputError, match=r"receipt\.json' is damaged; delete it, and it is made again"):
+    with pytest.raises(InputError, match=r"receipt\.json' is damaged; delete it, and the next run rebuilds it"):
         state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest")

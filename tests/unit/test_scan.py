@@ -85,7 +85,7 @@ def test_a_loop_of_links_ends_and_a_linked_folder_is_walked_once(tmp_path):
 def test_other_extensions_are_counted(tmp_path):
     make(tmp_path, f"{UUID}.jpg", "a.png", "b.PNG", "notes.txt", "README")
     assert scan(tmp_path).n_others == {".png": 2, ".txt": 1, "": 1}
-    expected = "rejected files: 0; other files, left alone: 4 (2 .png, 1 .txt, 1 without extension)"
+    expected = "rejected files: 0; other files, ignored: 4 (2 .png, 1 .txt, 1 without extension)"
     assert scan(tmp_path).summary() == expected
 
 

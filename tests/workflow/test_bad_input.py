@@ -21,7 +21,10 @@ def snapshot(folder: Path) -> dict[str, int]:
     ("config", "message"),
     [
         ({"input_dir": "no/such/folder"}, "/collection/no/such/folder' (No such file or directory)"),
-        ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, left alone: 1 (1 .txt))"),
+        (
+            {"input_dir": "empty"},
+            "/empty' (rejected files: 0; other files, ignored: 1 (1 .txt)); set it to a folder",
+        ),
         ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
         ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?"),
         ({"umap": {"n_neighbours": 5}}, "umap.n_neighbours: unknown key (value 5); did you mean n_neighbors?"),
@@ -98,7 +101,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
 
     done = collection.snakemake(**as_user)
     assert done.returncode == 0, done.stdout
-    assert "other files, left alone: 1 (1 .png)" in done.stdout
+    assert "other files, ignored: 1 (1 .png)" in done.stdout
     assert collection.embeddings().keys() == expected
 
     failures = dict(collection.sql("SELECT UUID, REASON FROM {T}_FAILURES"))

@@ -108,7 +108,7 @@ def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
     as_the_original(collection, of_another_model)
     line, _ = refused(collection)
     assert "COLOUR_EMBEDDINGS holds 12 embeddings of unknown origin for these photos, and they are not" in line
-    assert "expected 0.999 at least; set recompute_existing_embeddings: true for one run" in line
+    assert "expected at least 0.999; set recompute_existing_embeddings: true for one run" in line
     collection.run("--config", "recompute_existing_embeddings=true")
     assert all(unpack_embedding(row) @ of_another_model[uuid] < 0.999 for uuid, row in collection.embeddings().items())
 

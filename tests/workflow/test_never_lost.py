@@ -294,7 +294,7 @@ def test_a_damaged_file_of_the_state_is_named_and_made_again_once_it_is_away(col
     collection.database.unlink()
     done = collection.snakemake()
     if done.returncode:
-        assert f"{name}' is damaged; delete it, and it is made again" in done.stdout
+        assert f"{name}' is damaged; delete it, and the next run rebuilds it" in done.stdout
         assert "Traceback" not in done.stdout
         (collection.state / name).unlink()
         collection.run()

@@ -100,7 +100,10 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--text", "a windmill"), "EFFICIENTNET_LITE0 does not understand texts; those of the backend siglip do"),
+        (
+            ("--text", "a windmill"),
+            "EFFICIENTNET_LITE0 does not understand texts; choose an encoder of the backend sig",
+        ),
         (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
         (("--uuid", "5"), "--uuid: 3 photos begin with '5', such as "),
         (("--uuid", "ffffffff"), "--uuid: no photo 'ffffffff' among the 62 of 'results/photos.sqlite'; if it should"),

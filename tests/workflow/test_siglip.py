@@ -234,7 +234,7 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
     assert "regions are not named by words: model: " in done.stdout
     done = collection.script("search.py", "--text", "a windmill")
     assert done.returncode == 1
-    assert "has no tokenizer, so that it understands no texts; " in done.stderr.splitlines()[-1]
+    assert "has no tokenizer, which embedding texts needs; " in done.stderr.splitlines()[-1]
 
 
 def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):

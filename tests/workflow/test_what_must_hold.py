@@ -45,7 +45,7 @@ def test_every_file_has_exactly_one_fate_and_the_counts_add_up(make_collection):
     winner = min((first, folder / "a" / f"{spelled}.JPEG"), key=os.fsencode)
     assert winner.stem in embedded
     assert {first.stem, spelled} & embedded == {winner.stem}
-    assert "other files, left alone: 1 (1 .txt)" in out
+    assert "other files, ignored: 1 (1 .txt)" in out
 
 
 def test_a_row_is_tied_to_its_image_by_uuid(make_collection):

@@ -49,16 +49,27 @@ def _with_shipped_encoders(encoders: Any) -> Any:
 
 
 _SHIPPED_ENCODERS = {"SIGLIP2": {"backend": "siglip"}, "EFFICIENTNET_LITE0": {"backend": "efficientnet_lite0"}}
-_BACKENDS = ", ".join(backends())
+
+
+class Backend(Text):
+    """A built-in backend or a Python file. The schema does not list the backends, so that a new one needs no change."""
+
+    def check(self, value: object) -> str:
+        backend = super().check(value)
+        if backend not in backends() and not backend.endswith(".py"):
+            raise refusal(
+                f"{shown(value)} is not allowed; it must be {', '.join(backends())}, or the path of a Python file that "
+                "ends in .py"
+            )
+        return backend
 
 
 class EncoderSettings(Section):
     """One encoder, as it is configured."""
 
-    backend: Annotated[
-        str,
-        Text("|".join((*backends(), r".+\.py")), f"{_BACKENDS}, or the path of a Python file that ends in .py"),
-    ] = Field(description=f"Built-in backend ({_BACKENDS}), or the path of a Python file with your own.")
+    backend: Annotated[str, Backend()] = Field(
+        description="Built-in backend (see docs/encoders.md), or the path of a Python file with your own."
+    )
     model: Line = Field(
         default="google/siglip2-base-patch16-224",
         description="Name on the model hub, or folder of a checkpoint (backend siglip).",

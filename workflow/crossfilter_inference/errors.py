@@ -1,5 +1,5 @@
-"""What a user can mend: scripts and the Snakefile show it as one line and exit with 1."""
+"""Errors that a user can fix. Commands and the Snakefile print them as one line and exit with code 1."""
 
 
 class InputError(Exception):
-    """A mistake in the input: what was wrong, its value, what was expected, the way out."""
+    """An error in the input. The message gives what happened, the value, and what to do."""

@@ -40,7 +40,7 @@ class Tables:
             return Column(name, kind, info={"is_fact": True})
 
         self.embeddings = table("EMBEDDINGS", uuid(), Column("EMBEDDING", BLOB, nullable=False))
-        # A fact is an attribute of `LoadedImage`, named in lower case there. No REAL: a merge reads rows as JSON, for
+        # A fact is a key of `LoadedImage.facts`, in lower case there. No REAL: a merge reads rows as JSON, for
         # which SQLite rounds to 15 digits.
         self.images = table(
             "IMAGES",

@@ -1,1 +1,1 @@
-"""One shard's job: photos are decoded, batched, encoded, and written down."""
+"""The job of one shard: decode its photos, encode them in batches, write the shard database."""

@@ -1,7 +1,7 @@
-"""Decode images ahead of the encoder, in order and by a bounded number.
+"""Decode photos ahead of the encoder, in order, a bounded number at a time.
 
-Threads do it where the encoder runs on the same cores (Pillow lets go of the interpreter while it decodes). Beside a
-GPU, which takes a thousand images a second, the interpreter would become the limit: there they are processes.
+If the encoder runs on the same cores, threads decode: Pillow releases the interpreter's lock. Next to a GPU, which
+encodes a thousand photos a second, that lock would be the limit; there, processes decode.
 """
 
 import multiprocessing
@@ -16,41 +16,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..photos.image import MAX_PIXELS, ImageError, LoadedImage, Preprocessing, load_image, read_image_file
+from ..photos.formats import MAX_PIXELS
+from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, missing, read_image_file
 from ..shards.plan import PlannedImage
 
 
 @dataclass(frozen=True)
-class DecodedImage:
-    """One image on its way to the encoder: its pixels and the digest of its file, or why there are none."""
+class Decoded:
+    """A decoded photo: its pixels and facts, the digest of its file, and the seconds that it took."""
 
     image: PlannedImage
-    digest: str = ""
-    loaded: LoadedImage | None = None
-    error: ImageError | None = None
-    seconds: float = 0
+    digest: str
+    loaded: LoadedImage
+    seconds: float
 
 
-def decode_image(image: PlannedImage, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Read and decode one image; what cannot be decoded comes back with its error."""
+@dataclass(frozen=True)
+class Failed:
+    """A photo that could not be decoded, the reason, and the seconds that it took."""
+
+    image: PlannedImage
+    error: ImageError
+    seconds: float
+
+
+def decode_image(image: PlannedImage, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Decoded | Failed:
+    """Read and decode one photo."""
     start = time.perf_counter()
     try:
         data, digest = read_image_file(image.path, max_pixels)
         _check_identity(image)
         loaded = load_image(data, preprocessing, max_pixels)
-        return DecodedImage(image, digest, loaded, seconds=time.perf_counter() - start)
     except ImageError as error:
-        return DecodedImage(image, error=error, seconds=time.perf_counter() - start)
+        return Failed(image, error, time.perf_counter() - start)
+    return Decoded(image, digest, loaded, time.perf_counter() - start)
 
 
 def _check_identity(image: PlannedImage) -> None:
-    """Look, after reading, whether the file is still the one that was planned."""
+    """Check, after reading, that the file is still the planned one."""
     try:
         status = os.stat(image.path)
     except OSError as error:
-        raise ImageError("missing", error.strerror) from None
+        raise missing(error) from None
     if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
-        raise ImageError("changed", "the file has changed since this run was planned; the next one embeds it")
+        raise ImageError("changed", "the file has changed since this run was planned; the next run embeds it")
 
 
 @contextmanager
@@ -62,18 +71,19 @@ def decoding(
     n_workers: int,
     n_ahead: Callable[[], int],
     in_processes: bool,
-) -> Iterator[Iterator[DecodedImage]]:
-    """Decode images, in order.
+) -> Iterator[Iterator[Decoded | Failed]]:
+    """Decode photos, in order.
 
     Parameters
     ----------
     images : list of PlannedImage
     preprocessing : Preprocessing
     max_pixels : int
+        Larger images fail.
     n_workers : int
         Threads or processes.
     n_ahead : function
-        Tells how many images may be ahead of the one that is taken.
+        Returns how many photos may be decoded before the first of them is taken.
     in_processes : bool
 
     Raises
@@ -86,7 +96,7 @@ def decoding(
         yield _decoded(pool, images, (preprocessing, max_pixels), n_ahead)
     except BrokenProcessPool:
         raise InputError(
-            "a process that decoded images was killed, most often for want of memory; give the job more memory or "
+            "a process that decoded photos was killed, most often because memory ran out; give the job more memory or "
             "fewer cores, and run the same command again"
         ) from None
     finally:
@@ -95,8 +105,8 @@ def decoding(
 
 def _decoded(
     pool: Executor, images: list[PlannedImage], how: tuple[Preprocessing, int], n_ahead: Callable[[], int]
-) -> Iterator[DecodedImage]:
-    ahead: deque[Future[DecodedImage]] = deque()
+) -> Iterator[Decoded | Failed]:
+    ahead: deque[Future[Decoded | Failed]] = deque()
     for image in images:
         ahead.append(pool.submit(decode_image, image, *how))
         while len(ahead) >= n_ahead():
@@ -106,15 +116,17 @@ def _decoded(
 
 
 def _processes(n_workers: int) -> ProcessPoolExecutor:
-    # A fork of this process, with the threads of torch in it, could hang.
+    # A fork of this process, which has torch's threads, could hang.
     return ProcessPoolExecutor(n_workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
-    """Have a process end when the one that it works for is killed; called in it."""
+    """Make this child process end when its parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a child process"
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

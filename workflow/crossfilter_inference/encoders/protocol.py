@@ -1,24 +1,34 @@
-"""What an encoder is to those who use one: images or texts in, embeddings out."""
+"""The interface of an encoder: images or texts in, embeddings out."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..photos.image import Preprocessing
 
+Pixels = npt.NDArray[np.uint8]
+Embeddings = npt.NDArray[np.float32]
+
 
 class Encoder(Protocol):
-    """Images in, embeddings out.
+    """Embed images.
 
-    `provenance` is what `resolve_encoder` wrote; `preprocessing` says how the images must come. Three more
-    attributes may be there: `device` (what it runs on), `batch_size` (images per call where the configuration leaves
-    the choice to the encoder) and `n_streams` (calls that may run at once, in threads).
+    An encoder may have three more attributes: `device` (str, where it runs), `batch_size` (int, images per call if the
+    configuration says auto) and `n_streams` (int, calls that may run at the same time, in threads).
+
+    Attributes
+    ----------
+    provenance : dict
+        The contents of `encoder.json`.
+    preprocessing : Preprocessing
+        How it takes its images.
     """
 
-    provenance: dict
+    provenance: dict[str, Any]
     preprocessing: Preprocessing
 
-    def encode_images(self, images: np.ndarray) -> np.ndarray:
+    def encode_images(self, images: Pixels) -> Embeddings:
         """Embed a batch of images.
 
         Parameters
@@ -32,15 +42,15 @@ class Encoder(Protocol):
         Raises
         ------
         MemoryError
-            If the memory of the device is too small for so many images; it is then called with fewer.
+            If the device has too little memory for this many images. The caller then tries fewer.
         """
         ...
 
 
 class TextEncoder(Protocol):
-    """Texts in, embeddings out, to be compared with those of images."""
+    """Embed texts, for comparison with the embeddings of images."""
 
-    def encode_texts(self, texts: list[str]) -> np.ndarray:
+    def encode_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts.
 
         Returns

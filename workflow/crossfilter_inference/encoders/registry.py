@@ -1,31 +1,41 @@
-"""Find, resolve and load the backend of an encoder.
+"""Resolve and load encoders by the name of their backend.
 
-A backend is a module with two functions:
+A backend is a module of this folder, found by its file name, or a user's Python file (`backend: path/to/file.py`). It
+defines two functions:
 
-    resolve(settings) -> dict       what the encoder is, with everything that changes its numbers (RESOLVED_KEYS at
-                                    least); the only one that may use the network
+    resolve(settings) -> dict       describe the encoder, with everything that determines its numbers (RESOLVED_KEYS at
+                                    least); only this function may use the network
     load(provenance, device, n_threads) -> Encoder
-                                    the encoder itself, offline, from what resolve said
+                                    load the encoder, offline, from what resolve returned
 
-One that understands texts has a third, `load_text(provenance) -> TextEncoder`. `backend: path/to/file.py` in the
-configuration brings a backend of one's own; `docs/encoders.md` shows one.
+It may define more. The planning of a run reads these two names from the source file, without importing it:
+
+    load_text(provenance) -> TextEncoder
+                                    load the encoder of texts
+    CPU_COST = (4.5, 0.035, 1000)   forecast for a CPU: seconds to start a job, core seconds per photo, MB of memory
+
+`docs/encoders.md` has an example.
 """
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 from ..errors import InputError
 from ..util.files import file_sha256
 from . import devices
 from .hub import changed, versions
-from .identity import EMBED_VERSION, RESOLVED_KEYS
+from .identity import EMBED_VERSION, RESOLVED_KEYS, backends, may_understand_texts
 from .protocol import Encoder, TextEncoder
 
 
-def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dict | None = None) -> dict:
-    """Find out what an encoder is.
+def resolve_encoder(
+    name: str, settings: Mapping[str, Any], device: str = "auto", before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Resolve a configured encoder: model, digests, preprocessing, number format, versions.
 
     Parameters
     ----------
@@ -35,7 +45,7 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
         Its entry under `encoders:`.
     device : {"auto", "cpu", "cuda", "mps"}
     before : dict, optional
-        What was found the last time: `dtype: auto` stays what it was, also when the computer is another one.
+        The result of the last time: `dtype: auto` keeps its value, even on another computer.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
     Raises
     ------
     InputError
-        If the model cannot be had.
+        If the encoder cannot be found.
     """
     settings = {"dtype": "auto", "runtime": "torch", **settings}
     if settings["dtype"] == "auto" and before and before.items() >= {**settings, "dtype": before["dtype"]}.items():
@@ -60,7 +70,7 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
     missing = [key for key in RESOLVED_KEYS if key not in resolved]
     if missing:
         raise InputError(
-            f"encoders.{name}: {settings['backend']}: resolve() gives no {' and no '.join(missing)}; "
+            f"encoders.{name}: {settings['backend']}: resolve() returns no {' and no '.join(missing)}; "
             f"it must return a dictionary with {', '.join(RESOLVED_KEYS)}"
         )
     if settings["runtime"] == "openvino":
@@ -70,47 +80,51 @@ def resolve_encoder(name: str, settings: dict, device: str = "auto", before: dic
     return {**resolved, "embed_version": EMBED_VERSION}
 
 
-def load_encoder(provenance: dict, device: str = "auto", n_threads: int = 1) -> Encoder:
-    """Load the encoder that `resolve_encoder` found. Uses no network.
+def load_encoder(provenance: Mapping[str, Any], device: str = "auto", n_threads: int = 1) -> Encoder:
+    """Load a resolved encoder. Uses no network.
 
     Raises
     ------
     InputError
-        If it is no longer the one that was found, or the device cannot be had.
+        If it has changed since it was resolved, or the device cannot be used.
     """
     backend = provenance["backend"]
     if backend.endswith(".py") and file_sha256(backend) != provenance["backend_sha256"]:
         raise changed(provenance["name"], "backend", backend)
-    return _backend(backend).load(provenance, device, n_threads)
+    return cast(Encoder, _backend(backend).load(provenance, device, n_threads))
 
 
-def load_text_encoder(provenance: dict) -> TextEncoder:
-    """Load the text side of the encoder that `resolve_encoder` found. Uses no network.
+def load_text_encoder(provenance: Mapping[str, Any]) -> TextEncoder:
+    """Load the text side of a resolved encoder. Uses no network.
 
     Raises
     ------
     InputError
-        If the encoder has none.
+        If it has none.
     """
     backend = _backend(provenance["backend"])
     if not hasattr(backend, "load_text"):
+        with_texts = [name for name in backends() if may_understand_texts({"backend": name})]
         raise InputError(
-            f"{provenance['name']} does not understand texts; those of the backend siglip do, such as SIGLIP2: "
-            "run snakemake with --config embedding_type=SIGLIP2, then search with --embedding_type SIGLIP2"
+            f"{provenance['name']} does not understand texts; choose an encoder of the backend "
+            f"{' or '.join(with_texts)}, such as SIGLIP2: run snakemake with --config embedding_type=SIGLIP2, then "
+            "search with --embedding_type SIGLIP2"
         )
-    return backend.load_text(provenance)
+    return cast(TextEncoder, backend.load_text(provenance))
 
 
 def _backend(name: str) -> ModuleType:
     if not name.endswith(".py"):
         return importlib.import_module(f".{name}", __package__)
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    if spec is None or spec.loader is None:
+        raise InputError(f"backend: {name!r} is not a Python file; give the path of one")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may raise anything
-        raise InputError(f"backend: {name!r} cannot be loaded ({type(error).__name__}: {error})") from None
+    except Exception as error:  # a user's file may raise any error
+        raise InputError(f"backend: {name!r} cannot be loaded ({type(error).__name__}: {error}); fix it") from None
     for function in ("resolve", "load"):
         if not callable(getattr(module, function, None)):
-            raise InputError(f"backend: {name!r} has no function {function}(); docs/encoders.md shows one that has")
+            raise InputError(f"backend: {name!r} defines no function {function}(); see the example in docs/encoders.md")
     return module

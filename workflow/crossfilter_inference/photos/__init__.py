@@ -1,1 +1,1 @@
-"""Files, before anything is known of models: from folders to pixels."""
+"""Photo files, independent of any model: find them, name them, decode them."""

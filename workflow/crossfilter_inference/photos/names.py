@@ -8,12 +8,12 @@ _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re
 
 
 def is_uuid(text: str) -> bool:
-    """Tell whether a text is a UUID in one of the spellings."""
+    """Return whether a text is a UUID in one of the accepted spellings."""
     return _UUID.fullmatch(text) is not None
 
 
 def canonical_uuid(uuid: str) -> str:
-    """Return the one spelling that two names of the same UUID share: lower case, with hyphens."""
+    """Return the canonical spelling of a UUID: lower case, with hyphens."""
     if uuid.islower() and len(uuid) == _UUID_LENGTH:
         return uuid
     digits = uuid.replace("-", "").lower()

@@ -1,7 +1,7 @@
-"""Walk the folders of photos: image files by UUID, and rejected files with a reason.
+"""Scan the photo folders: image files by UUID, and rejected files with a reason.
 
-Folders reached by symbolic links are walked too, but each real folder once, so that a loop of links ends.
-Only names, sizes and times are looked at here; the content is judged where the bytes are read anyway.
+Symbolic links to folders are followed, but each real folder is scanned once, so loops of links end. The scan
+looks at names, sizes and times only; embedding reads the contents.
 """
 
 import os
@@ -20,7 +20,7 @@ _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
 class ImageFile(NamedTuple):
-    """An image file; `uuid` as its name spells it, `size` in bytes, `mtime_ns` in nanoseconds."""
+    """An image file; `uuid` as the file name spells it, `size` in bytes, `mtime_ns` in nanoseconds."""
 
     uuid: str
     path: str
@@ -29,7 +29,7 @@ class ImageFile(NamedTuple):
 
 
 class RejectedFile(NamedTuple):
-    """A file with an image's extension that is no image of the collection, and why."""
+    """A file with an image extension that is not part of the collection, and the reason."""
 
     path: str
     reason: str
@@ -37,8 +37,16 @@ class RejectedFile(NamedTuple):
 
 @dataclass
 class Scan:
-    """What the folders hold: `images` in order of UUID, `rejected` in order of path, and the number of
-    files of every other extension (lower case).
+    """The contents of the folders.
+
+    Attributes
+    ----------
+    images : list of ImageFile
+        In order of UUID.
+    rejected : list of RejectedFile
+        In order of path.
+    n_others : Counter
+        Number of files by every other extension, in lower case.
     """
 
     images: list[ImageFile] = field(default_factory=list)
@@ -46,27 +54,31 @@ class Scan:
     n_others: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """Say in one line what was found beside the images."""
+        """Describe in one line the files that are not images of the collection."""
         reasons = Counter(re.split(r" \(| as ", file.reason)[0] for file in self.rejected)
         others = Counter({extension or "without extension": n for extension, n in self.n_others.items()})
-        return f"rejected files: {_counted(reasons)}; other files, left alone: {_counted(others)}"
+        return f"rejected files: {_counted(reasons)}; other files, ignored: {_counted(others)}"
 
     def check(self, folders: list[str]) -> None:
-        """Refuse folders without a single image.
+        """Check that the folders hold at least one image.
 
         Raises
         ------
         InputError
+            If they hold none.
         """
         if self.images:
             return
         where = ", ".join(repr(os.path.abspath(folder)) for folder in folders)
         example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
-        raise InputError(f"input_dir: no <uuid>.jpg photos in {where} ({self.summary()}{example})")
+        raise InputError(
+            f"input_dir: no <uuid>.jpg photos in {where} ({self.summary()}{example}); set it to a folder of photos "
+            "that are named by UUID"
+        )
 
 
 def _counted(kinds: Counter[str]) -> str:
-    """Write a total with its largest parts: `3 (2 empty, 1 not a UUID)`."""
+    """Format a total with its largest parts: `3 (2 empty, 1 not a UUID)`."""
     if not kinds:
         return "0"
     largest = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:5]
@@ -81,12 +93,12 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
     ----------
     folders : list of str
     extensions : list of str
-        With their dot; compared without regard to case.
+        With the dot; case does not matter.
 
     Returns
     -------
     Scan
-        With absolute paths. Of several files with one UUID the first path in byte order is the image.
+        With absolute paths. Of several files with the same UUID, the first path in byte order is the image.
 
     Raises
     ------
@@ -115,7 +127,7 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
                 continue
             key = canonical_uuid(stem)
             other = found.setdefault(key, image)
-            if other.path != image.path:  # two files, or one that two of the folders hold
+            if other.path != image.path:  # two files, or one file that is in two of the folders
                 first, second = sorted((image, other), key=lambda candidate: os.fsencode(candidate.path))
                 found[key] = first
                 scan.rejected.append(RejectedFile(second.path, f"the same UUID as {first.path}"))
@@ -124,8 +136,8 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
     return scan
 
 
-def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]) -> Iterator[os.DirEntry]:
-    """Yield every entry that is not a folder; each real folder once, under its first path in byte order."""
+def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]) -> Iterator[os.DirEntry[str]]:
+    """Yield every entry that is not a folder. Walk each real folder once, under its first path in byte order."""
     folders = []
     try:
         status = os.stat(folder)
@@ -144,14 +156,14 @@ def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile])
         yield from _walk(entry.path, seen, rejected)
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links: no folder, and judged like any other file
+    except OSError:  # a loop of links is checked like a file
         return False
 
 
-def _check(entry: os.DirEntry, stem: str) -> ImageFile | RejectedFile:
+def _check(entry: os.DirEntry[str], stem: str) -> ImageFile | RejectedFile:
     if not is_uuid(stem):
         return RejectedFile(entry.path, "not a UUID")
     try:
@@ -162,7 +174,7 @@ def _check(entry: os.DirEntry, stem: str) -> ImageFile | RejectedFile:
         return RejectedFile(entry.path, "not a regular file")
     if status.st_size == 0:
         return RejectedFile(entry.path, "empty")
-    # Most photos may be read by everybody, which is known already; a question for each takes as long as all the rest.
+    # os.access takes as long as the rest of the scan. Most photos are readable by everyone, so it is rarely needed.
     if status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK):
         return RejectedFile(entry.path, "unreadable (Permission denied)")
     return ImageFile(stem, entry.path, status.st_size, status.st_mtime_ns)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..encoders import devices
+from ..encoders.identity import cpu_cost
 from ..errors import InputError
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_json
@@ -67,10 +68,7 @@ class Cost:
         return math.ceil(_LEAST_MINUTES + _TIME_RESERVE * self.seconds(n_photos, 1, 1) / 60) * attempt
 
 
-# Seconds to start, core seconds per photo, MB. Measured with SigLIP's base model in float32 and with the small network
-# on 2 cores of 2023 (benchmarks/RESULTS.md). On a GPU, decoding photos of 12 megapixels on the CPU is the limit.
-_ON_CPU = {"siglip": (8.0, 0.46, 1500), "efficientnet_lite0": (4.5, 0.035, 1000)}
-_OTHER_BACKEND = (4.5, 0.035, 1500)
+# Seconds to start, core seconds per photo, MB: decoding photos of 12 megapixels on the CPU is the limit.
 _ON_GPU = (20.0, 0.05, 6000)
 
 # Seconds of every other rule: fixed, and per photo of the collection (benchmarks/SCALE.md, SPHERE.md).
@@ -157,7 +155,7 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
         measured = _measured(Path(folder), path, on_gpu=on_gpu, n_threads=n_threads)
         if measured is not None:
             return measured
-    start, per_photo, memory = _ON_GPU if on_gpu else _ON_CPU.get(backend, _OTHER_BACKEND)
+    start, per_photo, memory = _ON_GPU if on_gpu else cpu_cost(backend)
     return Cost(start, per_photo / n_threads, memory)
 
 

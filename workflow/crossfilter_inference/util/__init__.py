@@ -1,1 +1,1 @@
-"""What every room needs: files, text, progress, compiled functions."""
+"""Helpers for every room: files, text, progress, compiled functions."""

@@ -1,8 +1,7 @@
-r"""Small files: written whole or not at all, tables as TSV, digests of settings.
+r"""Small files: atomic writes, TSV tables, digests.
 
-A TSV here has a header line, tab between fields, and quotes round a field that holds a tab,
-a quote or a newline, as Python's csv module and pandas read it. A path that is not UTF-8
-keeps its bytes (surrogateescape). One line to read one:
+A TSV file has a header line, tabs between fields, and quotes around a field that contains a tab, a quote or a newline,
+as Python's csv module and pandas read it. A path that is not UTF-8 keeps its bytes (surrogateescape). To read a file:
 `pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)`.
 """
 
@@ -14,15 +13,18 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
-# As much as is digested at once: between two pieces other threads are waited for.
+StrPath = str | os.PathLike[str]
+
+# Bytes to digest at once. Each read takes the interpreter's lock again, and may have to wait for other threads.
 _CHUNK_BYTES = 2**23
 
 
-def new_part(path: str | os.PathLike) -> Path:
-    """Make an empty file of a name of its own beside `path`, to be written and then published."""
+def new_part(path: StrPath) -> Path:
+    """Create an empty temporary file next to `path`, with a unique name, for `publish`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -31,21 +33,21 @@ def new_part(path: str | os.PathLike) -> Path:
     return Path(part)
 
 
-def publish(part: Path, path: str | os.PathLike) -> None:
-    """Let a part appear under its name: after a crash there is the old file or the new one, whole."""
+def publish(part: Path, path: StrPath) -> None:
+    """Move a temporary file to its path; after a crash, either the old file or the new one exists, complete."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
 
 
-def remove_parts(folder: str | os.PathLike) -> None:
-    """Remove the parts that killed jobs left; a job that is still at work on one cannot publish it any more."""
+def remove_parts(folder: StrPath) -> None:
+    """Remove the temporary files of killed jobs. A job that still writes one can no longer publish it."""
     for part in Path(folder).rglob(".*.part*"):
         part.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file that appears by rename."""
+def write_bytes(path: StrPath, data: bytes) -> None:
+    """Write a file atomically."""
     part = new_part(path)
     try:
         part.write_bytes(data)
@@ -54,23 +56,23 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file that appears by rename, in UTF-8 with foreign bytes kept."""
+def write_text(path: StrPath, text: str) -> None:
+    """Write a text file atomically, in UTF-8; surrogate escapes become the original bytes."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def write_json(path: str | os.PathLike, value: object) -> None:
-    """Write a JSON file that appears by rename: sorted keys, so that equal values give equal bytes."""
+def write_json(path: StrPath, value: object) -> None:
+    """Write a JSON file atomically, with sorted keys: equal values give equal bytes."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: str | os.PathLike) -> dict:
+def read_json(path: StrPath) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the file holds no JSON object.
     """
     try:
         value = json.loads(Path(path).read_text("utf-8"))
@@ -81,8 +83,8 @@ def read_json(path: str | os.PathLike) -> dict:
     raise damaged(path)
 
 
-def write_tsv(path: str | os.PathLike, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """Write a table that appears by rename."""
+def write_tsv(path: StrPath, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
+    """Write a TSV file atomically."""
     text = _UnixLines()
     table = csv.writer(text, delimiter="\t", lineterminator="\r\n")
     table.writerow(header)
@@ -90,13 +92,13 @@ def write_tsv(path: str | os.PathLike, header: tuple[str, ...], rows: Iterable[t
     write_text(path, text.getvalue())
 
 
-def read_tsv(path: str | os.PathLike, header: tuple[str, ...]) -> Iterator[list[str]]:
-    """Yield the rows of a table.
+def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
+    """Yield the rows of a TSV file.
 
     Raises
     ------
     InputError
-        If the first line is not `header`, or another one has not as many fields.
+        If the first line is not `header`, or a row has a different number of fields.
     """
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.reader(file, delimiter="\t", strict=True)
@@ -111,19 +113,19 @@ def read_tsv(path: str | os.PathLike, header: tuple[str, ...]) -> Iterator[list[
             raise damaged(path) from None
 
 
-def damaged(path: str | os.PathLike) -> InputError:
-    """Say that a file which we wrote is not what we wrote."""
-    return InputError(f"{str(path)!r} is damaged; delete it, and it is made again")
+def damaged(path: StrPath) -> InputError:
+    """Make the error for one of our own files that cannot be read as we wrote it."""
+    return InputError(f"{str(path)!r} is damaged; delete it, and the next run rebuilds it")
 
 
 def digest(value: object) -> str:
-    """Digest a JSON-like value: 16 hexadecimal digits, equal for equal values."""
+    """Return the digest of a JSON-like value: 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_sha256(path: str | os.PathLike) -> str:
-    """Digest the bytes of a file: 64 hexadecimal digits."""
+def file_sha256(path: StrPath) -> str:
+    """Return the SHA-256 of a file: 64 hexadecimal digits."""
     sha256, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
     with open(path, "rb", buffering=0) as file:
         while n_read := file.readinto(buffer):
@@ -131,10 +133,10 @@ def file_sha256(path: str | os.PathLike) -> str:
     return sha256.hexdigest()
 
 
-def write_stamp(path: str | os.PathLike) -> None:
-    """Leave an empty file that names, by its name `<kind>-<digest>`, the settings that were used.
+def write_stamp(path: StrPath) -> None:
+    """Write a settings stamp: an empty file whose name, `<kind>-<digest>`, identifies the settings that were used.
 
-    The stamps of other settings of the same kind are removed, so that going back to them is noticed.
+    Stamps of other settings of the same kind are removed, so that a return to those settings counts as a change.
     """
     path = Path(path)
     kind = path.name.rsplit("-", 1)[0]
@@ -145,7 +147,7 @@ def write_stamp(path: str | os.PathLike) -> None:
 
 
 class _UnixLines(io.StringIO):
-    """The csv module quotes a field for the characters of its line end: it is told both, we keep one."""
+    """Turn CRLF into LF: the csv module quotes fields with a CR only if its own line end contains one."""
 
     def write(self, line: str) -> int:
         return super().write(line.removesuffix("\r\n") + "\n")

@@ -1,10 +1,14 @@
-"""Say how far a job is: a bar on a terminal, plain lines now and then elsewhere."""
+"""Progress of a job: a bar on a terminal, else a log line every few seconds."""
 
 import logging
 import sys
 import time
 from contextlib import ExitStack
 from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm as Bar
 
 logger = logging.getLogger(__name__)
 
@@ -12,31 +16,31 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Count images, and show images/s and the time left.
+    """Count processed images, and show the rate and the time left.
 
     Parameters
     ----------
     n_total : int
-        Images to come.
+        Images to process.
     title : str
-        Stands before the figures.
+        Shown in front of the figures.
     """
 
     def __init__(self, n_total: int, title: str):
         self._n_total, self._title, self._n_done = n_total, title, 0
         self._open = ExitStack()
-        self._bar = None
+        self._bar: Bar[NoReturn] | None = None
         if sys.stderr.isatty():
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm
 
-            self._open.enter_context(logging_redirect_tqdm())  # lines of the log go above the bar
+            self._open.enter_context(logging_redirect_tqdm())  # prints log lines above the bar
             self._bar = tqdm(total=n_total, desc=title, unit="image", dynamic_ncols=True, leave=False)
             self._open.enter_context(self._bar)
         self._start = self._last_line = time.monotonic()
 
     def update(self, n_images: int) -> None:
-        """Count images that are done."""
+        """Add images that are done."""
         self._n_done += n_images
         if self._bar is not None:
             self._bar.update(n_images)

@@ -1,15 +1,15 @@
-"""Text that people read: numbers of things, durations, and paths that any terminal can show."""
+"""Text for people: counts, durations, and paths that any terminal can show."""
 
 import os
 
 
 def counted(n: int, things: str) -> str:
-    """Spell a number of things, whose name ends in s: 1 photo, 62 photos, 100,000 photos."""
+    """Format a count with its noun, given in a plural that ends in s: 1 photo, 62 photos, 100,000 photos."""
     return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
 
 
 def duration(seconds: float) -> str:
-    """Spell a time, as roughly as it is known."""
+    """Format an estimated time: rounded to 10 seconds, minutes or hours."""
     if seconds < 100:
         return f"{max(round(seconds, -1), 10):.0f} s"
     if seconds < 100 * 60:
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def printable(path: str) -> str:
-    """Spell a path so that any terminal, log and database can hold it."""
+    """Escape what a terminal, log or database cannot show in a path: bytes that are not UTF-8, control characters."""
     if path.isprintable():
         return path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")

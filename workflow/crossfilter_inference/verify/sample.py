@@ -13,8 +13,9 @@ from ..db.connect import reading
 from ..db.embeddings import unpack_embedding
 from ..db.tables import Tables
 from ..embed.batches import Encoding
-from ..embed.decode_pool import DecodedImage, decode_image
+from ..embed.decode_pool import Decoded, decode_image
 from ..embed.reuse import LEAST_COSINE
+from ..encoders.protocol import Embeddings
 from ..errors import InputError
 from ..photos.image import Preprocessing
 from ..shards.plan import MANIFEST_COLUMNS, PlannedImage
@@ -61,9 +62,7 @@ class Sample:
             drawn = [PlannedImage(*row) for _, *row in heapq.nsmallest(_LOTS * n_images, lots)]
         images = islice(self._decode(drawn), n_images)
         try:
-            with Encoding(self._provenance, None, device, n_threads, Embedded()) as encoding:
-                batch_size = encoding.batch_size
-                encoding.encode(iter(lambda: [*islice(images, batch_size)], []), self._compare)
+            Encoding(self._provenance, None, device, n_threads, Embedded()).encode(images, self._compare)
         except InputError:
             raise
         except Exception as error:  # a user's encoder may raise anything
@@ -77,7 +76,7 @@ class Sample:
             return ""
         return f"{len(self._cosines)} photos embedded again, least cosine {min(self._cosines.values()):.6f}"
 
-    def _decode(self, drawn: list[PlannedImage]) -> Iterator[DecodedImage]:
+    def _decode(self, drawn: list[PlannedImage]) -> Iterator[Decoded]:
         """Decode those that have a row and are unchanged."""
         preprocessing = Preprocessing.from_json(self._provenance["preprocessing"])
         for image in drawn:
@@ -85,9 +84,9 @@ class Sample:
                 continue
             image = image._replace(size=int(image.size), mtime_ns=int(image.mtime_ns))
             item = decode_image(image, preprocessing, self._max_pixels)
-            if item.error is None and item.digest == row[0]:
+            if isinstance(item, Decoded) and item.digest == row[0]:
                 yield item
-            elif item.error is None:
+            elif isinstance(item, Decoded):
                 way_out = "touch them and run snakemake"
                 self._problems.add("files have changed, and not their size and time", image.path, way_out)
             elif item.error.reason not in _MAY_PASS:
@@ -96,7 +95,7 @@ class Sample:
                     "photos cannot be decoded any more", what, "put them back, or touch them and run snakemake"
                 )
 
-    def _compare(self, batch: list[DecodedImage], computed: np.ndarray) -> None:
+    def _compare(self, batch: list[Decoded], computed: Embeddings) -> None:
         for item, embedding in zip(batch, computed, strict=True):
             with np.errstate(invalid="ignore"):  # a damaged row may hold anything
                 row = unpack_embedding(self._row(item.image.uuid)[1]).astype(float)

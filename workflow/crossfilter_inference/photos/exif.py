@@ -1,0 +1,97 @@
+"""EXIF of a photo: how to turn it upright, and when it was taken.
+
+To record another fact, add it to `Exif`, and a column of its name to `db/tables.py`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from PIL import ExifTags, Image
+
+_MAX_BYTES = 2**20  # Python numbers take 25 times as many; the EXIF of a JPEG fits into 64 KB
+
+# EXIF 2.3, tag 274: the operation that undoes each orientation.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Exif:
+    """What a file says about its image.
+
+    Attributes
+    ----------
+    orientation : int
+        EXIF's number, 1 (upright) to 8.
+    taken : str or None
+        Time in ISO 8601 without a zone, as "2021-05-06T07:08:09".
+    """
+
+    orientation: int = 1
+    taken: str | None = None
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the stored image is not upright."""
+        return self.orientation != 1
+
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether the upright image is as wide as the stored one is high."""
+        return self.orientation in (5, 6, 7, 8)
+
+    @property
+    def reverses_columns(self) -> bool:
+        """Whether the upright image counts the stored columns from the right."""
+        return self.orientation in (2, 3, 7, 8)
+
+    @property
+    def reverses_rows(self) -> bool:
+        """Whether the upright image counts the stored rows from the bottom."""
+        return self.orientation in (3, 4, 6, 7)
+
+    def upright(self, image: Image.Image) -> Image.Image:
+        """Turn a stored image upright."""
+        return image.transpose(_TRANSPOSE[self.orientation]) if self.is_turned else image
+
+
+def read_exif(image: Image.Image) -> Exif:
+    """Read the EXIF of a loaded image; an image whose EXIF is broken has none.
+
+    Raises
+    ------
+    MemoryError
+        If there is too little memory to read it: the orientation would be wrong.
+    """
+    tags = _read_tags(image)
+    orientation = next((number for number in _TRANSPOSE if number == tags.get(ExifTags.Base.Orientation)), 1)
+    return Exif(orientation, _time_taken(tags))
+
+
+def _read_tags(image: Image.Image) -> dict[int, Any]:
+    try:
+        exif = image.getexif()
+        if len(image.info.get("exif", b"")) > _MAX_BYTES:
+            return {ExifTags.Base.Orientation: exif.get(ExifTags.Base.Orientation)}
+        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    except MemoryError:
+        raise
+    except Exception:  # hostile bytes may cause any error
+        return {}
+
+
+def _time_taken(tags: dict[int, Any]) -> str | None:
+    for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime):
+        try:
+            return datetime.strptime(str(tags.get(tag)).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+        except ValueError:
+            continue
+    return None

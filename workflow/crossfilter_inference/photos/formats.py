@@ -1,0 +1,66 @@
+"""Image formats that are decoded, and how much work a file may ask its decoder for.
+
+A decoder allocates and loops by more headers than the size of the image. So each header that matters is a *demand*: the
+number of pixels of an ordinary image that take as much memory or time. An image with a demand above the limit is
+not decoded.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+
+from PIL import Image, TiffImagePlugin
+
+# Raster formats only: Pillow would hand an EPS file to Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000")
+MAX_PIXELS = 2**28  # 268 megapixels, which decode into up to 4.3 GB; the largest phone cameras make 200
+BYTES_PER_PIXEL = 8  # 16-bit RGBA, not compressed: no file needs more
+
+# Pillow's own guard counts pixels only, and warns below one limit and raises above another. The demands replace it.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def demands(image: Image.Image, data: bytes) -> Iterator[tuple[int, str]]:
+    """Yield what decoding a file takes, as a number of pixels and in words.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Opened, not loaded.
+    data : bytes
+        The file.
+
+    Yields
+    ------
+    n_pixels : int
+        Pixels of an ordinary image that take as much: 16 bytes of memory or 30 nanoseconds each.
+    description : str
+    """
+    width, height = image.size
+    size = f"{width} x {height} pixels"
+    yield width * height, size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # libtiff decodes whole tiles, however little the image needs
+        tile_width, tile_height = (image.tag_v2.get(tag) for tag in (322, 323))
+        if isinstance(tile_width, int) and isinstance(tile_height, int):
+            yield tile_width * tile_height, f"tiles of {tile_width} x {tile_height} pixels"
+    elif image.format in ("JPEG", "MPO"):  # each scan visits all pixels, and may take only 10 bytes of the file
+        n_scans = len(re.findall(rb"\xff\xda\0", data))
+        yield width * height * n_scans // 64, f"{n_scans} scans of {size}"
+    elif image.format == "JPEG2000":  # OpenJPEG allocates 1 KB per component of a tile, and some KB per precinct
+        for siz in re.finditer(rb"\xff\x4f\xff\x51", data):
+            right, bottom, _, _, *tile, left, top, n_components = struct.unpack_from(">8IH", data, siz.end() + 4)
+            n_tiles = min(-((left - right) // tile[0]) * -((top - bottom) // tile[1]), 2**16)
+            yield n_tiles * (n_components + 5) * 64, f"{n_tiles} tiles of {n_components} components"
+        yield width * height * 512 // (area := _smallest_block(data)), f"{size} in blocks of {area}"
+
+
+def _smallest_block(data: bytes) -> int:
+    """Return the area in pixels of the smallest code-block or precinct in a JPEG 2000 file, at most 512."""
+    area = 512
+    for marker in re.finditer(rb"\xff[\x52\x53]\0", data):  # COD and COC, ISO 15444-1 A.6, or a chance match
+        start = marker.start()
+        style, levels = (start + 4, start + 9) if data[start + 1] == 0x52 else (start + 5, start + 6)
+        block = data[levels : start + 2 + data[start + 3]] if start + 3 < len(data) else b""
+        if len(block) >= 5 and len(block) == 5 + (data[style] & 1) * (block[0] + 1):
+            area = min(area, 16 << block[1] + block[2], *(1 << (side & 15) + (side >> 4) for side in block[5:]))
+    return area
