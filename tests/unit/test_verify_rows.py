@@ -81,6 +81,17 @@ def test_a_receipt_of_another_database_is_noticed(collection, key):
     assert collection.passes()
 
 
+def test_a_missing_receipt_is_recreated(collection):
+    receipt = collection.folder / "embeddings.json"
+    receipt.unlink()
+    assert collection.verify()["digest"] == (
+        "FAILED",
+        f"'{receipt}' is missing or damaged: delete '{receipt}' and run snakemake",
+    )
+    collection.run()
+    assert collection.passes()
+
+
 def damage_shard(collection, how):
     database, shard_list = (collection.folder / name for name in ("embeddings/000002.sqlite", "shards/000002.tsv"))
     match how:

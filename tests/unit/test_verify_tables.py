@@ -48,6 +48,7 @@ def test_a_missing_embedding_is_reported(collection):
     assert found["outcomes"][0] == "FAILED"
     assert "1 row of T_IMAGES without embedding" in found["outcomes"][1]
     assert f"1 photo without outcome ({UUID(1)})" in found["outcomes"][1]
+    assert found["map"][1].startswith(f"1 position in map.tsv without embedding ({UUID(1)}): delete")
 
 
 def test_a_run_interrupted_before_the_merge_is_resumed(collection):
@@ -120,6 +121,13 @@ def test_a_missing_or_damaged_list_of_files_is_recreated(collection, name, damag
     assert collection.failed() == ("outcomes", expected)
     collection.run()
     assert collection.passes()
+
+
+def test_a_manifest_that_cannot_be_read_is_named(collection):
+    path = collection.folder / "manifest.tsv"
+    path.unlink()
+    path.mkdir()
+    assert collection.failed() == ("outcomes", f"cannot read '{path}' (Is a directory): fix this and verify again")
 
 
 def test_a_missing_folder_of_photos_is_named(collection):

@@ -57,9 +57,11 @@ class Collection:
         self._tables = Tables(self.embedding_type)
         if not Path(self.database).exists():
             raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
+        self.uuids: list[str] = []
+        self.embeddings = np.empty((0, 0), "<f4")
         with reading(self.database) as connection:
-            has_table = sa.inspect(connection).has_table(self._tables.embeddings.name)
-            self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type) if has_table else ([], None)
+            if sa.inspect(connection).has_table(self._tables.embeddings.name):
+                self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type)
         if not self.uuids:
             raise InputError(
                 f"{self.database!r} has no embeddings by {self.embedding_type}; run snakemake, or name another "
@@ -145,7 +147,8 @@ class Collection:
         """
         from .encoders.registry import load_encoder
 
-        return load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
+        embedding: np.ndarray = load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
+        return embedding
 
     def embed_text(self, text: str) -> np.ndarray:
         """Embed a text.
@@ -161,4 +164,5 @@ class Collection:
         """
         from .encoders.registry import load_text_encoder
 
-        return load_text_encoder(self.encoder).encode_texts([text])[0]
+        embedding: np.ndarray = load_text_encoder(self.encoder).encode_texts([text])[0]
+        return embedding
