@@ -3,9 +3,12 @@
 import html
 import re
 import shutil
+from types import SimpleNamespace
 
 import browser
+import jinja2
 import pytest
+from conftest import PROJECT
 
 
 def table(collection, name):
@@ -54,6 +57,7 @@ def test_the_report_opens_and_its_tables_match_the_database(reported):
         tab.goto((reported.folder / "report.html").as_uri())
         first_page = tab.locator(".prose")
         assert first_page.locator("img").evaluate("image => image.naturalWidth") == 1000
+        assert re.search(r"Photos from \S*/demo-photos, more, mapped", first_page.inner_text())
         rows = {
             name: row.split("\t")[-1]
             for row in first_page.locator("table").inner_text().splitlines()
@@ -66,6 +70,15 @@ def test_the_report_opens_and_its_tables_match_the_database(reported):
         globe = tab.frame_locator("iframe")
         assert globe.locator("h1").inner_text() == "62 photos"
         assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("input_dir", "named"), [("photos", "``photos``,"), (["photos", "more"], "``photos``, ``more``,")]
+)
+def test_the_introduction_names_every_folder(input_dir, named):
+    template = jinja2.Template((PROJECT / "workflow" / "report" / "workflow.rst").read_text())
+    text = template.render(snakemake=SimpleNamespace(config={"input_dir": input_dir}))
+    assert f"Photos from {named}" in text
 
 
 def test_a_report_without_benchmarks_has_no_times(demo):

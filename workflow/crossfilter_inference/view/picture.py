@@ -25,7 +25,7 @@ _DPI = 150
 _REACH = 2.5  # largest distance of a thumbnail from its position, in sides of a thumbnail
 _PAPER, _SPHERE, _GRID = "#ffffff", "#f4f6f8", "#dde3e8"
 _INK, _FRAME, _POINT, _LINE = "#39424b", "#aab4bd", "#5b7f9e", "#e4572e"
-_LETTER = 0.6  # average width of a letter, as a share of its height
+_LETTER = 0.7  # average width of a bold letter, as a share of the font size
 
 
 def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[bytes, bytes, int]:
@@ -128,8 +128,8 @@ class _Canvas:
         pixels = self._pixels(contents.latitude, contents.longitude)
         names = [(printable(region.name), region) for region in contents.regions if region.name]
         font_size = 15 if len(contents.regions) < 20 else 11
-        height = font_size * _DPI / 72
-        name_sizes = [(len(name) * _LETTER * height, 1.2 * height) for name, _ in names]
+        em = font_size * _DPI / 72
+        name_sizes = [(len(name) * _LETTER * em, 1.2 * em) for name, _ in names]
         name_positions = np.array([(region.latitude, region.longitude) for _, region in names]).reshape(-1, 2)
         rows, scale = list(images), _thumbnail_scale(len(images))
         image_sizes = [(image.width * scale, image.height * scale) for image in images.values()]

@@ -32,7 +32,7 @@ _PICTURE_WIDTH = 1_000  # pixels
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:24px;color:#1d2731;background:#fff}"
     "table{border-collapse:collapse}th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid #dbe2e8;"
-    "overflow-wrap:anywhere;vertical-align:top}td.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "overflow-wrap:anywhere;vertical-align:top}td:first-child{min-width:18em}td.number{text-align:right;font-variant-numeric:tabular-nums}"
 )
 _Row = tuple[object, ...]
 
@@ -65,7 +65,12 @@ def write_summary(database: str, folder: str, output: str, introduction: str) ->
         }
     for name in NAMES:
         write_text(Path(output, f"{name}.html"), _page(*tables[name]))
-    figures = [*tables["outcomes"][1:], *(row for row in tables["quality"][1:] if row[0] in _ON_FIRST_PAGE)]
+    figures: list[_Row] = [
+        ("database", database),
+        ("embedding_type", embedding_type),
+        *tables["outcomes"][1:],
+        *(row for row in tables["quality"][1:] if row[0] in _ON_FIRST_PAGE),
+    ]
     text = Path(introduction).read_text("utf-8")
     as_html = textwrap.indent(f"{_picture(state)}{_table(figures)}", "   ")
     write_text(Path(output, "first_page.rst"), f"{text}\n.. raw:: html\n\n{as_html}\n")
