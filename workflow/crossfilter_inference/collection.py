@@ -73,7 +73,7 @@ class Collection:
         """The contents of `encoder.json`."""
         path = self.folder / "encoder.json"
         if not path.exists():
-            raise InputError(f"{str(path)!r} is missing, and with it the encoder; run snakemake to recreate it")
+            raise InputError(f"{str(path)!r}, which describes the encoder, is missing; run snakemake to recreate it")
         return read_json(path)
 
     def photos(self, uuids: list[str]) -> dict[str, Photo]:

@@ -1,6 +1,6 @@
 """Export a collection as Parquet, as a NumPy array, or as a table for Apple's embedding-atlas.
 
-Readers:
+To read them:
 
 pandas.read_parquet("photos.parquet")
 numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitlines()
