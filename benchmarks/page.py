@@ -1,8 +1,8 @@
-"""The page with 100,000 photos in headless Chromium without a GPU: size, time to the first picture, frames, memory.
+"""Measure the page with 100,000 photos in headless Chromium without a GPU: size, first paint, frame time, memory.
 
     python benchmarks/page.py
 
-An empty scene, a page that clears its canvas and nothing else, says what the browser alone takes.
+The empty scene, a page that only clears its canvas, shows the browser's own share.
 """
 
 import argparse
@@ -34,7 +34,7 @@ let pending = 0, flight = null, spin = null;
 </script>"""
 CLEAR = "() => { gl.clearColor(Math.random(), 0, 0, 1); gl.clear(gl.COLOR_BUFFER_BIT); }"
 TURN = "() => { view.longitude += 0.01; cancelAnimationFrame(pending); draw(performance.now()); }"
-# Time between frames as they are shown, and what of it goes into drawing.
+# The time between two frames, and the share of it that the page's script takes.
 FRAMES = """async ([step, n]) => {
     const draw_once = eval(step), between = [], inside = [];
     let last = await new Promise(requestAnimationFrame);
@@ -51,7 +51,7 @@ FRAMES = """async ([step, n]) => {
 
 
 def make_contents(n_images: int) -> MapContents:
-    """Make a map of groups, with neighbours within them."""
+    """Make a map of 60 groups, with neighbours within the groups."""
     random = np.random.default_rng(0)
     group = np.sort(random.integers(0, 60, n_images))
     centres = random.normal(size=(60, 3))
@@ -77,7 +77,7 @@ def make_contents(n_images: int) -> MapContents:
 
 
 def make_thumbnails(n: int) -> list[bytes]:
-    """Make thumbnails, no two the same, of parts of the demo photos."""
+    """Make distinct thumbnails from random parts of the demo photos."""
     random, photos = np.random.default_rng(0), [Image.open(path).convert("RGB") for path in material.DEMO_PHOTOS]
     made = []
     for number in range(n):
@@ -92,7 +92,7 @@ def make_thumbnails(n: int) -> list[bytes]:
 
 
 def measure(chromium: object, path: Path, step: str, n_frames: int) -> dict[str, float]:
-    """Open a page and have it draw frames."""
+    """Open a page, draw frames, and return the measurements."""
     start = time.perf_counter()
     with browser.opened(chromium, path) as tab:
         first = tab.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")

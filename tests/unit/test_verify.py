@@ -1,4 +1,4 @@
-"""Verifying: what is wrong with a database is told, with a way out that mends it; nothing is written."""
+"""Verify a database: each problem is reported with a fix that works, and nothing is written."""
 
 import fcntl
 import re
@@ -10,23 +10,34 @@ import pytest
 from conftest import leave_hot_journal
 from verified import CHECKS, UUID
 
-from crossfilter_inference.config import read_config
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.verify.checks import verify
+from crossfilter_inference.verify.checks import Check, closing_line, verify
 
 pytest_plugins = "verified"
 
 
-def test_what_a_run_leaves_is_all_right(collection):
+def test_every_check_passes_after_a_run(collection):
     found = collection.verify(sample=20)
     assert list(found) == [*CHECKS, "sample"]
     assert {state for state, _ in found.values()} == {"ok"}
     texts = {name: text for name, (_, text) in found.items()}
-    assert texts["embeddings"] == "7 rows of 48 dimensions, finite, of length 1"
-    assert texts["fates"] == "9 files = 7 embedded + 1 failed + 1 rejected"
-    assert texts["shards"] == "3 with their lists, sound and as merged"
-    assert texts["sample"] == "7 photos embedded again, least cosine 1.000000"
+    assert texts["embeddings"] == "7 rows: 48 dimensions, finite, unit length"
+    assert texts["outcomes"] == "9 files = 7 embedded + 1 failed + 1 rejected"
+    assert texts["shards"] == "3 shards: lists and databases intact, as merged"
+    assert texts["sample"] == "7 photos re-embedded, lowest cosine 1.000000"
+
+
+@pytest.mark.parametrize(
+    ("states", "line"),
+    [
+        (["ok", "ok"], "all checks passed"),
+        (["ok", "skipped"], "all checks passed, 1 skipped"),
+        (["ok", "FAILED", "skipped"], "1 of 3 checks failed"),
+    ],
+)
+def test_the_closing_line_counts_failures(states, line):
+    assert closing_line([Check("name", state, "text") for state in states]) == line
 
 
 def test_nothing_is_written(collection):
@@ -42,27 +53,27 @@ def test_a_missing_database_is_rebuilt(collection):
     collection.database.unlink()
     assert collection.failed() == (
         "database",
-        f"'{collection.database}' is missing: run snakemake, it is made of the shards that there are",
+        f"'{collection.database}' is missing: run snakemake to rebuild it from the shards",
     )
     collection.run()
-    assert collection.is_well()
+    assert collection.passes()
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut off"])
-def test_what_sqlite_cannot_read_is_moved_away(collection, damage):
+def test_an_unreadable_database_is_rebuilt(collection, damage):
     whole = collection.database.read_bytes()
     collection.database.write_bytes(b"no database " * 999 if damage == "no database" else whole[: len(whole) // 2])
     found = collection.verify()
     name, text = next((name, text) for name, (state, text) in found.items() if state == "FAILED")
     assert name == "database"
-    assert "move it aside, and run snakemake, which rebuilds it" in text or "and run snakemake, it is rebuilt" in text
-    assert found["shards"] == ("ok", "3 with their lists, sound and as merged")
+    assert re.search("move it a|and run snakemake to rebuild it", text)
+    assert found["shards"][0] == "ok"
     assert [state for state, _ in found.values()].count("skipped") == 5
     collection.rebuild()
-    assert collection.is_well()
+    assert collection.passes()
 
 
-def test_what_sqlite_finds_fault_with_is_rebuilt(collection):
+def test_an_inconsistent_database_is_rebuilt(collection):
     collection.sql("CREATE TABLE more (x)")
     collection.sql("INSERT INTO more VALUES (NULL)")
     connection = sqlite3.connect(collection.database)
@@ -72,28 +83,37 @@ def test_what_sqlite_finds_fault_with_is_rebuilt(collection):
     connection.close()
     name, text = collection.failed()
     assert name == "database"
-    assert re.fullmatch(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): delete '.*' and run snakemake, .*", text)
+    assert re.match(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): delete '.*' and run snakemake", text)
     collection.rebuild()
-    assert collection.is_well()
+    assert collection.passes()
 
 
-def test_what_a_killed_writer_left_is_taken_back_by_a_run(collection):
+def test_a_run_rolls_back_a_killed_writer(collection):
     leave_hot_journal(collection.database)
     name, text = collection.failed()
     assert name == "database"
-    assert "a program was killed while writing to it: run snakemake, which rolls back the unfinished" in text
+    assert "a program was killed while writing to it: run snakemake" in text
     assert Path(f"{collection.database}-journal").exists()
     collection.run()
-    assert collection.is_well()
+    assert collection.passes()
 
 
-def test_a_table_that_is_not_there_is_missed(collection):
+def test_a_missing_table_is_reported(collection):
     collection.sql("DROP TABLE T_FAILURES")
     name, text = collection.failed()
     assert name == "database"
-    assert "has no table T_FAILURES with its columns: delete" in text
+    assert text.startswith(f"'{collection.database}': table T_FAILURES is missing: delete '")
     collection.rebuild()
-    assert collection.is_well()
+    assert collection.passes()
+
+
+def test_a_missing_column_is_reported(collection):
+    collection.sql("ALTER TABLE T_IMAGES DROP COLUMN DIGEST")
+    name, text = collection.failed()
+    assert name == "database"
+    assert text.startswith(f"'{collection.database}': column DIGEST of table T_IMAGES is missing: delete '")
+    collection.rebuild()
+    assert collection.passes()
 
 
 def test_a_database_of_another_type_is_filled_by_a_run(collection):
@@ -101,50 +121,49 @@ def test_a_database_of_another_type_is_filled_by_a_run(collection):
     collection.sql("CREATE TABLE U_EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB)")
     name, text = collection.failed()
     assert name == "database"
-    assert text.endswith("has no table T_EMBEDDINGS with its columns: run snakemake")
+    assert text == f"'{collection.database}': table T_EMBEDDINGS is missing: run snakemake"
     collection.run()
-    assert collection.is_well()
+    assert collection.passes()
 
 
-def test_a_way_out_says_what_it_would_cost(collection):
+def test_a_fix_names_its_cost(collection):
     collection.sql("CREATE TABLE U_EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB)")
     collection.sql("INSERT INTO T_EMBEDDINGS VALUES (?, ?)", (UUID(99), pack_embedding(np.ones(48) / 48**0.5)))
     state, text = collection.verify()["digest"]
     assert state == "FAILED"
-    assert "(run it for U_EMBEDDINGS too); but keep a copy: 1 rows of unknown origin are in no shard" in text
+    assert text.endswith(
+        "to rebuild it from the shards, then again with embedding_type U; "
+        "keep a copy, because no shard holds the 1 row of unknown origin"
+    )
 
 
-def config_of(collection):
-    return read_config([str(collection.root / "config.yaml")], {})
-
-
-def test_a_run_at_work_is_left_alone(collection):
+def test_a_run_in_progress_is_not_disturbed(collection):
     with open(collection.root / "x" / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=r"^a run is at work on '.*x\.sqlite'; verify when it has ended$"):
-            next(verify(config_of(collection), n_sample=0, n_threads=1))
+        with pytest.raises(InputError, match=r"^a run is in progress on '.*x\.sqlite'; verify when it has ended$"):
+            next(verify(collection.config(), n_sample=0, n_threads=1))
 
 
-def test_a_run_may_begin_meanwhile_and_is_noticed(collection):
+def test_a_run_that_starts_during_verification_is_noticed(collection):
     (collection.root / "x" / ".lock").touch()
-    checks = verify(config_of(collection), n_sample=0, n_threads=1)
+    checks = verify(collection.config(), n_sample=0, n_threads=1)
     next(checks)
     with open(collection.root / "x" / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(InputError, match="a run is at work"):
+        with pytest.raises(InputError, match="a run is in progress"):
             list(checks)
-    checks = verify(config_of(collection), n_sample=0, n_threads=1)
+    checks = verify(collection.config(), n_sample=0, n_threads=1)
     next(checks)
     (collection.folder / "plan.tsv").touch()
-    with pytest.raises(InputError, match=r"^a run was at work meanwhile; verify again$"):
+    with pytest.raises(InputError, match=r"^a run took place during verification; verify again$"):
         list(checks)
 
 
-def test_of_a_database_that_was_never_made_all_is_missing(tmp_path, made, capsys):
-    made.capsys = capsys
+def test_a_database_that_never_existed_is_reported(tmp_path, made):
     found = made.verify(output_embeddings_db=str(tmp_path / "y.sqlite"))
     state, text = found["database"]
     assert state == "FAILED"
-    assert text == f"there is no '{tmp_path / 'y.sqlite'}', and no shards of it; run snakemake, or name another one"
-    assert found["shards"] == ("ok", "0 with their lists, sound and as merged")
+    database = str(tmp_path / "y.sqlite")
+    assert text == f"{database!r} does not exist, nor do shards for it: run snakemake, or name another database"
+    assert found["shards"] == ("ok", "0 shards: lists and databases intact, as merged")
     assert list(tmp_path.iterdir()) == []

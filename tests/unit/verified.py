@@ -1,19 +1,17 @@
-"""A collection that is damaged and verified."""
+"""A collection to damage and verify."""
 
-import argparse
 import os
-import re
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-import verify as command
 import yaml
 from conftest import COLOUR_ENCODER
 from test_map_job import SETTINGS
 from test_merge import Store
 
+from crossfilter_inference.config import read_config
 from crossfilter_inference.db.connect import reading, recover
 from crossfilter_inference.db.digest import digest_rows
 from crossfilter_inference.map.job import make_map
@@ -22,15 +20,15 @@ from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.merge import store_embeddings
 from crossfilter_inference.shards.plan import make_plan, read_shard_lists, write_manifest, write_plan
 from crossfilter_inference.util.files import read_json, write_json
+from crossfilter_inference.verify.checks import verify
 
-LINE = re.compile(r"(ok|FAILED|skipped) +(\w+) +(.*)")
-CHECKS = ["database", "embeddings", "digest", "fates", "shards", "provenance", "map"]
+CHECKS = ["database", "embeddings", "digest", "outcomes", "shards", "provenance", "map"]
 UUID = "00000000-0000-4000-8000-{:012d}".format
 FAILED_PHOTO = UUID(7)
 
 
 class Collection(Store):
-    """A collection of 7 photos, one that cannot be decoded and a file with another name, in 3 shards, with a map."""
+    """Seven photos, an undecodable one and a rejected file, in three shards, with a map."""
 
     def __init__(self, root):
         self.root, self.database, self.photos = root, root / "x.sqlite", root / "photos"
@@ -75,7 +73,7 @@ class Collection(Store):
         return plan
 
     def run(self, *, delete_missing=False):
-        """Do what a run does."""
+        """Do all that a run does."""
         if not (self.folder / "encoder.json").exists():
             self.resolve("model")
         if self.database.exists():
@@ -90,29 +88,21 @@ class Collection(Store):
         make_map(self.path("embeddings.json"), str(self.database), "T", SETTINGS, "", outputs, 2)
         store_map("T", str(self.database), model, table, quality, receipt, generation=1)
 
-    def verify(self, **options):
-        """Run the command; return the state and the text of each check."""
-        options = {
-            "configfile": [str(self.root / "config.yaml")],
-            "sample": 0,
-            **dict.fromkeys(("embedding_type", "input_dir", "output_embeddings_db", "device")),
-            **options,
-        }
-        with pytest.raises(SystemExit) as ended:
-            command.main(argparse.Namespace(**options))
-        *lines, closing = self.capsys.readouterr().out.splitlines()
-        found = {name: (state, text) for state, name, text in (LINE.fullmatch(line).groups() for line in lines)}
-        failed = [name for name, (state, _) in found.items() if state == "FAILED"]
-        assert ended.value.code == (1 if failed else 0)
-        assert closing == (f"{len(failed)} of {len(found)} checks failed" if failed else "all is well")
-        return found
+    def config(self, **changes):
+        return read_config([self.root / "config.yaml"], changes)
 
-    def failed(self, **options):
-        """Verify; return what the one check that failed says."""
-        [failed] = [(name, text) for name, (state, text) in self.verify(**options).items() if state == "FAILED"]
+    def verify(self, sample=0, **changes):
+        """Verify, with changes of the configuration; return state and text of each check by its name."""
+        checks = verify(self.config(**changes), n_sample=sample, n_threads=os.cpu_count() or 1)
+        return {check.name: (check.state, check.text) for check in checks}
+
+    def failed(self, sample=0):
+        """Verify; return name and text of the only check that failed."""
+        [failed] = [(name, text) for name, (state, text) in self.verify(sample).items() if state == "FAILED"]
         return failed
 
-    def is_well(self):
+    def passes(self):
+        """Verify, with a sample; return whether every check passed."""
         return {state for state, _ in self.verify(sample=20).values()} == {"ok"}
 
     def sql(self, statement, values=(), database=None):
@@ -123,15 +113,14 @@ class Collection(Store):
         return rows
 
     def stamp_rows(self):
-        """Let the recorded digest be that of the rows, so that only a look at them tells what is wrong."""
+        """Record the digest of the current rows, so that only their contents are wrong."""
         with reading(self.database) as connection:
             n_rows, digest = digest_rows(connection, "T")
         for key, value in {"embeddings_rows": str(n_rows), "embeddings_digest": digest}.items():
             self.sql("UPDATE T_PROVENANCE SET VALUE = ? WHERE KEY = ?", (value, key))
         receipt = read_json(self.path("embeddings.json"))
         write_json(self.path("embeddings.json"), {**receipt, "n_embeddings": n_rows, "digest": digest})
-        later = Path(self.path("map_stored.json"))
-        os.utime(later)
+        os.utime(self.path("map_stored.json"))
 
     def rebuild(self):
         self.database.unlink()
@@ -140,7 +129,7 @@ class Collection(Store):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A collection after a run, and a copy, from which it is put back: paths in its manifest are absolute."""
+    """A collection after a run, and a copy to restore it from: the paths in its manifest are absolute."""
     root = tmp_path_factory.mktemp("verify") / "collection"
     collection = Collection(root)
     collection.run()
@@ -149,8 +138,7 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def collection(made, capsys):
+def collection(made):
     shutil.rmtree(made.root)
     shutil.copytree(made.root.with_name("copy"), made.root)
-    made.capsys = capsys
     return made

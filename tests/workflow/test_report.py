@@ -1,11 +1,14 @@
-"""The report: built by Snakemake, opened in a browser, and its tables against the database."""
+"""The report: built by Snakemake, opened in a browser, its tables compared with the database."""
 
 import html
 import re
 import shutil
+from types import SimpleNamespace
 
 import browser
+import jinja2
 import pytest
+from conftest import PROJECT
 
 
 def table(collection, name):
@@ -17,7 +20,7 @@ def table(collection, name):
 
 @pytest.fixture
 def reported(demo):
-    """A collection with a photo that fails and a file that is rejected."""
+    """A collection with a failed photo and a rejected file."""
     (demo.folder / "more").mkdir(exist_ok=True)
     (demo.folder / "more" / "00000000-0000-0000-0000-000000000001.jpg").write_bytes(b"\xff\xd8 no photo")
     (demo.folder / "more" / "IMG_1.jpg").write_bytes(b"x")
@@ -25,12 +28,12 @@ def reported(demo):
     return demo
 
 
-def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
-    fates = {name: int(count) for name, count in table(reported, "fates")}
-    assert fates["found"] == 64
-    assert fates["embedded"] == 62
-    assert fates["failed"] == 1
-    assert sum(count for name, count in fates.items() if name != "found") == fates["found"]
+def test_the_report_opens_and_its_tables_match_the_database(reported):
+    outcomes = {name: int(count) for name, count in table(reported, "outcomes")}
+    assert outcomes["found"] == 64
+    assert outcomes["embedded"] == 62
+    assert outcomes["failed"] == 1
+    assert sum(count for name, count in outcomes.items() if name != "found") == outcomes["found"]
     assert sorted(row[0].rsplit("/", 1)[-1] for row in table(reported, "failures")) == [
         "00000000-0000-0000-0000-000000000001.jpg",
         "IMG_1.jpg",
@@ -44,7 +47,7 @@ def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
 
     done = reported.snakemake("summarise", "--report", "report.html")
     assert done.returncode == 0, done.stdout
-    assert reported.dry_run() == {}, "a report makes nothing that a run would make again"
+    assert reported.dry_run() == {}, "a report leaves nothing for the next run to do"
     if browser.CHROMIUM is None:
         pytest.skip("no Chromium here: .ci/run installs one")
     with browser.started() as chromium:
@@ -54,12 +57,13 @@ def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
         tab.goto((reported.folder / "report.html").as_uri())
         first_page = tab.locator(".prose")
         assert first_page.locator("img").evaluate("image => image.naturalWidth") == 1000
+        assert re.search(r"Photos from \S*/demo-photos, more, mapped", first_page.inner_text())
         rows = {
             name: row.split("\t")[-1]
             for row in first_page.locator("table").inner_text().splitlines()
             for name in [row.split("\t")[0]]
         }
-        assert rows.items() >= {name: str(count) for name, count in fates.items()}.items()
+        assert rows.items() >= {name: str(count) for name, count in outcomes.items()}.items()
         assert float(rows["trustworthiness"]) > 0.5
         tab.get_by_text("Map", exact=True).first.click()
         tab.locator("tr", has_text="the globe").locator("a").first.click()
@@ -68,7 +72,16 @@ def test_the_report_opens_and_its_tables_are_those_of_the_database(reported):
         assert errors == []
 
 
-def test_without_a_record_of_times_there_is_a_report(demo):
+@pytest.mark.parametrize(
+    ("input_dir", "named"), [("photos", "``photos``,"), (["photos", "more"], "``photos``, ``more``,")]
+)
+def test_the_introduction_names_every_folder(input_dir, named):
+    template = jinja2.Template((PROJECT / "workflow" / "report" / "workflow.rst").read_text())
+    text = template.render(snakemake=SimpleNamespace(config={"input_dir": input_dir}))
+    assert f"Photos from {named}" in text
+
+
+def test_a_report_without_benchmarks_has_no_times(demo):
     demo.run("summarise")
     assert table(demo, "times") != []
     shutil.rmtree(demo.state / "benchmarks")

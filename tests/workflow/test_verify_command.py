@@ -1,4 +1,4 @@
-"""The command that verifies, and that its ways out, followed with a real Snakemake, mend what it finds."""
+"""The verify command, and its fixes, followed with a real Snakemake."""
 
 import re
 import sqlite3
@@ -29,12 +29,12 @@ def change(collection, statement):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Photos in three shards, the last of which holds only the row of one that has gone."""
+    """Photos in three shards, the last of which holds only the row of a missing photo."""
     collection = new_collection(tmp_path_factory.mktemp("verify") / "collection", 9, shard_size=5)
     collection.run()
-    [gone] = collection.add_photos(1)
+    [removed] = collection.add_photos(1)
     collection.run()
-    (collection.folder / "photos" / f"{gone}.jpg").unlink()
+    (collection.folder / "photos" / f"{removed}.jpg").unlink()
     collection.run()
     collection.keep()
     return collection
@@ -46,12 +46,12 @@ def collection(made):
     return made
 
 
-def test_after_a_run_all_is_well_and_nothing_is_written(collection):
+def test_all_checks_pass_after_a_run_and_nothing_is_written(collection):
     before = files(collection)
     code, lines = verify(collection)
-    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert (code, lines[-1]) == (0, "all checks passed, 1 skipped"), lines
     assert [line.split()[:2] for line in lines[:-1]] == [
-        *(["ok", name] for name in ("database", "embeddings", "digest", "fates", "shards", "provenance")),
+        *(["ok", name] for name in ("database", "embeddings", "digest", "outcomes", "shards", "provenance")),
         *(["skipped", "map"], ["ok", "sample"]),
     ]
     assert files(collection) == before
@@ -59,30 +59,30 @@ def test_after_a_run_all_is_well_and_nothing_is_written(collection):
 
 def test_a_map_is_verified_too(demo):
     code, lines = verify(demo, "--sample", "2")
-    assert (code, lines[-1]) == (0, "all is well"), lines
-    assert lines[-3] == "ok       map         62 places, one for each embedding, as in map.tsv; model as stored"
+    assert (code, lines[-1]) == (0, "all checks passed"), lines
+    assert lines[-3] == "ok       map         62 positions: one per embedding, as in map.tsv; model as stored"
     change(demo, "UPDATE EFFICIENTNET_LITE0_UMAP_HAVERSINE SET SEMANTIC_EMBEDDING_UMAP_LATITUDE = 0")
     code, lines = verify(demo, "--sample", "0")
     assert code == 1
-    assert "places unlike those of map.tsv" in lines[-2]
+    assert "62 positions different from map.tsv" in lines[-2]
     follow(demo, lines[-2])
     assert verify(demo, "--sample", "0")[0] == 0
     (demo.state / "umap_model.pkl").write_text("damaged")
     code, lines = verify(demo, "--sample", "0")
     assert code == 1
-    assert "files of the map are not what was stored" in lines[-2]
+    assert "umap_model.pkl or map.tsv differs from the stored map" in lines[-2]
     follow(demo, lines[-2])
     code, lines = verify(demo, "--sample", "0")
-    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert (code, lines[-1]) == (0, "all checks passed"), lines
 
 
 def follow(collection, line):
-    """Do what a line says: delete what it names, and run Snakemake."""
+    """Apply the fix of a line: delete the files that it names, and run Snakemake."""
     assert line.count("run snakemake") == 1, line
-    what, _, way_out = line.rpartition(": ")
-    names = set(re.findall(r"'(.*?)'", way_out))
-    if "delete these" in way_out:
-        names |= set(re.findall(r"[^ (]+/\d{6}\.\w+", what))
+    problem, _, fix = line.rpartition(": ")
+    names = set(re.findall(r"'(.*?)'", fix))
+    if "delete these" in fix:
+        names |= set(re.findall(r"[^ (]+/\d{6}\.\w+", problem))
     for name in names:
         (collection.folder / name).unlink(missing_ok=True)
     collection.run()
@@ -92,20 +92,20 @@ def follow(collection, line):
     ("damage", "check"),
     [
         ("a row", "digest"),
-        ("a record", "fates"),
+        ("a record", "outcomes"),
         ("a shard", "shards"),
-        ("the shard of a photo that has gone", "shards"),
+        ("the shard of a missing photo", "shards"),
         ("a shard list", "shards"),
         ("the merged digest", "shards"),
         ("encoder.json", "provenance"),
         ("the recorded encoder", "provenance"),
-        ("encoder.json is lost", "provenance"),
-        ("the manifest is lost", "fates"),
-        ("the rejected files are lost", "fates"),
+        ("encoder.json is missing", "provenance"),
+        ("the manifest is missing", "outcomes"),
+        ("the list of rejected files is missing", "outcomes"),
         ("the receipt", "digest"),
     ],
 )
-def test_the_way_out_mends_what_was_damaged(collection, damage, check):
+def test_the_fix_repairs_the_damage(collection, damage, check):
     state, before = collection.state, collection.embeddings()
     encoder = state / "encoder.json"
     match damage:
@@ -115,7 +115,7 @@ def test_the_way_out_mends_what_was_damaged(collection, damage, check):
             change(collection, "UPDATE COLOUR_IMAGES SET SHARD = '000009'")
         case "a shard":
             (state / "embeddings" / "000002.sqlite").write_text("no database " * 999)
-        case "the shard of a photo that has gone":
+        case "the shard of a missing photo":
             (state / "embeddings" / "000003.sqlite").write_text("no database " * 999)
         case "a shard list":
             (state / "shards" / "000002.tsv").write_text("damaged")
@@ -125,11 +125,11 @@ def test_the_way_out_mends_what_was_damaged(collection, damage, check):
             encoder.write_text(encoder.read_text().replace('"weights_sha256": "a"', '"weights_sha256": "b"'))
         case "the recorded encoder":
             change(collection, "UPDATE COLOUR_PROVENANCE SET VALUE = 'x' WHERE KEY = 'encoder_digest'")
-        case "encoder.json is lost":
+        case "encoder.json is missing":
             encoder.unlink()
-        case "the manifest is lost":
+        case "the manifest is missing":
             (state / "manifest.tsv").unlink()
-        case "the rejected files are lost":
+        case "the list of rejected files is missing":
             (state / "rejected.tsv").unlink()
         case "the receipt":
             (state / "embeddings.json").write_text("{}")
@@ -139,7 +139,7 @@ def test_the_way_out_mends_what_was_damaged(collection, damage, check):
     assert check in failed, lines
     follow(collection, failed[check])
     code, lines = verify(collection)
-    assert (code, lines[-1]) == (0, "all is well"), lines
+    assert (code, lines[-1]) == (0, "all checks passed, 1 skipped"), lines
     assert collection.embeddings() == before
 
 
@@ -149,14 +149,14 @@ def test_a_mistake_in_the_configuration_is_one_line(collection):
     assert "did you mean COLOUR?" in lines[0]
 
 
-def test_while_a_run_is_at_work_nothing_is_verified(collection, tmp_path):
-    collection.add_photos(2)  # the one that had gone, and a new one
+def test_nothing_is_verified_while_a_run_is_in_progress(collection, tmp_path):
+    collection.add_photos(2)  # the removed one, and a new one
     (tmp_path / "encode").touch()
     with started(collection, COLOUR_ENCODER_PAUSE=str(tmp_path)) as process:
         wait_until((tmp_path / "encode-reached").exists, process, "encode")
         code, lines = verify(collection)
         assert (code, len(lines)) == (1, 1), lines
-        assert lines[0] == "error: a run is at work on 'results/photos.sqlite'; verify when it has ended"
+        assert lines[0] == "error: a run is in progress on 'results/photos.sqlite'; verify when it has ended"
         (tmp_path / "encode").unlink()
         process.communicate(timeout=120)
         assert process.returncode == 0

@@ -1,8 +1,9 @@
-"""A collection after a run, as the user's commands ask for it: embeddings, paths, sizes, thumbnails."""
+"""Read a collection: embeddings, photos, the map, thumbnails; embed a query with its encoder."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ _MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo; `width` and `height` in pixels and `size` in bytes are None where nothing is recorded."""
+    """A photo: `width` and `height` in pixels and `size` in bytes are None if they are not recorded."""
 
     uuid: str
     path: str
@@ -56,10 +57,12 @@ class Collection:
         self._tables = Tables(self.embedding_type)
         if not Path(self.database).exists():
             raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
+        self.uuids: list[str] = []
+        self.embeddings = np.empty((0, 0), "<f4")
         with reading(self.database) as connection:
             check_format(connection, self.embedding_type)
-            has_table = sa.inspect(connection).has_table(self._tables.embeddings.name)
-            self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type) if has_table else ([], None)
+            if sa.inspect(connection).has_table(self._tables.embeddings.name):
+                self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type)
         if not self.uuids:
             raise InputError(
                 f"{self.database!r} has no embeddings by {self.embedding_type}; run snakemake, or name another "
@@ -67,15 +70,15 @@ class Collection:
             )
 
     @cached_property
-    def encoder(self) -> dict:
+    def encoder(self) -> dict[str, Any]:
         """The contents of `encoder.json`."""
         path = self.folder / "encoder.json"
         if not path.exists():
-            raise InputError(f"there is no {str(path)!r}, which tells what the encoder is; run snakemake")
+            raise InputError(f"{str(path)!r}, which describes the encoder, is missing; run snakemake to recreate it")
         return read_json(path)
 
     def photos(self, uuids: list[str]) -> dict[str, Photo]:
-        """Tell what is recorded of some photos, in their order."""
+        """Look up photos by UUID, in the order of `uuids`."""
         images = self._tables.images
         query = sa.select(images.c.UUID, images.c.PATH, images.c.WIDTH, images.c.HEIGHT, images.c.SIZE)
         found = {uuid: Photo(uuid, "", None, None, None) for uuid in uuids}
@@ -92,12 +95,12 @@ class Collection:
         Raises
         ------
         InputError
-            If there is none, or it is of other photos.
+            If there is no map, or it shows other photos than the database.
         """
         paths = {key: self.folder / name for key, name in _MAP_FILES.items()}
         for path in paths.values():
             if not path.exists():
-                raise InputError(f"there is no {str(path)!r}; make the map: snakemake --cores 8")
+                raise InputError(f"{str(path)!r} is missing; make the map: snakemake --cores 8")
         words = self.folder / "words.npz"
         contents = read_contents(
             self.embedding_type,
@@ -110,20 +113,20 @@ class Collection:
             ),
         )
         if contents.uuids != self.uuids:
-            raise InputError("the map is of other photos than the database; bring it up to date: snakemake --cores 8")
+            raise InputError("the map shows other photos than the database; update it: snakemake --cores 8")
         return contents
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
-        """Read JPEG files of 96 pixels on the long side, where there are any."""
+        """Read thumbnails, JPEG files of 96 pixels on the long side; photos without one are left out."""
         return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
 
     def load_image(self, path: str) -> LoadedImage:
-        """Decode a file as a photo of the collection would be.
+        """Decode an image file in the way of the collection's photos.
 
         Raises
         ------
         InputError
-            If it cannot be used.
+            If it is not a usable image.
         """
         preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
         try:
@@ -132,7 +135,7 @@ class Collection:
             raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
 
     def embed_image(self, image: LoadedImage) -> np.ndarray:
-        """Embed a decoded file.
+        """Embed a decoded image.
 
         Returns
         -------
@@ -141,11 +144,12 @@ class Collection:
         Raises
         ------
         InputError
-            If the encoder is not there any more.
+            If the encoder is no longer the one of `encoder.json`.
         """
         from .encoders.registry import load_encoder
 
-        return load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
+        embedding: np.ndarray = load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
+        return embedding
 
     def embed_text(self, text: str) -> np.ndarray:
         """Embed a text.
@@ -161,4 +165,5 @@ class Collection:
         """
         from .encoders.registry import load_text_encoder
 
-        return load_text_encoder(self.encoder).encode_texts([text])[0]
+        embedding: np.ndarray = load_text_encoder(self.encoder).encode_texts([text])[0]
+        return embedding

@@ -1,9 +1,8 @@
 """
-What the report shows besides the map. Made when the report is asked for: make report.
+First page and tables of the report, written on request: make report.
 
-NEEDS: everything that a run leaves behind
-MAKES: <results>/summary/, the report's first page, and a table each for every file's fate, failures, quality, time and
-provenance
+NEEDS: the outputs of a run
+MAKES: <results>/summary/: the report's first page, and tables of outcomes, failures, quality, times and provenance
 """
 
 INTRODUCTION = f"{workflow.basedir}/workflow/report/workflow.rst"
@@ -20,11 +19,11 @@ rule summarise:
         introduction=INTRODUCTION,
     output:
         first_page="<results>/summary/first_page.rst",
-        fates=report(
-            "<results>/summary/fates.html",
-            caption="../report/fates.rst",
+        outcomes=report(
+            "<results>/summary/outcomes.html",
+            caption="../report/outcomes.rst",
             category="Photos",
-            labels={"shows": "what became of every file"},
+            labels={"shows": "outcomes: embedded, failed, rejected"},
         ),
         failures=report(
             "<results>/summary/failures.html",
@@ -36,18 +35,18 @@ rule summarise:
             "<results>/summary/quality.html",
             caption="../report/quality.rst",
             category="Map",
-            labels={"shows": "quality and drift"},
+            labels={"shows": "quality of the map"},
         ),
         times=report(
             "<results>/summary/times.html",
             caption="../report/times.rst",
-            category="How it was made",
+            category="Method",
             labels={"shows": "time and memory"},
         ),
         provenance=report(
             "<results>/summary/provenance.html",
             caption="../report/provenance.rst",
-            category="How it was made",
+            category="Method",
             labels={"shows": "models, versions, settings"},
         ),
     log:

@@ -1,1 +1,1 @@
-"""Is it all right? Checks of rows, tables and a sample of photos; nothing is written."""
+"""Read-only checks that database, manifest, shards, map and photos agree."""

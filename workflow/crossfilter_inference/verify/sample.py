@@ -1,10 +1,11 @@
-"""Are the rows what the encoder makes of the photos? Some of them, drawn by lot, are embedded again and compared."""
+"""Re-embed a random sample of photos and compare it with the stored rows."""
 
 import heapq
 import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -21,10 +22,11 @@ from ..photos.image import Preprocessing
 from ..shards.plan import MANIFEST_COLUMNS, PlannedImage
 from ..shards.shard import Embedded
 from ..util.files import read_tsv
-from .rows import Problems, using
+from ..util.text import counted
+from .problems import Problems, reading_file
 
-_MAY_PASS = ("missing", "unreadable", "changed")  # why a photo is left out
-_LOTS = 4  # drawn for each photo of the sample, as some have failed, changed or gone
+_EXCUSED = ("missing", "unreadable", "changed")  # reasons for which a photo is left out of the sample
+_N_CANDIDATES = 4  # for each photo of the sample: failed, changed and missing photos are left out
 
 
 class Sample:
@@ -39,70 +41,88 @@ class Sample:
     provenance : dict
         The contents of `encoder.json`.
     max_pixels : int
-        Larger images are not decoded.
+        Larger photos are not decoded.
     """
 
-    def __init__(self, database: str, folder: Path, provenance: dict, max_pixels: int):
+    def __init__(self, database: str, folder: Path, provenance: dict[str, Any], max_pixels: int):
         self._database, self._manifest, self._provenance = database, folder / "manifest.tsv", provenance
         self._tables, self._max_pixels = Tables(provenance["name"]), max_pixels
+        self._blobs: dict[str, bytes] = {}
         self._cosines: dict[str, float] = {}
         self._problems = Problems()
 
     def check(self, n_images: int, device: str, n_threads: int) -> str:
-        """Draw photos, embed them, and compare; empty, if none is there as it was embedded.
+        """Embed a random sample and compare it with the stored rows.
+
+        Parameters
+        ----------
+        n_images : int
+            Size of the sample.
+        device : {"auto", "cpu", "cuda", "mps"}
+        n_threads : int
+            Number of cores to use.
+
+        Returns
+        -------
+        str
+            Summary; empty if no photo of the sample is unchanged.
 
         Raises
         ------
         InputError
-            If the encoder does not work; if a row is not like its photo, a photo cannot be decoded any more, or its
-            file has changed without a trace.
+            If the encoder fails, a row is unlike its photo, a photo is no longer decodable, or a file has new content
+            under its old size and time.
         """
-        with using(self._manifest):
-            lots = ((random.random(), *row) for row in read_tsv(self._manifest, MANIFEST_COLUMNS))
-            drawn = [PlannedImage(*row) for _, *row in heapq.nsmallest(_LOTS * n_images, lots)]
-        images = islice(self._decode(drawn), n_images)
+        images = islice(self._decode(self._candidates(_N_CANDIDATES * n_images)), n_images)
         try:
             Encoding(self._provenance, None, device, n_threads, Embedded()).encode(images, self._compare)
         except InputError:
             raise
         except Exception as error:  # a user's encoder may raise anything
-            raise InputError(f"the encoder does not work ({type(error).__name__}: {error})") from None
+            raise InputError(f"the encoder failed ({type(error).__name__}: {error}): fix it and verify again") from None
         for uuid, cosine in self._cosines.items():
             if not cosine >= LEAST_COSINE:
-                way_out = "run once with --config recompute_existing_embeddings=true"
-                self._problems.add("photos embedded again are unlike their rows", f"{uuid}: {cosine:.4f}", way_out)
+                fix = "run once with --config recompute_existing_embeddings=true"
+                fault = "with a new embedding unlike the stored one"
+                self._problems.add("photos", fault, f"{uuid}: cosine {cosine:.4f}", fix)
         self._problems.check()
         if not self._cosines:
             return ""
-        return f"{len(self._cosines)} photos embedded again, least cosine {min(self._cosines.values()):.6f}"
+        return f"{counted(len(self._cosines), 'photos')} re-embedded, lowest cosine {min(self._cosines.values()):.6f}"
 
-    def _decode(self, drawn: list[PlannedImage]) -> Iterator[Decoded]:
-        """Decode those that have a row and are unchanged."""
+    def _candidates(self, n: int) -> list[PlannedImage]:
+        """Choose photos of the manifest at random."""
+        with reading_file(self._manifest):
+            keyed = ((random.random(), row) for row in read_tsv(self._manifest, MANIFEST_COLUMNS))
+            rows = [row for _, row in heapq.nsmallest(n, keyed)]
+        return [PlannedImage(uuid, path, int(size), int(mtime_ns), shard) for uuid, path, size, mtime_ns, shard in rows]
+
+    def _decode(self, candidates: list[PlannedImage]) -> Iterator[Decoded]:
+        """Decode the photos that have a row and are unchanged."""
         preprocessing = Preprocessing.from_json(self._provenance["preprocessing"])
-        for image in drawn:
-            if (row := self._row(image.uuid)) is None:
+        for image in candidates:
+            if (row := self._read_row(image.uuid)) is None:
                 continue
-            image = image._replace(size=int(image.size), mtime_ns=int(image.mtime_ns))
+            digest, self._blobs[image.uuid] = row
             item = decode_image(image, preprocessing, self._max_pixels)
-            if isinstance(item, Decoded) and item.digest == row[0]:
+            if isinstance(item, Decoded) and item.digest == digest:
                 yield item
             elif isinstance(item, Decoded):
-                way_out = "touch them and run snakemake"
-                self._problems.add("files have changed, and not their size and time", image.path, way_out)
-            elif item.error.reason not in _MAY_PASS:
-                what = f"{image.path}: {item.error}"
-                self._problems.add(
-                    "photos cannot be decoded any more", what, "put them back, or touch them and run snakemake"
-                )
+                fix = "touch these files and run snakemake"
+                self._problems.add("files", "with new content under the old size and time", image.path, fix)
+            elif item.error.reason not in _EXCUSED:
+                fix = "restore these files, or touch them and run snakemake"
+                self._problems.add("photos", "no longer decodable", f"{image.path}: {item.error}", fix)
 
     def _compare(self, batch: list[Decoded], computed: Embeddings) -> None:
         for item, embedding in zip(batch, computed, strict=True):
+            uuid = item.image.uuid
             with np.errstate(invalid="ignore"):  # a damaged row may hold anything
-                row = unpack_embedding(self._row(item.image.uuid)[1]).astype(float)
-                self._cosines[item.image.uuid] = float(row @ embedding / (np.linalg.norm(row) or 1))
+                row = unpack_embedding(self._blobs[uuid]).astype(float)
+                self._cosines[uuid] = float(row @ embedding / (np.linalg.norm(row) or 1))
 
-    def _row(self, uuid: str) -> tuple[str, bytes] | None:
-        """Ask for the digest of a photo's file, and its embedding; the database is open only meanwhile."""
+    def _read_row(self, uuid: str) -> tuple[str, bytes] | None:
+        """Read the digest of a photo's file, and its packed embedding; the database is open only meanwhile."""
         images, embeddings = self._tables.images, self._tables.embeddings
         query = sa.select(images.c.DIGEST, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
         with reading(self._database) as connection:

@@ -1,6 +1,6 @@
-"""Do tables and files tell the same? Those of photos are read side by side, in the order of their UUIDs.
+"""Check that tables and files agree, photo by photo.
 
-So memory does not grow with the collection, but for the photos that a scan finds.
+Tables and files are read side by side in order of UUID, so that memory grows only with the photos that the scan finds.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
@@ -25,15 +26,16 @@ from ..photos.scan import Scan
 from ..shards.plan import MANIFEST_COLUMNS, REJECTED_COLUMNS
 from ..shards.shard import read_shard_provenance
 from ..util.files import damaged, read_tsv
-from .rows import Problems, is_due, using, way_back
+from ..util.text import counted
+from .problems import Problems, delete_and_run, is_outdated, reading_file
 
-_CHUNK_BYTES = 2**20
+_Record = tuple[str, str, list[Any]]  # UUID, kind of record, the other values
 
 
-def check_fates(
+def check_outcomes(
     connection: Connection, embedding_type: str, folder: Path, scan: Scan, *, keep: bool, rebuild: str
 ) -> str:
-    """Compare the manifest with the tables, where every photo has one fate, and with the photos that there are now.
+    """Check that every photo of the manifest has one outcome in the tables, and count the changes since the last run.
 
     Parameters
     ----------
@@ -42,114 +44,133 @@ def check_fates(
     folder : Path
         State folder of the embedding type.
     scan : Scan
-        What has come and gone since the last run is no fault, unless all have gone.
+        The photos that exist now. New, changed and missing photos are no problem, unless all are missing.
     keep : bool
-        Whether rows of photos that have gone may be there.
+        Whether rows of missing photos are kept.
     rebuild : str
-        How the database is made anew.
+        The fix that rebuilds the database.
+
+    Returns
+    -------
+    str
+        Summary.
 
     Raises
     ------
     InputError
-        That names the first photos of each kind of fault.
+        If tables and manifest disagree; it names the first photos of each kind of problem.
     """
-    tables, problems, counts = Tables(embedding_type), Problems(), Counter()
+    tables, problems, counts = Tables(embedding_type), Problems(), Counter[str]()
     manifest = folder / "manifest.tsv"
-    way_out = way_back(manifest)
-    if manifest.exists() and not is_due(folder / "embeddings.json", manifest):
-        way_out = f"delete {str(manifest)!r} too, and {rebuild}"
+    fix = delete_and_run(manifest)
+    if manifest.exists() and not is_outdated(folder / "embeddings.json", manifest):
+        fix = f"delete {str(manifest)!r}, then {rebuild}"
     found = {image.uuid: [str(image.size), str(image.mtime_ns)] for image in scan.images}
-    for uuid, told in _by_uuid(
-        _file_rows(manifest, MANIFEST_COLUMNS, "photo"),
-        _table_rows(connection, tables.embeddings, "embedding"),
-        _table_rows(connection, tables.images, "image", "SHARD", "SIZE", "MTIME_NS"),
-        _table_rows(connection, tables.failures, "failure", "SHARD"),
+    for uuid, records in _by_uuid(
+        _file_records(manifest, MANIFEST_COLUMNS, "photo"),
+        _table_records(connection, tables.embeddings, "embedded"),
+        _table_records(connection, tables.images, "image", "SHARD", "SIZE", "MTIME_NS"),
+        _table_records(connection, tables.failures, "failed", "SHARD"),
     ):
-        fates = told.keys() & {"embedding", "failure"}
-        if "image" in told and "embedding" not in told:
-            problems.add(f"rows of {tables.images} without embedding", uuid, way_out)
-        if "photo" not in told:
-            if "failure" in told:
-                problems.add(f"rows of {tables.failures} without photo", uuid, way_out)
-            if "embedding" in told and not keep:
-                problems.add("embeddings of photos that have gone", uuid, "run snakemake")
-            counts["unknown" if "image" not in told else "kept"] += "embedding" in told
+        outcomes = records.keys() & {"embedded", "failed"}
+        if "image" in records and "embedded" not in records:
+            problems.add("rows", f"of {tables.images} without embedding", uuid, fix)
+        if "photo" not in records:
+            if "failed" in records:
+                problems.add("rows", f"of {tables.failures} without photo", uuid, fix)
+            if "embedded" in records and not keep:
+                problems.add("embeddings", "of missing photos", uuid, "run snakemake")
+            counts["kept" if "image" in records else "unknown"] += "embedded" in records
             continue
-        _, size, mtime_ns, shard = told["photo"]
+        _, size, mtime_ns, shard = records["photo"]
         now = found.pop(uuid, None)
-        counts["gone"] += now is None
+        counts["missing"] += now is None
         counts["changed"] += now not in (None, [size, mtime_ns])
-        if len(fates) != 1:
-            problems.add("photos without fate" if not fates else "photos with two fates", uuid, way_out)
-        elif "embedding" in fates and "image" not in told:
-            problems.add(f"photos without row in {tables.images}", uuid, way_out)
-        elif [*map(str, told.get("image", told.get("failure")))] != [shard, size, mtime_ns][
-            : 3 if "image" in told else 1
-        ]:
-            problems.add("rows from another shard or file than the manifest's", uuid, way_out)
-        counts.update(fates)
+        if len(outcomes) != 1:
+            problems.add("photos", "with two outcomes" if outcomes else "without outcome", uuid, fix)
+        elif "embedded" in outcomes and "image" not in records:
+            problems.add("photos", f"without row in {tables.images}", uuid, fix)
+        else:
+            recorded = records["image" if "embedded" in outcomes else "failed"]  # a failure records its shard only
+            if [*map(str, recorded)] != [shard, size, mtime_ns][: len(recorded)]:
+                problems.add("rows", "with another shard, size or time than the manifest", uuid, fix)
+        counts.update(outcomes)
     problems.check()
-    with using(folder / "rejected.tsv"):
-        rejected = {path for path, _ in read_tsv(folder / "rejected.tsv", REJECTED_COLUMNS)}
+    rejected_file = folder / "rejected.tsv"
+    with reading_file(rejected_file):
+        rejected = {path for path, _ in read_tsv(rejected_file, REJECTED_COLUMNS)}
     counts["new"] = len(found)
-    counts["rejected otherwise"] = len(rejected ^ {file.path for file in scan.rejected})
-    n_embedded, n_failed = counts["embedding"], counts["failure"]
-    if counts["gone"] and counts["gone"] == n_embedded + n_failed:
+    counts["newly or no longer rejected"] = len(rejected ^ {file.path for file in scan.rejected})
+    n_embedded, n_failed = counts["embedded"], counts["failed"]
+    if counts["missing"] and counts["missing"] == n_embedded + n_failed:
         raise InputError(
-            f"none of the {counts['gone']:,} photos of the last run is in input_dir: name the folders that it had, or, "
-            "if they have gone for good, run snakemake"
+            f"input_dir contains none of the {counts['missing']:,} photos of the last run: name the folders of that "
+            "run, or, if these photos are removed for good, run snakemake"
         )
-    since = [f"{counts[what]} {what}" for what in ("new", "changed", "gone", "rejected otherwise") if counts[what]]
+    changes = ("new", "changed", "missing", "newly or no longer rejected")
+    since = [f"{counts[change]:,} {change}" for change in changes if counts[change]]
     n_files = n_embedded + n_failed + len(rejected) if since else len(scan.images) + len(scan.rejected)
-    notes = [f"{n_files} files = {n_embedded} embedded + {n_failed} failed + {len(rejected)} rejected"]
+    notes = [
+        f"{counted(n_files, 'files')} = {n_embedded:,} embedded + {n_failed:,} failed + {len(rejected):,} rejected"
+    ]
     if counts["kept"]:
-        notes.append(f"rows of photos that have gone: {counts['kept']}")
+        notes.append(f"{counted(counts['kept'], 'rows')} of missing photos")
     if counts["unknown"]:
-        notes.append(f"rows of unknown origin: {counts['unknown']}")
+        notes.append(f"{counted(counts['unknown'], 'rows')} of unknown origin")
     if since:
         notes.append(f"since the last run: {', '.join(since)} (run snakemake)")
     return "; ".join(notes)
 
 
-def check_provenance(recorded: str | None, encoder: dict, folder: Path, shards: list[str], rebuild: str) -> str:
-    """Check that the database and all of its shards are of the encoder that `encoder.json` describes.
+def check_provenance(
+    recorded: str | None, encoder: dict[str, Any], folder: Path, shards: list[str], rebuild: str
+) -> str:
+    """Check that the database and all shards come from the encoder that `encoder.json` describes.
 
     Parameters
     ----------
     recorded : str or None
-        Digest of the encoder in the database.
+        The database's digest of its encoder.
     encoder : dict
         The contents of `encoder.json`.
     folder : Path
         State folder of the embedding type.
     shards : list of str
     rebuild : str
-        How the database is made anew.
+        The fix that rebuilds the database.
+
+    Returns
+    -------
+    str
+        Summary.
 
     Raises
     ------
     InputError
-        That names what differs from most others.
+        If one differs; it names what differs from the majority.
     """
     problems, path = Problems(), folder / "encoder.json"
-    resolve = way_back(path)
-    delete = f"delete these, and {str(folder / 'embeddings.json')!r}, and run snakemake"
-    digests = {(path, resolve): provenance_digest(encoder), ("the database", rebuild): recorded}
+    resolve = delete_and_run(path)
+    recreate = f"delete these and {str(folder / 'embeddings.json')!r}, and run snakemake"
+    digests: dict[tuple[Path | str, str], str | None] = {
+        (path, resolve): provenance_digest(encoder),
+        ("the database", rebuild): recorded,
+    }
     for shard in shards:
         database = folder / "embeddings" / f"{shard}.sqlite"
-        with suppress(InputError):  # a damaged one is told of elsewhere
-            digests[database, delete] = read_shard_provenance(database, encoder["name"]).get("encoder_digest")
+        with suppress(InputError):  # check_shards reports a damaged one
+            digests[database, recreate] = read_shard_provenance(database, encoder["name"]).get("encoder_digest")
     [(usual, _)] = Counter(digests.values()).most_common(1)
-    broken_off = is_due(folder / "embeddings.json", path)
-    for (name, way_out), digest in digests.items():
+    is_interrupted = is_outdated(folder / "embeddings.json", path)
+    for (name, fix), digest in digests.items():
         if digest != usual:
-            problems.add(f"are not of the encoder {usual}", name, resolve if broken_off else way_out)
+            problems.add("records", f"of an encoder other than {usual}", name, resolve if is_interrupted else fix)
     problems.check()
-    return f"{encoder['model']} ({usual}): encoder.json, database and {len(shards)} shards"
+    return f"encoder.json, database and {counted(len(shards), 'shards')} agree: {encoder['model']} ({usual})"
 
 
 def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild: str) -> str:
-    """Compare the places of the map with the embeddings and with `map.tsv`, and the model with its record.
+    """Check that every embedding has a position, equal to the one in `map.tsv`, and that the model is the stored one.
 
     Parameters
     ----------
@@ -158,74 +179,78 @@ def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild
     folder : Path
         State folder of the embedding type.
     rebuild : str
-        How the database is made anew.
+        The fix that rebuilds the database.
+
+    Returns
+    -------
+    str
+        Summary.
 
     Raises
     ------
     InputError
-        That names the first photos of each kind of fault.
+        If the map is incomplete or altered; it names the first photos of each kind of problem.
     """
-    tables, problems, n_places = Tables(embedding_type), Problems(), 0
+    tables, problems, n_positions = Tables(embedding_type), Problems(), 0
     recorded, files = read_provenance(connection, embedding_type), (folder / "umap_model.pkl", folder / "map.tsv")
-    way_out = rebuild
-    if is_due(folder / "map_stored.json", folder / "embeddings.json"):
-        way_out = "run snakemake"
+    fix = rebuild
+    if is_outdated(folder / "map_stored.json", folder / "embeddings.json"):
+        fix = "run snakemake"
     elif _files_digest(*files) != recorded.get("map_digest"):
-        way_out = f"{way_back(*files)}, photos keep their places"
-        problems.add("files of the map are not what was stored", "umap_model.pkl or map.tsv", way_out)
-        problems.check()
+        fix = f"{delete_and_run(*files)}; photos keep their positions"
+        raise InputError(f"umap_model.pkl or map.tsv differs from the stored map: {fix}")
     for table in (tables.umap_haversine, tables.umap_model):
         if not sa.inspect(connection).has_table(table.name):
-            raise InputError(f"there is no table {table}: {way_out}")
+            raise InputError(f"table {table} is missing: {fix}")
     models = connection.scalars(sa.select(tables.umap_model)).all()
     if [hashlib.sha256(model).hexdigest() for model in models] != [recorded.get("map_model_digest")]:
-        problems.add("models are there, and not the one that was stored", tables.umap_model, way_out)
+        problems.add("tables", "with another model than the stored one", tables.umap_model, fix)
     latitude, longitude = tables.umap_haversine.c.keys()[1:]
-    for uuid, told in _by_uuid(
-        _table_rows(connection, tables.embeddings, "embedding"),
-        _table_rows(connection, tables.umap_haversine, "place", latitude, longitude),
-        _file_rows(folder / "map.tsv", MAP_COLUMNS, "file"),
+    for uuid, records in _by_uuid(
+        _table_records(connection, tables.embeddings, "embedded"),
+        _table_records(connection, tables.umap_haversine, "position", latitude, longitude),
+        _file_records(folder / "map.tsv", MAP_COLUMNS, "file"),
     ):
-        n_places += 1
-        place = told.get("place")
-        if ("embedding" in told) != (place is not None):
-            problems.add("embeddings without place" if place is None else "places without embedding", uuid, way_out)
-        elif place is None:
-            problems.add("places of map.tsv without embedding", uuid, way_out)
-        elif not all(isinstance(x, float) and abs(x) <= limit for x, limit in zip(place, (90, 180), strict=True)):
-            problems.add("places off the sphere", uuid, way_out)
-        elif [repr(x) for x in place] != told.get("file"):
-            problems.add("places unlike those of map.tsv", uuid, way_out)
+        n_positions += 1
+        position = records.get("position")
+        if position is None and "embedded" in records:
+            problems.add("embeddings", "without position", uuid, fix)
+        elif position is None:
+            problems.add("positions", "in map.tsv without embedding", uuid, fix)
+        elif "embedded" not in records:
+            problems.add("positions", "without embedding", uuid, fix)
+        elif not all(isinstance(x, float) and abs(x) <= limit for x, limit in zip(position, (90, 180), strict=True)):
+            problems.add("positions", "off the sphere", uuid, fix)
+        elif [repr(x) for x in position] != records.get("file"):
+            problems.add("positions", "different from map.tsv", uuid, fix)
     problems.check()
-    return f"{n_places} places, one for each embedding, as in map.tsv; model as stored"
+    return f"{counted(n_positions, 'positions')}: one per embedding, as in map.tsv; model as stored"
 
 
-def _by_uuid(*rows: Iterator[tuple]) -> Iterator[tuple[str, dict[str, list]]]:
-    """Bring together what is told of each photo, from rows (UUID, what it is, *values) in the order of UUIDs."""
-    for uuid, told in groupby(heapq.merge(*rows, key=itemgetter(0)), key=itemgetter(0)):
-        yield uuid, {kind: values for _, kind, *values in told}
+def _by_uuid(*sources: Iterator[_Record]) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+    """Collect the records of each photo by kind, from sources that are in order of UUID."""
+    for uuid, records in groupby(heapq.merge(*sources, key=itemgetter(0)), key=itemgetter(0)):
+        yield uuid, {kind: values for _, kind, values in records}
 
 
-def _table_rows(connection: Connection, table: Table, kind: str, *columns: str) -> Iterator[tuple]:
+def _table_records(connection: Connection, table: Table, kind: str, *columns: str) -> Iterator[_Record]:
     names, cursor = ", ".join(("UUID", *columns)), driver_cursor(connection)
     for uuid, *values in cursor.execute(f"SELECT {names} FROM {table} WHERE typeof(UUID) = 'text' ORDER BY UUID"):
-        yield uuid, kind, *values
+        yield uuid, kind, values
 
 
-def _file_rows(path: Path, header: tuple[str, ...], kind: str) -> Iterator[tuple]:
-    with using(path):
+def _file_records(path: Path, header: tuple[str, ...], kind: str) -> Iterator[_Record]:
+    with reading_file(path):
         last = ""
         for uuid, *values in read_tsv(path, header):
             if uuid <= last:
                 raise damaged(path)
             last = uuid
-            yield uuid, kind, *values
+            yield uuid, kind, values
 
 
 def _files_digest(*paths: Path) -> str:
     sha256 = hashlib.sha256()
     for path in filter(Path.exists, paths):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                sha256.update(chunk)
+        sha256.update(path.read_bytes())
     return sha256.hexdigest()

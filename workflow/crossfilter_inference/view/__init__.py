@@ -1,1 +1,1 @@
-"""What people look at and take away: the page, pictures, contact sheets, the report, exports."""
+"""Output for people and other programs: the page, pictures, contact sheets, the report, exports."""

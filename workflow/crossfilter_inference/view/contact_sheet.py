@@ -1,4 +1,4 @@
-"""A contact sheet: one HTML file with thumbnails in groups, which needs nothing else."""
+"""Write a contact sheet: one self-contained HTML file with thumbnails in groups."""
 
 import base64
 import html
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..util.files import write_text
 from ..util.text import printable
+
+Picture = tuple[str, str, str]  # UUID (empty for a file outside the collection), path, caption
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -34,35 +36,37 @@ b {{ display: block; font-weight: 600; }}
 def write_contact_sheet(
     path: str,
     title: str,
-    groups: Iterable[tuple[str, list[tuple[str, str, str]]]],
+    groups: Iterable[tuple[str, list[Picture]]],
     thumbnails: dict[str, bytes],
 ) -> None:
-    """Write the sheet.
+    """Write a contact sheet.
 
     Parameters
     ----------
-    path, title : str
-    groups : iterable of (heading, photos)
-        `photos` are (UUID, path, caption); a picture that is no photo of the collection has an empty UUID.
+    path : str
+        HTML file to write.
+    title : str
+    groups : iterable of (heading, pictures)
+        An empty heading is omitted.
     thumbnails : dict
         JPEG files by UUID.
     """
     parts = [_HEAD.format(title=html.escape(printable(title)))]
-    for heading, photos in groups:
+    for heading, pictures in groups:
         parts.append(f"<h2>{html.escape(heading)}</h2>\n<ol>\n" if heading else "<ol>\n")
-        parts += [_photo(*photo, thumbnails.get(photo[0])) for photo in photos]
+        parts += [_item(*picture, thumbnails.get(picture[0])) for picture in pictures]
         parts.append("</ol>\n")
     write_text(path, "".join(parts) + "</html>\n")
 
 
-def _photo(uuid: str, path: str, caption: str, thumbnail: bytes | None) -> str:
+def _item(uuid: str, path: str, caption: str, thumbnail: bytes | None) -> str:
     picture = '<span class="none"></span>'
     if thumbnail:
         picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" alt="">'
     if path:
         link = html.escape(Path(path).absolute().as_uri(), quote=True)
         picture = f'<a href="{link}">{picture}</a>'
-    # One line each, cut off where there is no room; a click selects the whole UUID, the path comes up on hovering.
+    # CSS truncates each line; a click selects the whole UUID, and a tooltip shows the path.
     lines = [
         f"<b>{html.escape(caption)}</b>" if caption else "",
         f"<small>{html.escape(printable(Path(path).parent.name if uuid else Path(path).name))}</small>",

@@ -1,4 +1,6 @@
-"""Export a collection: Parquet, NumPy, and a table that Apple's embedding-atlas opens.
+"""Export a collection as Parquet, as a NumPy array, or as a table for Apple's embedding-atlas.
+
+To read them:
 
 pandas.read_parquet("photos.parquet")
 numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitlines()
@@ -8,6 +10,7 @@ embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,21 +19,32 @@ from ..map.contents import MapContents
 from ..map.sphere import hammer
 from ..util.files import new_part, publish, write_text
 
-_ROWS = 2_000  # written at once
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROWS = 2_000  # per row group
 
 
 def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:
-    """Write one row per photo, in order of UUID.
+    """Write embeddings, positions and neighbours as Parquet, one row per photo, in order of UUID.
 
-    Columns: UUID, PATH, TAKEN (text), EMBEDDING (list of float32, of fixed size), LATITUDE, LONGITUDE (degrees),
-    NEIGHBOURS (UUIDs, the nearest first), SIMILARITIES (their cosines).
+    Columns: UUID, PATH, TAKEN (text), EMBEDDING (fixed-size list of float32), LATITUDE, LONGITUDE (degrees), NEIGHBOURS
+    (UUIDs, nearest first), SIMILARITIES (cosines with these neighbours).
+
+    Parameters
+    ----------
+    path : str
+        File to write.
+    collection : Collection
+    contents : MapContents
+        The map of this collection.
     """
     import pyarrow as pa
 
     n_dims, k = collection.embeddings.shape[1], contents.neighbours.shape[1]
     uuids = np.array(collection.uuids, object)
 
-    def rows(part: slice) -> dict[str, object]:
+    def rows(part: slice) -> dict[str, Any]:
         return {
             "UUID": uuids[part],
             "PATH": _texts(contents.paths[part]),
@@ -56,10 +70,18 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
 
 
 def write_atlas(path: str, collection: Collection, contents: MapContents) -> None:
-    """Write what embedding-atlas shows: the flat map, thumbnails, and neighbours by the numbers of their rows.
+    """Write the flat map with thumbnails and neighbours as Parquet for embedding-atlas, one row per photo.
 
-    Columns: UUID, PATH, TAKEN, REGION, X, Y (Hammer's equal-area projection, [-2, 2] by [-1, 1]), THUMBNAIL (JPEG),
-    NEIGHBOURS (ids and distances).
+    Columns: UUID, PATH, TAKEN, REGION, X, Y (Hammer equal-area projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG),
+    NEIGHBOURS (ids, which are row numbers, and cosine distances).
+
+    Parameters
+    ----------
+    path : str
+        File to write.
+    collection : Collection
+    contents : MapContents
+        The map of this collection.
     """
     import pyarrow as pa
 
@@ -68,11 +90,12 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
     k = neighbours.shape[1]
 
-    def rows(part: slice) -> dict[str, object]:
+    def rows(part: slice) -> dict[str, Any]:
         thumbnails = collection.thumbnails(collection.uuids[part])
-        lists = [_fixed_size(neighbours[part], k), _fixed_size(distances[part], k)]
-        kinds = [pa.list_(pa.int64()), pa.list_(pa.float32())]
-        lists = [values.cast(kind) for values, kind in zip(lists, kinds, strict=True)]
+        lists = [
+            _fixed_size(neighbours[part], k).cast(pa.list_(pa.int64())),
+            _fixed_size(distances[part], k).cast(pa.list_(pa.float32())),
+        ]
         return {
             "UUID": collection.uuids[part],
             "PATH": _texts(contents.paths[part]),
@@ -95,12 +118,18 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
 
 
 def write_npy(path: str, collection: Collection) -> str:
-    """Write the embeddings, an array of shape (n_images, n_dims), float32, and their UUIDs, one a line.
+    """Write the embeddings as a NumPy array of shape (n_images, n_dims), float32, and their UUIDs as text.
+
+    Parameters
+    ----------
+    path : str
+        File to write.
+    collection : Collection
 
     Returns
     -------
     str
-        Path of the UUIDs, beside the array.
+        Path of the text file next to the array: one UUID per line, in the order of the rows.
     """
     part = new_part(path)
     try:
@@ -115,22 +144,24 @@ def write_npy(path: str, collection: Collection) -> str:
 
 
 def _texts(paths: list[str]) -> list[str]:
-    """Paths as text: a byte that is not UTF-8 becomes a replacement character."""
+    """Decode paths as UTF-8; other bytes become replacement characters."""
     return [os.fsencode(path).decode("utf-8", "replace") for path in paths]
 
 
-def _fixed_size(values: np.ndarray, size: int) -> object:
+def _fixed_size(values: np.ndarray, size: int) -> "pa.FixedSizeListArray":
     import pyarrow as pa
 
     flat = values.ravel()
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.tolist() if flat.dtype == object else flat), size)
 
 
-def _write_table(path: str, fields: dict, rows: Callable[[slice], dict], n_rows: int) -> None:
+def _write_table(
+    path: str, fields: dict[str, "pa.DataType"], rows: Callable[[slice], dict[str, Any]], n_rows: int
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    def column(values: object, kind: pa.DataType) -> pa.Array:
+    def column(values: Any, kind: pa.DataType) -> pa.Array:
         return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
 
     schema = pa.schema(list(fields.items()))

@@ -1,4 +1,6 @@
-"""Draw the map: `map.html` to look around in, `map.png` and `map.svg` for papers."""
+"""Draw the map: `map.html` to explore it, `map.png` and `map.svg` for print."""
+
+from itertools import islice
 
 from ..map.contents import MapFiles, read_contents, read_thumbnails
 from ..util.files import write_bytes, write_text
@@ -6,43 +8,44 @@ from ..util.text import counted
 from .page import MOST_BYTES, choose_photos, make_page
 from .picture import MOST_THUMBNAILS, draw_figure
 
-_LEAST_THUMBNAIL = 2_000  # bytes on the page, and most have more
+_LEAST_THUMBNAIL = 2_000  # bytes on the page; most thumbnails are larger
 
 
 def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str) -> str:
-    """Draw the map.
+    """Draw the map as a page and as pictures.
 
     Parameters
     ----------
     embedding_type : str
     files : MapFiles
+        Files to read.
     page, png, svg : str
-        Paths of what is drawn.
+        Files to write.
 
     Returns
     -------
     str
-        What there is to be seen.
+        Counts of photos, regions and thumbnails.
 
     Raises
     ------
     InputError
-        If a file that the map is drawn from is damaged.
+        If a file of the map is damaged.
     """
     contents = read_contents(embedding_type, files)
     by_lot = contents.by_lot()
     photos = choose_photos(by_lot)
-    shown = by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]
-    found = read_thumbnails(files.embeddings, files.database, embedding_type, [contents.uuids[row] for row in shown])
-    thumbnails = {row: found[contents.uuids[row]] for row in shown if contents.uuids[row] in found}
+    candidates = {row: contents.uuids[row] for row in by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]}
+    jpegs = read_thumbnails(files.embeddings, files.database, embedding_type, candidates.values())
+    thumbnails = {row: jpegs[uuid] for row, uuid in candidates.items() if uuid in jpegs}
 
-    picture, drawing, n_in_picture = draw_figure(contents, dict([*thumbnails.items()][:MOST_THUMBNAILS]))
-    write_bytes(png, picture)
-    write_bytes(svg, drawing)
-    text, n_on_page = make_page(contents, photos, thumbnails)
-    write_text(page, text)
+    png_bytes, svg_bytes, n_in_picture = draw_figure(contents, dict(islice(thumbnails.items(), MOST_THUMBNAILS)))
+    write_bytes(png, png_bytes)
+    write_bytes(svg, svg_bytes)
+    html, n_on_page = make_page(contents, photos, thumbnails)
+    write_text(page, html)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (
-        f"{counted(len(contents), 'photos')} in {len(contents.regions)} regions, {n_names} of them with a name; "
+        f"{counted(len(contents), 'photos')} in {len(contents.regions)} regions, {n_names} of them named; "
         f"thumbnails: {n_on_page} on the page, {n_in_picture} in the picture"
     )

@@ -1,38 +1,43 @@
-"""Pictures of the map for print: the whole sphere in an equal-area projection, with thumbnails and names of regions.
+"""Draw the map for print: the whole sphere in an equal-area projection, with thumbnails and names of regions.
 
 References
 ----------
-Hammer's projection: J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
+Hammer projection: J. P. Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987.
 """
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..map.contents import MapContents
 from ..util.text import printable
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
 WIDTH, HEIGHT = 2400, 1340  # pixels
-MOST_THUMBNAILS = 400  # more of them would be too small to tell apart
+MOST_THUMBNAILS = 400  # more would be too small to recognise
 _DPI = 150
-_REACH = 2.5  # sides of a thumbnail that it may stand away from its place
+_REACH = 2.5  # largest distance of a thumbnail from its position, in sides of a thumbnail
 _PAPER, _SPHERE, _GRID = "#ffffff", "#f4f6f8", "#dde3e8"
 _INK, _FRAME, _POINT, _LINE = "#39424b", "#aab4bd", "#5b7f9e", "#e4572e"
-_LETTER = 0.6  # of its height: width of a letter, on average
+_LETTER = 0.7  # average width of a bold letter, as a share of the font size
 
 
 def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[bytes, bytes, int]:
-    """Draw the map.
+    """Draw the map as PNG and SVG.
 
-    A photo whose thumbnail finds room near its place is shown by it, with a line to the place; the others are
-    points.
+    Thumbnails are drawn where there is room, with a line to the photo's position; all other photos are points.
 
     Parameters
     ----------
     contents : MapContents
     thumbnails : dict
-        JPEG files by row of `contents`; the first ones find room first.
+        JPEG files by row of `contents`, in order of priority.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[by
         2400 x 1340 pixels.
     svg : bytes
     n_thumbnails : int
-        Those that found room.
+        Number of thumbnails drawn.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -52,11 +57,11 @@ def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[by
     axes.set_xticklabels([])
     axes.set_yticklabels([])
     axes.spines["geo"].set_color(_GRID)
-    caption = f"{contents.caption()}. UMAP on the sphere, Hammer's equal-area projection"
+    caption = f"{contents.caption()}. UMAP on the sphere, Hammer equal-area projection"
     figure.text(0.5, 0.022, caption, ha="center", va="center", color=_INK, fontsize=12)
 
     images = {row: Image.open(io.BytesIO(jpeg)).convert("RGB") for row, jpeg in thumbnails.items()}
-    n_placed = _Sheet(figure, axes).fill(contents, images)
+    n_placed = _Canvas(figure, axes).draw(contents, images)
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
     with mpl.rc_context({"svg.hashsalt": "map"}):
@@ -67,23 +72,23 @@ def draw_figure(contents: MapContents, thumbnails: dict[int, bytes]) -> tuple[by
 def place_thumbnails(
     anchors: np.ndarray, sizes: np.ndarray, inside: Callable[[np.ndarray], bool], reach: float, gap: float = 4
 ) -> dict[int, np.ndarray]:
-    """Find room for rectangles near their anchors, without overlap.
+    """Place rectangles near their anchors, without overlap, in order of priority.
 
     Parameters
     ----------
     anchors, sizes : arrays of shape (n, 2), float
-        Pixels; `sizes` are width and height.
+        Pixels; `sizes` holds width and height.
     inside : function
-        From corners of shape (4, 2) to whether all of them are inside the picture.
+        Returns whether all corners, shape (4, 2), are inside the picture.
     reach : float
-        How far, in pixels, a rectangle's middle may be from its anchor.
+        Largest distance, in pixels, of a rectangle's centre from its anchor.
     gap : float
-        Pixels left free between rectangles.
+        Free pixels between rectangles.
 
     Returns
     -------
     dict
-        The middle of each rectangle that found room, by its row.
+        Centre of each rectangle that was placed, by its row.
     """
     steps = np.arange(0, reach, 6.0)
     turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -91,15 +96,15 @@ def place_thumbnails(
         [[[0.0, 0.0]], *(step * np.column_stack([np.cos(turns), np.sin(turns)]) for step in steps[1:])]
     )
     placed: dict[int, np.ndarray] = {}
-    taken_middles, taken_sizes = np.empty((0, 2)), np.empty((0, 2))
+    placed_centres, placed_sizes = np.empty((0, 2)), np.empty((0, 2))
     for index, (anchor, size) in enumerate(zip(anchors, sizes, strict=True)):
         for offset in offsets:
-            middle = anchor + offset
-            free = np.abs(taken_middles - middle) >= (taken_sizes + size) / 2 + gap
-            if free.any(axis=1).all() and inside(middle + size / 2 * _CORNERS):
-                placed[index] = middle
-                taken_middles = np.vstack([taken_middles, middle])
-                taken_sizes = np.vstack([taken_sizes, size])
+            centre = anchor + offset
+            is_apart = np.abs(placed_centres - centre) >= (placed_sizes + size) / 2 + gap
+            if is_apart.any(axis=1).all() and inside(centre + size / 2 * _CORNERS):
+                placed[index] = centre
+                placed_centres = np.vstack([placed_centres, centre])
+                placed_sizes = np.vstack([placed_sizes, size])
                 break
     return placed
 
@@ -107,76 +112,95 @@ def place_thumbnails(
 _CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 
 
-class _Sheet:
-    """A figure on which things are put by pixels, whatever it is printed as."""
+class _Canvas:
+    """A figure on which things are placed in pixels, whatever its format."""
 
-    def __init__(self, figure: object, axes: object):
+    def __init__(self, figure: "Figure", axes: "Axes"):
         self._figure, self._axes = figure, axes
-        self._inches = {"transform": figure.dpi_scale_trans}
+        self._inches = figure.dpi_scale_trans
         figure.draw_without_rendering()
         box = axes.bbox
-        self._middle, self._size = np.array([box.x0 + box.width / 2, box.y0 + box.height / 2]), np.array(box.size)
+        self._centre = np.array([box.x0 + box.width / 2, box.y0 + box.height / 2])
+        self._size = np.array([box.width, box.height])
 
-    def fill(self, contents: MapContents, images: dict[int, object]) -> int:
+    def draw(self, contents: MapContents, images: dict[int, "Image"]) -> int:
+        """Draw names, thumbnails and points; return the number of thumbnails drawn."""
         pixels = self._pixels(contents.latitude, contents.longitude)
         names = [(printable(region.name), region) for region in contents.regions if region.name]
-        points = 15 if len(contents.regions) < 20 else 11
-        height = points * _DPI / 72
-        boxes = [(len(name) * _LETTER * height, 1.2 * height) for name, _ in names]
-        middles = np.array([(region.latitude, region.longitude) for _, region in names]).reshape(-1, 2)
+        font_size = 15 if len(contents.regions) < 20 else 11
+        em = font_size * _DPI / 72
+        name_sizes = [(len(name) * _LETTER * em, 1.2 * em) for name, _ in names]
+        name_positions = np.array([(region.latitude, region.longitude) for _, region in names]).reshape(-1, 2)
         rows, scale = list(images), _thumbnail_scale(len(images))
-        sizes = np.array([*boxes, *(np.array(images[row].size) * scale for row in rows)], float).reshape(-1, 2)
-        anchors = np.vstack([self._pixels(*middles.T), pixels[rows]])
-        # A name takes its room first, and the photos stand around it.
+        image_sizes = [(image.width * scale, image.height * scale) for image in images.values()]
+        sizes = np.array([*name_sizes, *image_sizes], float).reshape(-1, 2)
+        anchors = np.vstack([self._pixels(*name_positions.T), pixels[rows]])
+        # Names come first: thumbnails are placed around them.
         placed = place_thumbnails(anchors, sizes, self._is_inside, _REACH * 96 * scale)
 
-        without = np.ones(len(pixels), bool)
-        for number, middle in placed.items():
-            if number < len(names):
-                self._write(names[number][0], middle, points)
+        is_point = np.ones(len(pixels), bool)
+        for index, centre in placed.items():
+            if index < len(names):
+                self._draw_name(names[index][0], centre, font_size)
                 continue
-            row = rows[number - len(names)]
-            without[row] = False
-            self._put(images[row], middle, sizes[number])
-            if np.abs(pixels[row] - middle).max() > 1:
-                line = np.vstack([pixels[row], middle]).T / _DPI
-                self._axes.plot(*line, color=_LINE, linewidth=0.9, zorder=3, **self._inches)
-                self._axes.scatter(*line[:, 0], s=12, color=_LINE, linewidths=0, zorder=3, **self._inches)
+            row = rows[index - len(names)]
+            is_point[row] = False
+            self._draw_thumbnail(images[row], centre, sizes[index])
+            if np.abs(pixels[row] - centre).max() > 1:
+                self._draw_line(pixels[row], centre)
         size = np.clip(200 / np.sqrt(len(pixels)), 1, 14)
-        self._axes.scatter(
-            *(pixels[without] / _DPI).T, s=size, color=_POINT, alpha=0.7, linewidths=0, zorder=2, **self._inches
-        )
-        return sum(number >= len(names) for number in placed)
+        x, y = (pixels[is_point] / _DPI).T
+        self._axes.scatter(x, y, s=size, color=_POINT, alpha=0.7, linewidths=0, zorder=2, transform=self._inches)
+        return sum(index >= len(names) for index in placed)
 
     def _pixels(self, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-        return self._axes.transData.transform(np.radians(np.column_stack([longitude, latitude])))
+        return np.asarray(self._axes.transData.transform(np.radians(np.column_stack([longitude, latitude]))))
 
     def _is_inside(self, corners: np.ndarray) -> bool:
-        return bool((((corners - self._middle) * 2 / self._size) ** 2).sum(axis=1).max() < 1)
+        return bool((((corners - self._centre) * 2 / self._size) ** 2).sum(axis=1).max() < 1)
 
-    def _write(self, name: str, middle: np.ndarray, points: float) -> None:
+    def _draw_name(self, name: str, centre: np.ndarray, font_size: float) -> None:
         from matplotlib.patheffects import withStroke
 
-        halo = [withStroke(linewidth=3, foreground=_SPHERE)]
-        style = {"fontsize": points, "fontweight": "bold", "color": _INK, "ha": "center", "va": "center"}
-        self._axes.text(*middle / _DPI, name, path_effects=halo, zorder=6, parse_math=False, **style, **self._inches)
+        x, y = centre / _DPI
+        self._axes.text(
+            x,
+            y,
+            name,
+            fontsize=font_size,
+            fontweight="bold",
+            color=_INK,
+            horizontalalignment="center",
+            verticalalignment="center",
+            path_effects=[withStroke(linewidth=3, foreground=_SPHERE)],
+            parse_math=False,
+            zorder=6,
+            transform=self._inches,
+        )
 
-    def _put(self, image: object, middle: np.ndarray, size: np.ndarray) -> None:
+    def _draw_thumbnail(self, image: "Image", centre: np.ndarray, size: np.ndarray) -> None:
         from matplotlib.image import BboxImage
         from matplotlib.patches import Rectangle
         from matplotlib.transforms import Bbox, TransformedBbox
 
-        corner = (middle - size / 2) / _DPI
-        box = Bbox([corner, corner + size / _DPI])
-        shown = BboxImage(TransformedBbox(box, self._figure.dpi_scale_trans), interpolation="antialiased", zorder=4)
-        shown.set_data(np.asarray(image))
-        self._axes.add_artist(shown)
-        frame = {"fill": False, "edgecolor": _FRAME, "linewidth": 0.7, "zorder": 5}
-        self._axes.add_artist(Rectangle(corner, *size / _DPI, **frame, **self._inches))
+        x, y = (centre - size / 2) / _DPI
+        width, height = size / _DPI
+        box = TransformedBbox(Bbox.from_bounds(x, y, width, height), self._inches)
+        thumbnail = BboxImage(box, interpolation="antialiased", zorder=4)
+        thumbnail.set_data(np.asarray(image))
+        self._axes.add_artist(thumbnail)
+        frame = Rectangle((x, y), width, height, fill=False, edgecolor=_FRAME, linewidth=0.7, zorder=5)
+        frame.set_transform(self._inches)
+        self._axes.add_artist(frame)
+
+    def _draw_line(self, position: np.ndarray, centre: np.ndarray) -> None:
+        x, y = np.vstack([position, centre]).T / _DPI
+        self._axes.plot(x, y, color=_LINE, linewidth=0.9, zorder=3, transform=self._inches)
+        self._axes.scatter(x[:1], y[:1], s=12, color=_LINE, linewidths=0, zorder=3, transform=self._inches)
 
 
 def _thumbnail_scale(n: int) -> float:
-    """Size the thumbnails so that `n` of them cover about a third of the sphere, between 32 and 120 pixels."""
+    """Return the scale at which `n` thumbnails cover about a third of the sphere, with sides of 32 to 120 pixels."""
     area = np.pi / 4 * WIDTH * HEIGHT / 3
     side = np.clip(np.sqrt(area / max(n, 1)), 32, 120)
     return float(side / 96)

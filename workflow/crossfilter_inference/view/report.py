@@ -1,4 +1,4 @@
-"""What the report tells besides the map: its first page, and an HTML table for each of `NAMES`."""
+"""Write the first page of the report, and an HTML table for each of `NAMES`."""
 
 import base64
 import csv
@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,23 +18,23 @@ from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..shards.plan import read_plan
 from ..util.files import read_json, write_text
-from ..util.text import printable
+from ..util.text import counted, printable
 
-NAMES = ("fates", "failures", "quality", "times", "provenance")
+NAMES = ("outcomes", "failures", "quality", "times", "provenance")
 _QUALITY = (
     *("trustworthiness", "neighbours_kept", "label_purity", "sphere_share", "plane"),
     *("action", "n_images", "n_new", "n_gone", "drift_degrees"),
     *("n_neighbors", "min_dist", "radius", "random_state"),
 )
 _ON_FIRST_PAGE = ("trustworthiness", "neighbours_kept", "label_purity", "drift_degrees")
-_MOST_ROWS = 1_000  # of a table that people read
+_MOST_ROWS = 1_000  # per table
 _PICTURE_WIDTH = 1_000  # pixels
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:24px;color:#1d2731;background:#fff}"
     "table{border-collapse:collapse}th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid #dbe2e8;"
-    "overflow-wrap:anywhere;vertical-align:top}td.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "overflow-wrap:anywhere;vertical-align:top}td:first-child{min-width:18em}td.number{text-align:right;font-variant-numeric:tabular-nums}"
 )
-Row = tuple[object, ...]
+_Row = tuple[object, ...]
 
 
 def write_summary(database: str, folder: str, output: str, introduction: str) -> None:
@@ -43,47 +43,52 @@ def write_summary(database: str, folder: str, output: str, introduction: str) ->
     Parameters
     ----------
     database : str
+        Path.
     folder : str
         State folder of the embedding type.
     output : str
-        Folder.
+        Folder to write to.
     introduction : str
-        Path of the text that the first page begins with, as reStructuredText.
+        Path of a reStructuredText file, the beginning of the first page.
     """
     embedding_type, state = Path(folder).name, Path(folder)
     with reading(database) as connection:
-        tables = {
-            "fates": (("Fate", "Files"), _fates(connection, embedding_type, state)),
-            "failures": (("Photo", "Reason", "Message"), _failures(connection, embedding_type, state)),
-            "quality": (("Figure", "Value"), _quality(state)),
-            "times": (
-                ("Stage", "Jobs", "Seconds", "Photos/s", "Most memory, MB"),
-                _times(connection, embedding_type, state),
-            ),
-            "provenance": (("What", "Value"), sorted(read_provenance(connection, embedding_type).items())),
+        tables: dict[str, list[_Row]] = {
+            "outcomes": [("Outcome", "Files"), *_outcomes(connection, embedding_type, state)],
+            "failures": [("File", "Reason", "Message"), *_failures(connection, embedding_type, state)],
+            "quality": [("Figure", "Value"), *_quality(state)],
+            "times": [
+                ("Stage", "Jobs", "Seconds", "Photos/s", "Peak memory (MB)"),
+                *_times(connection, embedding_type, state),
+            ],
+            "provenance": [("Key", "Value"), *sorted(read_provenance(connection, embedding_type).items())],
         }
-        tables = {name: (header, list(rows)) for name, (header, rows) in tables.items()}
-    for name, (header, rows) in tables.items():
-        write_text(Path(output, f"{name}.html"), _page(header, rows))
-    first = [*tables["fates"][1], *((key, value) for key, value in tables["quality"][1] if key in _ON_FIRST_PAGE)]
+    for name in NAMES:
+        write_text(Path(output, f"{name}.html"), _page(*tables[name]))
+    figures: list[_Row] = [
+        ("database", database),
+        ("embedding_type", embedding_type),
+        *tables["outcomes"][1:],
+        *(row for row in tables["quality"][1:] if row[0] in _ON_FIRST_PAGE),
+    ]
     text = Path(introduction).read_text("utf-8")
-    as_html = textwrap.indent(f"{_picture(state)}{_table(first)}", "   ")
+    as_html = textwrap.indent(f"{_picture(state)}{_table(figures)}", "   ")
     write_text(Path(output, "first_page.rst"), f"{text}\n.. raw:: html\n\n{as_html}\n")
 
 
 def _picture(state: Path) -> str:
-    """Make an HTML image of the map; empty, if there is none."""
+    """Return the map as an HTML image; empty if there is no map."""
     path, jpeg = state / "map.png", io.BytesIO()
     if not path.exists():
         return ""
     with Image.open(path) as image:
         size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
         image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
-    lines = base64.encodebytes(jpeg.getvalue()).decode()  # short ones: docutils refuses long ones
+    lines = base64.encodebytes(jpeg.getvalue()).decode()  # in short lines, because docutils refuses long ones
     return f'<img alt="the map" src="data:image/jpeg;base64,\n{lines}">\n'
 
 
-def _fates(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
+def _outcomes(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
     planned, rejected = read_plan(state / "plan.tsv")
     tables = Tables(embedding_type)
     failed = set(connection.scalars(sa.select(tables.failures.c.UUID)))
@@ -94,48 +99,50 @@ def _fates(connection: sa.Connection, embedding_type: str, state: Path) -> Itera
     yield "failed", len(present & failed)
     for reason, count in sorted(Counter(file.reason for file in rejected).items()):
         yield f"rejected: {reason}", count
-    if gone := len(embedded - present):
-        yield "in the database, but gone from the folders", gone
+    if n_missing := len(embedded - present):
+        yield "missing from the folders, kept in the database", n_missing
 
 
-def _failures(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
+def _failures(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
     failures = Tables(embedding_type).failures
     columns = (failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
-    yield from connection.execute(sa.select(*columns).order_by(failures.c.PATH))
+    yield from connection.execute(sa.select(*columns).order_by(failures.c.PATH)).tuples()
     for path, reason in read_plan(state / "plan.tsv")[1]:
         yield path, "rejected", reason
 
 
-def _quality(state: Path) -> Iterator[Row]:
+def _quality(state: Path) -> Iterator[_Row]:
     path = state / "map_quality.json"
     figures = read_json(path) if path.exists() else {}
     yield from ((key, figures[key]) for key in _QUALITY if figures.get(key) is not None)
 
 
-def _times(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[Row]:
-    n_photos = connection.scalar(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings))
+def _times(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
+    n_photos = connection.scalars(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings)).one()
     for folder in sorted((state / "benchmarks").glob("*")):
-        rows = [row for path in folder.glob("*.tsv") for row in _measured(path)]
+        rows = [row for path in folder.glob("*.tsv") for row in _read_benchmark(path)]
         seconds = sum(float(row["s"]) for row in rows)
         memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
         rate = round(n_photos / seconds, 1) if seconds and folder.name == "embed_shard" else ""
         yield folder.name, len(rows), round(seconds, 1), rate, round(max(memory)) if memory else ""
 
 
-def _measured(path: Path) -> list[dict[str, str]]:
+def _read_benchmark(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def _page(header: tuple[str, ...], rows: list[Row]) -> str:
-    table = _table(rows[:_MOST_ROWS], "".join(f"<th>{html.escape(name)}</th>" for name in header))
-    more = f"<p>and {len(rows) - _MOST_ROWS:,} more, in the database</p>" if len(rows) > _MOST_ROWS else ""
-    none = "" if rows else "<p>none</p>"
-    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{table}{more}{none}\n'
+def _page(header: _Row, *rows: _Row) -> str:
+    parts = [_table(rows[:_MOST_ROWS], header)]
+    if len(rows) > _MOST_ROWS:
+        parts.append(f"<p>{counted(len(rows) - _MOST_ROWS, 'more rows')} not shown</p>")
+    if not rows:
+        parts.append("<p>none</p>")
+    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{"".join(parts)}\n'
 
 
-def _table(rows: list[Row], header: str = "") -> str:
-    lines = [header] if header else []
+def _table(rows: Sequence[_Row], header: _Row = ()) -> str:
+    lines = ["".join(f"<th>{html.escape(str(name))}</th>" for name in header)] if header else []
     lines += ["".join(map(_cell, row)) for row in rows]
     return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
 
