@@ -11,7 +11,7 @@ rule embed_words:
     """Embed the words that regions of the map can be named by."""
     input:
         encoder="<results>/encoder.json",
-        words=f"{workflow.basedir}/workflow/words.txt",
+        words=f"{workflow.basedir}/workflow/crossfilter_inference/map/words.txt",
     output:
         words="<results>/words.npz",
     log:

@@ -30,7 +30,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
         If a file that the map is drawn from is damaged.
     """
     contents = read_contents(embedding_type, files)
-    by_lot = contents.by_lot()
+    by_lot = contents.random_order()
     photos = choose_photos(by_lot)
     shown = by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]
     found = read_thumbnails(files.embeddings, files.database, embedding_type, [contents.uuids[row] for row in shown])
