@@ -1,7 +1,7 @@
-r"""Measure speed, memory, quality and updates of the map, against umap-learn on the sphere and in the plane.
+r"""Measure speed, memory, quality and updates of the map, and compare them with umap-learn.
 
-"Stock" is umap-learn's own layout on the sphere: as the original tool calls it, with radius 1, or with our radius
-(`a * R**(2b)`, `learning_rate = 1 / R**2`). This prints tables and writes them to SPHERE.md beside this file.
+*Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with ours (`a * R**(2b)`,
+`learning_rate = 1 / R**2`). It prints tables and writes them to SPHERE.md next to this file.
 
 Example:
     make bench
@@ -62,15 +62,14 @@ rows, start = numpy.load(sys.argv[1]), time.perf_counter()
 neighbours._nn_descent(rows, 15)
 print(time.perf_counter() - start)
 """
-# Read in the process itself: the peak that the system reports to a parent includes the parent's own memory.
+# Of this process alone: what the system reports to the parent begins with the parent's own.
 PEAK_MEMORY = """
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 lines: list[str] = []
 
 
-def report(line: str = "") -> None:
-    """Print a line, and keep it for SPHERE.md."""
+def say(line: str = "") -> None:
     print(line, flush=True)
     lines.append(line)
 
@@ -122,14 +121,12 @@ def measure_speed(folder: Path) -> None:
     from umap.distances import haversine_grad
     from umap.layouts import optimize_layout_euclidean, optimize_layout_generic
 
-    report("## Layout, ms per epoch")
-    report()
-    report("CPU time on one core, without compilation: 20 epochs, medians of 3 runs in turns.")
-    report()
-    report(
-        "| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |"
-    )
-    report("|---|---|---|---|---|---|")
+    say("## Layout, ms per epoch")
+    say()
+    say("CPU time on one core for 20 epochs, without compilation. Medians of 3 runs in turns.")
+    say()
+    say("| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |")
+    say("|---|---|---|---|---|---|")
     for n_images in (10_000, 100_000):
         rows, _ = make_clusters(n_images)
         graph = make_graph(rows).graph
@@ -170,43 +167,43 @@ def measure_speed(folder: Path) -> None:
         haversine = (times["generic"][1] - times["generic_1"][1]) / (n_epochs - 1)
         plane = (times["euclidean"][1] - times["euclidean_1"][1]) / (n_epochs - 1)
         one = times["ours"][1] / n_epochs
-        report(
+        say(
             f"| {n_images:,} | {haversine * 1e3:.1f} | {plane * 1e3:.1f} | {one * 1e3:.1f} | {haversine / one:.1f} "
             f"| {times['ours'][0] / times['ours_2'][0]:.2f} |"
         )
-    report()
+    say()
 
 
 def measure_whole_fit(folder: Path) -> None:
-    report(f"## Whole fit, from the start of the process, {N_CORES} cores, 768 dimensions")
-    report()
-    report("| photos | seconds | peak memory, MB | model, MB |")
-    report("|---|---|---|---|")
+    say(f"## Whole fit, including the start of the process ({N_CORES} cores, 768 dimensions)")
+    say()
+    say("| photos | seconds | peak memory, MB | model, MB |")
+    say("|---|---|---|---|")
     for n_images in (10_000, 30_000, 100_000):
         rows = folder / f"rows-{n_images}.npy"
         np.save(rows, make_clusters(n_images)[0])
         results = [run(OURS, rows) for _ in range(3 if n_images <= 30_000 else 1)]
         seconds = statistics.median(result[0] for result in results)
-        report(f"| {n_images:,} | {seconds:.1f} | {results[0][1]:.0f} | {int(results[0][2][0]) / 1e6:.1f} |")
+        say(f"| {n_images:,} | {seconds:.1f} | {results[0][1]:.0f} | {int(results[0][2][0]) / 1e6:.1f} |")
         if n_images == 10_000:
             ours_seconds = seconds
     original, memory, _ = run(ORIGINAL, folder / "rows-10000.npy")
-    report(f"| 10,000, the original's call | {original:.1f} | {memory:.0f} | |")
-    report()
-    report(f"The original's call / ours at 10,000: {original / ours_seconds:.1f}.")
-    report()
+    say(f"| 10,000, the original's call | {original:.1f} | {memory:.0f} | |")
+    say()
+    say(f"The original's call / ours at 10,000: {original / ours_seconds:.1f}.")
+    say()
 
 
 def measure_neighbours(folder: Path) -> None:
-    report(f"## Nearest neighbours, seconds ({N_CORES} cores, 768 dimensions)")
-    report()
+    say(f"## Nearest neighbours, seconds ({N_CORES} cores, 768 dimensions)")
+    say()
     rows, _ = make_clusters(80_000)
     np.save(folder / "rows-1000.npy", rows[:1000])
     compilation = float(run(DESCENT, folder / "rows-1000.npy")[2][0])
-    report(f"NN-descent is compiled in every process, which takes another {compilation:.1f} s.")
-    report()
-    report("| photos | exact | NN-descent | recall |")
-    report("|---|---|---|---|")
+    say(f"Each process also compiles NN-descent, which takes {compilation:.1f} s.")
+    say()
+    say("| photos | exact | NN-descent | recall |")
+    say("|---|---|---|---|")
     neighbours._nn_descent(rows[:1000], 15)
     for n_images in (10_000, 40_000, 60_000, 80_000):
         part, found = rows[:n_images], {}
@@ -221,8 +218,8 @@ def measure_neighbours(folder: Path) -> None:
         times = time_in_turns(1, exact=exact, descent=descent)
         pairs = zip(found["exact"], found["descent"], strict=True)
         recall = np.mean([len(np.intersect1d(*pair)) / 15 for pair in pairs])
-        report(f"| {n_images:,} | {times['exact'][0]:.1f} | {times['descent'][0]:.1f} | {recall:.4f} |")
-    report()
+        say(f"| {n_images:,} | {times['exact'][0]:.1f} | {times['descent'][0]:.1f} | {recall:.4f} |")
+    say()
 
 
 def labelled_sets(folder: Path) -> dict[str, tuple[np.ndarray, list[str]]]:
@@ -237,12 +234,12 @@ def mean_figures(rows: np.ndarray, labels: list[str], make: Callable[[int], np.n
 
 def measure_quality(folder: Path) -> None:
     radius = round(RADIUS)
-    report(f"## Quality, means over {N_SEEDS} seeds")
-    report()
-    report("All layouts start from the same neighbours. The last column is the share of the sphere in use.")
-    report()
-    report("| set | layout | trustworthiness@15 | neighbours kept | label purity | share |")
-    report("|---|---|---|---|---|---|")
+    say(f"## Quality, means over {N_SEEDS} seeds")
+    say()
+    say("All layouts use the same neighbours. The last column is the share of the sphere that the map uses.")
+    say()
+    say("| set | layout | trustworthiness@15 | neighbours kept | label purity | share |")
+    say("|---|---|---|---|---|---|")
     for name, (rows, labels) in labelled_sets(folder).items():
         graph = make_graph(rows)
         layouts: dict[str, Callable[[int], np.ndarray]] = {
@@ -252,17 +249,17 @@ def measure_quality(folder: Path) -> None:
             **{f"ours, R = {R}": lambda seed, r=rows, g=graph, R=R: lay_out_ours(r, g, seed, R) for R in RADII},
         }
         for label, make in layouts.items():
-            report(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, make)) + " |")
-    report()
+            say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, make)) + " |")
+    say()
 
 
 def measure_radius(folder: Path) -> None:
-    report(f"## The radius for few photos, means over {N_SEEDS} seeds")
-    report()
-    report("Samples of the labelled sets. The last radius of each is the default for the number of photos.")
-    report()
-    report("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
-    report("|---|---|---|---|---|---|---|")
+    say(f"## The radius for few photos, means over {N_SEEDS} seeds")
+    say()
+    say("Samples of the labelled sets. The last radius of each sample is the default for its number of photos.")
+    say()
+    say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
+    say("|---|---|---|---|---|---|---|")
     for n_images in (62, 200, 600):
         for name, (rows, labels) in list(labelled_sets(folder).items())[:2]:
             chosen = np.random.default_rng(1).permutation(len(rows))[:n_images]
@@ -270,20 +267,18 @@ def measure_radius(folder: Path) -> None:
             graph = make_graph(part)
             for radius in (1, 1.5, 2, 3, 4, layout.default_radius(n_images)):
                 figures = mean_figures(part, named, lambda seed, r=part, g=graph, R=radius: lay_out_ours(r, g, seed, R))
-                report(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
-    report()
+                say(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
+    say()
 
 
 def measure_updates(folder: Path) -> None:
-    report("## Updates, 1 % new photos")
-    report()
-    report(
-        f"Means over {N_SEEDS} choices of the new photos: drift of the old photos in degrees, trustworthiness@15 and"
-    )
-    report("neighbours kept. For the last two columns, a tenth of the photos is placed among the others.")
-    report()
-    report("| set | align: drift | T, kept after align | after place | after a refit | > 30 degrees | purity, place |")
-    report("|---|---|---|---|---|---|---|")
+    say("## Updates, 1 % new photos")
+    say()
+    say(f"Means over {N_SEEDS} choices of the new photos. Drift is that of the old photos, in degrees; T is")
+    say("trustworthiness@15, kept is the share of neighbours kept. The last two columns place a tenth of the photos.")
+    say()
+    say("| set | align: drift | T, kept after align | after place | after a refit | > 30 degrees | purity, place |")
+    say("|---|---|---|---|---|---|---|")
     sets = labelled_sets(folder)
     rows, labels = make_clusters(10_000)
     sets["clusters of 10,000"] = rows, [str(label) for label in labels]
@@ -312,8 +307,8 @@ def measure_updates(folder: Path) -> None:
             results.append([parts[0][0], *quality, far.mean(), purity])
         drift, *quality, far, purity = np.mean(results, axis=0)
         pairs = [f"{t:.4f}, {kept:.4f}" for t, kept in zip(quality[::2], quality[1::2], strict=True)]
-        report(f"| {name} | {drift:.2f} | " + " | ".join(pairs) + f" | {far:.4f} | {purity:.3f} |")
-    report()
+        say(f"| {name} | {drift:.2f} | " + " | ".join(pairs) + f" | {far:.4f} | {purity:.3f} |")
+    say()
     rows, _ = make_clusters(101_000)
     uuids = [f"{number:06d}" for number in range(len(rows))]
     start = time.perf_counter()
@@ -325,11 +320,9 @@ def measure_updates(folder: Path) -> None:
     start = time.perf_counter()
     update(uuids, rows, np.arange(100_000), PARAMETERS, N_CORES, old, improve=True)
     aligned = time.perf_counter() - start
-    report(
-        f"100,000 photos fitted in {fitted:.1f} s; 1,000 placed among them in {placed:.1f} s ({placed / fitted:.3f}),"
-    )
-    report(f"placed and aligned in {aligned:.1f} s.")
-    report()
+    say(f"With 100,000 photos, the fit takes {fitted:.1f} s. Placing 1,000 more takes {placed:.1f} s")
+    say(f"({placed / fitted:.3f} of it), and placing with align {aligned:.1f} s.")
+    say()
 
 
 PARTS = {
@@ -350,11 +343,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report("# The map, measured")
-        report()
+        say("# Map benchmarks")
+        say()
         packages = ", ".join(f"{name} {version(name)}" for name in ("umap-learn", "numba", "numpy"))
-        report(f"`make bench` on {N_CORES} cores of an {platform.processor() or platform.machine()}; {packages}.")
-        report()
+        say(f"`make bench` on {N_CORES} cores of an {platform.processor() or platform.machine()}; {packages}.")
+        say()
         for part in arguments.only:
             PARTS[part](folder)
     if set(arguments.only) == set(PARTS):

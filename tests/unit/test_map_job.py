@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossfilter_inference.config import UmapSettings
 from crossfilter_inference.db.connect import writing
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map.job import make_map
-from crossfilter_inference.map.settings import settings_digest
+from crossfilter_inference.map.settings import MapSettings, settings_digest
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.util.files import digest, write_json
 
@@ -314,3 +315,8 @@ def test_the_settings_digest_changes_with_settings_that_change_the_map():
     assert settings_digest(SETTINGS, "labels.csv") != base
     for change in ({"update": "place"}, {"refit_share": 0.5}):
         assert settings_digest({**SETTINGS, **change}, "") == base, change
+
+
+def test_the_map_has_the_settings_of_the_configuration():
+    assert MapSettings.__annotations__.keys() == UmapSettings.model_fields.keys()
+    assert UmapSettings().model_dump() == SETTINGS

@@ -1,15 +1,17 @@
-"""Settings of the map, their digests, and the columns of `map.tsv`.
+"""Settings of the map and their digests, the columns of `map.tsv`, and the path of `words.txt`.
 
 Planning a run needs these alone, without numpy and umap-learn.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..util.files import digest
 
 # Increase it when the same embeddings and settings give a different map.
 UMAP_VERSION = 2
+WORDS_FILE = str(Path(__file__).with_name("words.txt"))
 MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
 FIT_KEYS: tuple[Literal["n_neighbors", "min_dist", "radius", "random_state"], ...] = (
     "n_neighbors",
