@@ -1,4 +1,4 @@
-"""Other ways to embed photos with the same checkpoint: the original tool's, and what a user would pick instead."""
+"""Other ways to embed photos with the same checkpoint: the original tool's, and two common libraries."""
 
 import sqlite3
 import threading
@@ -14,9 +14,9 @@ from crossfilter_inference.db.embeddings import pack_embedding
 
 
 class Reference:
-    """As the original tool works, with its model loaded once: decode and process ten photos, embed them, the next ten.
+    """The original tool's loop, with the model loaded once: decode, preprocess and embed ten photos at a time.
 
-    Rows go through a queue to a thread that commits each.
+    Rows go through a queue to a thread that commits each of them.
     """
 
     def __init__(self, checkpoint: str):
@@ -24,7 +24,7 @@ class Reference:
         self.processor = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
 
     def preprocess(self, paths: list[str]) -> torch.Tensor:
-        """Decode, crop and resize photos, one after the other."""
+        """Decode, crop and resize photos one after the other."""
         squares = []
         for path in paths:
             image = Image.open(path).convert("RGB")
@@ -34,8 +34,8 @@ class Reference:
         return self.processor(images=squares, return_tensors="pt")["pixel_values"]
 
     def embed(self, paths: list[str], database: Path) -> np.ndarray:
-        """Embed photos into a database; returns an array of shape (n_images, n_dims)."""
-        queue: Queue = Queue()
+        """Embed photos into a database; return an array of shape (n_images, n_dims), float32."""
+        queue: Queue[tuple[str, np.ndarray] | None] = Queue()
         writer = threading.Thread(target=_write_rows, args=(queue, database))
         writer.start()
         embeddings = []
@@ -52,7 +52,7 @@ class Reference:
         return np.concatenate(embeddings)
 
 
-def _write_rows(queue: Queue, database: Path) -> None:
+def _write_rows(queue: "Queue[tuple[str, np.ndarray] | None]", database: Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute("CREATE TABLE IF NOT EXISTS EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB NOT NULL)")
     while (item := queue.get()) is not None:
@@ -63,7 +63,7 @@ def _write_rows(queue: Queue, database: Path) -> None:
 
 
 class TransformersPipeline:
-    """The pipeline `image-feature-extraction`, with batches of ten and as many loaders as given."""
+    """The pipeline `image-feature-extraction` of transformers, with batches of ten and `n_loaders` loader processes."""
 
     def __init__(self, checkpoint: str, n_loaders: int):
         self._pipeline = transformers.pipeline(
@@ -74,13 +74,13 @@ class TransformersPipeline:
         self._n_loaders = n_loaders
 
     def embed(self, paths: list[str]) -> None:
-        """Embed photos."""
+        """Embed photos, and discard the embeddings."""
         for _ in self._pipeline(paths, pool=True, batch_size=10, num_workers=self._n_loaders):
             pass
 
 
 class SentenceTransformers:
-    """sentence-transformers' `encode` of paths, with its own batch size."""
+    """The `encode` method of sentence-transformers, with its default batch size."""
 
     def __init__(self, checkpoint: str):
         from sentence_transformers import SentenceTransformer
@@ -88,5 +88,5 @@ class SentenceTransformers:
         self._model = SentenceTransformer(checkpoint)
 
     def embed(self, paths: list[str]) -> None:
-        """Embed photos."""
+        """Embed photos, and discard the embeddings."""
         self._model.encode([Image.open(path) for path in paths])

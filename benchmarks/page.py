@@ -121,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, browser.started() as chromium:
         folder = Path(name)
         contents = make_contents(arguments.photos)
-        by_lot = contents.by_lot()
+        by_lot = contents.random_order()
         jpegs = make_thumbnails(arguments.thumbnails)
         start = time.perf_counter()
         text, n_shown = make_page(contents, choose_photos(by_lot), dict(zip(by_lot, jpegs, strict=False)))

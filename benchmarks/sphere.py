@@ -1,7 +1,7 @@
-r"""Measure the map: speed, memory, quality and updates, against umap-learn as it is, on the sphere and in the plane.
+r"""Measure speed, memory, quality and updates of the map, and compare them with umap-learn.
 
-Stock is umap-learn's own layout on the sphere, as the original tool calls it (a sphere of radius 1), or with our radius
-(`a * R**(2b)`, `learning_rate = 1 / R**2`). Prints tables, and writes them to SPHERE.md beside this file.
+*Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with ours (`a * R**(2b)`,
+`learning_rate = 1 / R**2`). It prints tables and writes them to SPHERE.md next to this file.
 
 Example:
     make bench
@@ -17,24 +17,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from material import load_digits, load_emoji, make_clusters
 
-from crossfilter_inference.map import fit as placement
 from crossfilter_inference.map import layout, neighbours
-from crossfilter_inference.map import model as umap_model
+from crossfilter_inference.map.fit import SphereMap, fit, place, update
 from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
+from crossfilter_inference.map.model import fit_parameters
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
 
-N_CORES = os.cpu_count()
+N_CORES = os.cpu_count() or 1
 N_SEEDS = 5
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
 RADIUS = layout.default_radius(100_000)
-CURVE = umap_model.make_curve(SETTINGS, RADIUS)
+PARAMETERS = fit_parameters(SETTINGS, RADIUS)
+CURVE = PARAMETERS.curve
 RADII = (1, 2, 3, 4, 5, 6, 8)
 FIGURES = ("trustworthiness", "neighbours_kept", "label_purity", "sphere_share")
 ORIGINAL = """
@@ -44,19 +46,20 @@ model = umap.UMAP(n_components=2, metric="cosine", output_metric="haversine", ra
 """
 OURS = """
 import sys, numpy, os
-from crossfilter_inference import placement, umap_model
+from dataclasses import replace
+from crossfilter_inference.map.fit import fit
+from crossfilter_inference.map.model import fit_parameters, row_digests, to_pickle
 rows = numpy.load(sys.argv[1])
-curve = umap_model.make_curve({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
+parameters = fit_parameters({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]
-places = placement.fit(uuids, rows, curve, os.cpu_count(), None)
-places.row_digests = umap_model.row_digests(rows)
-print(len(umap_model.to_pickle(places, curve, 0.1)))
+fitted = fit(uuids, rows, parameters, os.cpu_count(), None)
+print(len(to_pickle(replace(fitted, row_digests=row_digests(rows)), parameters)))
 """
 DESCENT = """
 import sys, numpy, time
-from crossfilter_inference import neighbours
+from crossfilter_inference.map import neighbours
 rows, start = numpy.load(sys.argv[1]), time.perf_counter()
-neighbours._descend(rows, 15)
+neighbours._nn_descent(rows, 15)
 print(time.perf_counter() - start)
 """
 # Of this process alone: what the system reports to the parent begins with the parent's own.
@@ -71,46 +74,47 @@ def say(line: str = "") -> None:
     lines.append(line)
 
 
-def in_turns(n_rounds: int, **works: Callable[[], object]) -> dict[str, tuple[float, float]]:
-    """Do each in turn; return the medians of wall and CPU time in seconds."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+def time_in_turns(n_rounds: int, **functions: Callable[[], object]) -> dict[str, tuple[float, float]]:
+    """Call each function in turn; return the medians of wall and CPU time in seconds."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     for _ in range(n_rounds):
-        for name, work in works.items():
+        for name, function in functions.items():
             wall, cpu = time.perf_counter(), time.process_time()
-            work()
+            function()
             times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {name: tuple(map(statistics.median, zip(*pairs, strict=True))) for name, pairs in times.items()}
 
 
 def run(program: str, rows: Path) -> tuple[float, float, list[str]]:
-    """Run a program from the start of its process; return seconds, peak memory in MB, and what it printed."""
+    """Run a program in a process of its own; return seconds, peak memory in MB, and its output."""
     start = time.perf_counter()
     command = [sys.executable, "-W", "ignore", "-c", program + PEAK_MEMORY, rows]
     *printed, kilobytes = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.split()
     return time.perf_counter() - start, int(kilobytes) / 1024, printed
 
 
-def stock(rows: np.ndarray, places: placement.Places, seed: int, radius: float | None) -> np.ndarray:
-    """Lay the same neighbours out by umap-learn: on the sphere, or, without a radius, in the plane."""
+def lay_out_stock(rows: np.ndarray, graph: SphereMap, seed: int, radius: float | None) -> np.ndarray:
+    """Lay out the same neighbours with umap-learn: on a sphere or, without a radius, in a plane."""
     import umap
 
     options = {} if radius is None else {"output_metric": "haversine"}
     if radius not in (None, 1):
         options |= {"a": CURVE.a * radius ** (2 * CURVE.b), "b": CURVE.b, "learning_rate": 1 / radius**2}
-    knn = places.indices.astype(np.int64), places.distances
+    knn = graph.neighbours.indices.astype(np.int64), graph.neighbours.distances
     model = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=knn, **options).fit(rows)
     return model.embedding_ if radius is None else unit_vectors_from_angles(*model.embedding_.T)
 
 
-def ours(rows: np.ndarray, places: placement.Places, seed: int, radius: float) -> np.ndarray:
-    shape = CURVE.a, CURVE.b, radius, seed
+def lay_out_ours(rows: np.ndarray, graph: SphereMap, seed: int, radius: float) -> np.ndarray:
     n_epochs = layout.default_n_epochs(len(rows))
-    return layout.lay_out(layout.first_places(rows), places.graph, *shape, N_CORES, n_epochs)
+    curve = replace(CURVE, radius=radius)
+    return layout.lay_out(layout.initial_positions(rows), graph.graph, curve, seed, N_CORES, n_epochs)
 
 
-def graph_of(rows: np.ndarray) -> placement.Places:
-    indices, distances = neighbours.all_neighbours(rows, SETTINGS["n_neighbors"], N_CORES)
-    return placement.Places([], np.empty((0, 2)), indices, distances, fuzzy_graph(indices, distances))
+def make_graph(rows: np.ndarray) -> SphereMap:
+    """Return a map without positions: neighbours and graph alone."""
+    found = neighbours.all_neighbours(rows, SETTINGS["n_neighbors"], N_CORES)
+    return SphereMap([], np.empty((0, 2)), found, fuzzy_graph(*found))
 
 
 def measure_speed(folder: Path) -> None:
@@ -119,15 +123,15 @@ def measure_speed(folder: Path) -> None:
 
     say("## Layout, ms per epoch")
     say()
-    say("CPU time on one core; 20 epochs, without compilation; medians of 3 in turns.")
+    say("CPU time on one core for 20 epochs, without compilation. Medians of 3 runs in turns.")
     say()
     say("| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |")
     say("|---|---|---|---|---|---|")
     for n_images in (10_000, 100_000):
         rows, _ = make_clusters(n_images)
-        places = graph_of(rows)
-        start, n_epochs = layout.first_places(rows), 20
-        coo = places.graph.tocoo()
+        graph = make_graph(rows).graph
+        start, n_epochs = layout.initial_positions(rows), 20
+        coo = graph.tocoo()
         coo.data[coo.data < coo.data.max() / layout.default_n_epochs(n_images)] = 0
         coo.eliminate_zeros()
         each = (coo.data.max() / coo.data).astype(np.float64)
@@ -146,13 +150,12 @@ def measure_speed(folder: Path) -> None:
         def euclidean(n: int = n_epochs, a=angles, c=coo, e=each, s=state, k=n_images) -> None:
             optimize_layout_euclidean(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s, move_other=True)
 
-        def sphere(n_threads: int = 1, p=places, s=start, n=n_epochs) -> None:
-            shape = CURVE.a, CURVE.b, CURVE.radius, 42
-            layout.lay_out(s, p.graph, *shape, n_threads, n)
+        def sphere(n_threads: int = 1, g=graph, s=start, n=n_epochs) -> None:
+            layout.lay_out(s, g, CURVE, 42, n_threads, n)
 
         sphere()
-        # Both of umap-learn's are compiled at every call: the time of a call of one epoch is taken off.
-        times = in_turns(
+        # umap-learn compiles its layouts at every call, so the time of a call of one epoch is subtracted.
+        times = time_in_turns(
             3,
             generic=generic,
             generic_1=lambda: generic(1),
@@ -172,7 +175,7 @@ def measure_speed(folder: Path) -> None:
 
 
 def measure_whole_fit(folder: Path) -> None:
-    say(f"## Whole fit, from the start of the process, {N_CORES} cores, 768 dimensions")
+    say(f"## Whole fit, including the start of the process ({N_CORES} cores, 768 dimensions)")
     say()
     say("| photos | seconds | peak memory, MB | model, MB |")
     say("|---|---|---|---|")
@@ -197,11 +200,11 @@ def measure_neighbours(folder: Path) -> None:
     rows, _ = make_clusters(80_000)
     np.save(folder / "rows-1000.npy", rows[:1000])
     compilation = float(run(DESCENT, folder / "rows-1000.npy")[2][0])
-    say(f"NN-descent is compiled in every process, which comes to its time: {compilation:.1f} s.")
+    say(f"Each process also compiles NN-descent, which takes {compilation:.1f} s.")
     say()
     say("| photos | exact | NN-descent | recall |")
     say("|---|---|---|---|")
-    neighbours._descend(rows[:1000], 15)
+    neighbours._nn_descent(rows[:1000], 15)
     for n_images in (10_000, 40_000, 60_000, 80_000):
         part, found = rows[:n_images], {}
         own = np.arange(n_images)
@@ -210,9 +213,9 @@ def measure_neighbours(folder: Path) -> None:
             found["exact"] = neighbours.nearest(part, part, 15, N_CORES, own)[0]
 
         def descent(part=part, found=found) -> None:
-            found["descent"] = neighbours._refined(part, neighbours._descend(part, 15), 15, N_CORES)[0]
+            found["descent"] = neighbours._refine(part, neighbours._nn_descent(part, 15), 15, N_CORES)[0]
 
-        times = in_turns(1, exact=exact, descent=descent)
+        times = time_in_turns(1, exact=exact, descent=descent)
         pairs = zip(found["exact"], found["descent"], strict=True)
         recall = np.mean([len(np.intersect1d(*pair)) / 15 for pair in pairs])
         say(f"| {n_images:,} | {times['exact'][0]:.1f} | {times['descent'][0]:.1f} | {recall:.4f} |")
@@ -233,17 +236,17 @@ def measure_quality(folder: Path) -> None:
     radius = round(RADIUS)
     say(f"## Quality, means over {N_SEEDS} seeds")
     say()
-    say("All from the same neighbours. The last column is the share of the sphere in use.")
+    say("All layouts use the same neighbours. The last column is the share of the sphere that the map uses.")
     say()
     say("| set | layout | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|")
     for name, (rows, labels) in labelled_sets(folder).items():
-        places = graph_of(rows)
+        graph = make_graph(rows)
         layouts: dict[str, Callable[[int], np.ndarray]] = {
-            "stock, R = 1": lambda seed, r=rows, p=places: stock(r, p, seed, 1),
-            f"stock, R = {radius}": lambda seed, r=rows, p=places: stock(r, p, seed, radius),
-            "stock, plane": lambda seed, r=rows, p=places: stock(r, p, seed, None),
-            **{f"ours, R = {R}": lambda seed, r=rows, p=places, R=R: ours(r, p, seed, R) for R in RADII},
+            "stock, R = 1": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, 1),
+            f"stock, R = {radius}": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, radius),
+            "stock, plane": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, None),
+            **{f"ours, R = {R}": lambda seed, r=rows, g=graph, R=R: lay_out_ours(r, g, seed, R) for R in RADII},
         }
         for label, make in layouts.items():
             say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, make)) + " |")
@@ -253,7 +256,7 @@ def measure_quality(folder: Path) -> None:
 def measure_radius(folder: Path) -> None:
     say(f"## The radius for few photos, means over {N_SEEDS} seeds")
     say()
-    say("Samples of the labelled sets; the default for their number of photos comes last.")
+    say("Samples of the labelled sets. The last radius of each sample is the default for its number of photos.")
     say()
     say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|---|")
@@ -261,9 +264,9 @@ def measure_radius(folder: Path) -> None:
         for name, (rows, labels) in list(labelled_sets(folder).items())[:2]:
             chosen = np.random.default_rng(1).permutation(len(rows))[:n_images]
             part, named = rows[chosen], [labels[index] for index in chosen]
-            places = graph_of(part)
+            graph = make_graph(part)
             for radius in (1, 1.5, 2, 3, 4, layout.default_radius(n_images)):
-                figures = mean_figures(part, named, lambda seed, r=part, p=places, R=radius: ours(r, p, seed, R))
+                figures = mean_figures(part, named, lambda seed, r=part, g=graph, R=radius: lay_out_ours(r, g, seed, R))
                 say(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
     say()
 
@@ -271,8 +274,8 @@ def measure_radius(folder: Path) -> None:
 def measure_updates(folder: Path) -> None:
     say("## Updates, 1 % new photos")
     say()
-    say(f"Means over {N_SEEDS} choices of the new photos: drift of the old ones in degrees, trustworthiness@15 and")
-    say("neighbours kept; the last two columns place a tenth of the photos among the others.")
+    say(f"Means over {N_SEEDS} choices of the new photos. Drift is that of the old photos, in degrees; T is")
+    say("trustworthiness@15, kept is the share of neighbours kept. The last two columns place a tenth of the photos.")
     say()
     say("| set | align: drift | T, kept after align | after place | after a refit | > 30 degrees | purity, place |")
     say("|---|---|---|---|---|---|---|")
@@ -286,16 +289,16 @@ def measure_updates(folder: Path) -> None:
             x, y = rows[order], np.array(labels)[order]
             uuids = [f"{number:06d}" for number in range(len(x))]
             n_old = len(x) - len(x) // 100
-            curve = umap_model.make_curve({**SETTINGS, "random_state": seed}, layout.default_radius(len(x)))
-            old = placement.fit(uuids[:n_old], x[:n_old], curve, N_CORES, None)
+            parameters = fit_parameters({**SETTINGS, "random_state": seed}, layout.default_radius(len(x)))
+            old = fit(uuids[:n_old], x[:n_old], parameters, N_CORES, None)
             parts = []
             for improve in (True, False):
-                new = placement.update(uuids, x, np.arange(n_old), curve, N_CORES, old, improve=improve)
-                parts.append((new.record["drift_degrees"], measure(x, new.unit_vectors, N_CORES)))
-            refit = measure(x, placement.fit(uuids, x, curve, N_CORES, None).unit_vectors, N_CORES)
+                new = update(uuids, x, np.arange(n_old), parameters, N_CORES, old, improve=improve)
+                parts.append((new.drift_degrees, measure(x, new.unit_vectors, N_CORES)))
+            refit = measure(x, fit(uuids, x, parameters, N_CORES, None).unit_vectors, N_CORES)
             tenth = len(x) // 10
-            base = placement.fit(uuids[:-tenth], x[:-tenth], curve, N_CORES, None).unit_vectors
-            placed = placement.place(x[-tenth:], x[:-tenth], base, N_CORES)
+            base = fit(uuids[:-tenth], x[:-tenth], parameters, N_CORES, None).unit_vectors
+            placed = place(x[-tenth:], x[:-tenth], base, N_CORES)
             near, _ = neighbours.nearest(x[-tenth:], x[:-tenth], 15, N_CORES)
             far = degrees_between(placed, spherical_mean(base[near], np.ones(near.shape))) > 30
             beside = np.argsort(-(placed @ base.T), axis=1)[:, :15]
@@ -309,16 +312,16 @@ def measure_updates(folder: Path) -> None:
     rows, _ = make_clusters(101_000)
     uuids = [f"{number:06d}" for number in range(len(rows))]
     start = time.perf_counter()
-    old = placement.fit(uuids[:100_000], rows[:100_000], CURVE, N_CORES, None)
+    old = fit(uuids[:100_000], rows[:100_000], PARAMETERS, N_CORES, None)
     fitted = time.perf_counter() - start
     start = time.perf_counter()
-    placement.place(rows[100_000:], rows[:100_000], old.unit_vectors, N_CORES)
+    place(rows[100_000:], rows[:100_000], old.unit_vectors, N_CORES)
     placed = time.perf_counter() - start
     start = time.perf_counter()
-    placement.update(uuids, rows, np.arange(100_000), CURVE, N_CORES, old, improve=True)
+    update(uuids, rows, np.arange(100_000), PARAMETERS, N_CORES, old, improve=True)
     aligned = time.perf_counter() - start
-    say(f"100,000 photos fitted in {fitted:.1f} s; 1,000 placed among them in {placed:.1f} s ({placed / fitted:.3f}),")
-    say(f"placed and aligned in {aligned:.1f} s.")
+    say(f"With 100,000 photos, the fit takes {fitted:.1f} s. Placing 1,000 more takes {placed:.1f} s")
+    say(f"({placed / fitted:.3f} of it), and placing with align {aligned:.1f} s.")
     say()
 
 
@@ -335,12 +338,12 @@ PARTS = {
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="parts to measure")
-    options.add_argument("--folder", type=Path, help="where material is kept; default: a temporary folder")
+    options.add_argument("--folder", type=Path, help="folder for test material; default: a temporary folder")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        say("# The map, measured")
+        say("# Map benchmarks")
         say()
         packages = ", ".join(f"{name} {version(name)}" for name in ("umap-learn", "numba", "numpy"))
         say(f"`make bench` on {N_CORES} cores of an {platform.processor() or platform.machine()}; {packages}.")

@@ -1,7 +1,8 @@
 r"""Embed the words that regions of the map can be named by.
 
 Example:
-    python scripts/embed_words.py --encoder encoder.json --words workflow/words.txt --output words.npz
+    python scripts/embed_words.py --encoder encoder.json --output words.npz \
+        --words workflow/crossfilter_inference/map/words.txt
 """
 
 import argparse

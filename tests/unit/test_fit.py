@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from crossfilter_inference.map import fit as placement
+from crossfilter_inference.map import fit as map_fit
 from crossfilter_inference.map import model as umap_model
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean
 
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-CURVE = umap_model.make_curve(SETTINGS, 4)
+PARAMETERS = umap_model.fit_parameters(SETTINGS, 4)
 
 
 def cluster_rows(n_images, seed=0, n_clusters=15):
@@ -28,88 +28,86 @@ def rows():
 
 @pytest.fixture(scope="module")
 def old(rows):
-    return placement.fit(named(780), rows[:780], CURVE, 2, None)
+    return map_fit.fit(named(780), rows[:780], PARAMETERS, 2, None)
 
 
 def update(rows, old, *, improve, known=None):
     known = np.arange(len(old.uuids)) if known is None else known
-    return placement.update(named(len(rows)), rows, known, CURVE, 2, old, improve=improve)
+    return map_fit.update(named(len(rows)), rows, known, PARAMETERS, 2, old, improve=improve)
 
 
 def test_a_placed_photo_is_near_the_mean_of_its_neighbours(rows, old):
-    placed = placement.place(rows[780:], rows[:780], old.unit_vectors, 2)
+    placed = map_fit.place(rows[780:], rows[:780], old.unit_vectors, 2)
     nearest = np.argsort(-(rows[780:] @ rows[:780].T), axis=1)[:, :15]
     mean = spherical_mean(old.unit_vectors[nearest], np.ones((20, 15)))
     assert degrees_between(placed, mean).max() < 30
 
 
-def test_a_photo_that_equals_one_of_the_map_is_put_upon_it(rows, old):
-    placed = placement.place(rows[100:150], rows[:780], old.unit_vectors, 2)
+def test_a_photo_that_equals_one_of_the_map_gets_its_position(rows, old):
+    placed = map_fit.place(rows[100:150], rows[:780], old.unit_vectors, 2)
     assert degrees_between(placed, old.unit_vectors[100:150]).max() < 0.01
 
 
-def test_placing_leaves_the_old_ones_where_they_are_to_the_last_bit(rows, old):
+def test_placing_keeps_old_positions_to_the_last_bit(rows, old):
     new = update(rows, old, improve=False)
     assert np.array_equal(new.angles[:780], old.angles)
-    assert new.record["drift_degrees"] == 0
+    assert new.drift_degrees == 0
 
 
-def test_a_place_does_not_depend_on_what_came_with_it(rows, old):
+def test_a_placed_position_does_not_depend_on_other_new_photos(rows, old):
     together = update(rows, old, improve=False).angles[780:]
     for number in (780, 790, 799):
         alone = np.vstack([rows[:780], rows[number : number + 1]])
         assert np.array_equal(update(alone, old, improve=False).angles[780], together[number - 780])
 
 
-def test_an_update_hardly_moves_the_map_and_is_as_good_as_a_new_one(rows, old):
+def test_an_update_hardly_moves_the_map_and_is_as_good_as_a_refit(rows, old):
     new = update(rows, old, improve=True)
-    refit = placement.fit(named(800), rows, CURVE, 2, None)
-    assert 0.05 < new.record["drift_degrees"] <= 2
-    assert degrees_between(new.unit_vectors[:780], old.unit_vectors).mean() == pytest.approx(
-        new.record["drift_degrees"]
-    )
+    refit = map_fit.fit(named(800), rows, PARAMETERS, 2, None)
+    assert 0.05 < new.drift_degrees <= 2
+    assert degrees_between(new.unit_vectors[:780], old.unit_vectors).mean() == pytest.approx(new.drift_degrees)
     assert degrees_between(refit.unit_vectors[:780], old.unit_vectors).mean() > 10
-    qualities = [measure(rows, places.unit_vectors)["trustworthiness"] for places in (new, refit)]
+    qualities = [measure(rows, fitted.unit_vectors)["trustworthiness"] for fitted in (new, refit)]
     assert qualities[0] > qualities[1] - 0.004
 
 
-def test_an_update_without_the_old_neighbours_is_the_same(rows, old):
-    bare = placement.Places(old.uuids, old.angles)
+def test_an_update_without_the_previous_neighbours_is_the_same(rows, old):
+    bare = map_fit.SphereMap(old.uuids, old.angles)
     assert np.array_equal(update(rows, bare, improve=True).angles, update(rows, old, improve=True).angles)
 
 
-def test_photos_that_have_gone_leave_the_others_where_they_are(rows, old):
+def test_removed_photos_do_not_move_the_others(rows, old):
     known = np.arange(780) - 10
     known[:10] = -1
     uuids = named(780)[10:]
-    placed = placement.update(uuids, rows[10:780], known, CURVE, 2, old, improve=False)
+    placed = map_fit.update(uuids, rows[10:780], known, PARAMETERS, 2, old, improve=False)
     assert np.array_equal(placed.angles, old.angles[10:])
-    aligned = placement.update(uuids, rows[10:780], known, CURVE, 2, old, improve=True)
-    assert 0 < aligned.record["drift_degrees"] <= 2
+    aligned = map_fit.update(uuids, rows[10:780], known, PARAMETERS, 2, old, improve=True)
+    assert 0 < aligned.drift_degrees <= 2
 
 
-def test_a_photo_with_another_embedding_is_a_new_one(rows, old):
+def test_a_photo_with_a_changed_embedding_is_new(rows, old):
     digests = umap_model.row_digests(rows[:780])
-    before = placement.Places(old.uuids, old.angles, row_digests=digests)
+    before = map_fit.SphereMap(old.uuids, old.angles, row_digests=digests)
     changed = rows[:780].copy()
     changed[5] = rows[790]
-    known = placement.rows_of(named(780), umap_model.row_digests(changed), before)
+    known = map_fit.find_rows(named(780), umap_model.row_digests(changed), before)
     assert np.flatnonzero(known == -1).tolist() == [5]
-    known = placement.rows_of(named(780)[1:], digests[1:], before)
+    known = map_fit.find_rows(named(780)[1:], digests[1:], before)
     assert known.tolist() == [-1, *range(779)]
 
 
-def test_a_new_map_is_turned_onto_the_old_one(rows, old):
-    other = placement.fit(named(800), cluster_rows(800, seed=5), CURVE, 2, None)
-    turned = placement.fit(named(800), cluster_rows(800, seed=5), CURVE, 2, old)
-    drift = degrees_between(turned.unit_vectors[:780], old.unit_vectors).mean()
-    assert drift == pytest.approx(turned.record["drift_degrees"])
+def test_a_new_map_is_rotated_to_match_the_old_one(rows, old):
+    other = map_fit.fit(named(800), cluster_rows(800, seed=5), PARAMETERS, 2, None)
+    rotated = map_fit.fit(named(800), cluster_rows(800, seed=5), PARAMETERS, 2, old)
+    drift = degrees_between(rotated.unit_vectors[:780], old.unit_vectors).mean()
+    assert drift == pytest.approx(rotated.drift_degrees)
     assert drift < degrees_between(other.unit_vectors[:780], old.unit_vectors).mean()
-    cosines = [places.unit_vectors @ places.unit_vectors.T for places in (other, turned)]
+    cosines = [fitted.unit_vectors @ fitted.unit_vectors.T for fitted in (other, rotated)]
     assert np.allclose(*cosines, atol=1e-6)
 
 
-def test_the_same_bits_with_any_number_of_threads(rows, old):
-    one = placement.update(named(800), rows, np.arange(780), CURVE, 1, old, improve=True)
+def test_maps_are_bit_identical_with_any_number_of_threads(rows, old):
+    one = map_fit.update(named(800), rows, np.arange(780), PARAMETERS, 1, old, improve=True)
     assert np.array_equal(one.angles, update(rows, old, improve=True).angles)
-    assert np.array_equal(placement.fit(named(780), rows[:780], CURVE, 1, None).angles, old.angles)
+    assert np.array_equal(map_fit.fit(named(780), rows[:780], PARAMETERS, 1, None).angles, old.angles)

@@ -7,7 +7,7 @@ from crossfilter_inference.map.neighbours import all_neighbours
 
 
 @pytest.mark.parametrize(("n_images", "n_neighbors", "n_dims"), [(400, 15, 8), (60, 5, 64), (16, 15, 3), (500, 2, 16)])
-def test_the_graph_is_umap_learns(n_images, n_neighbors, n_dims):
+def test_the_graph_equals_that_of_umap_learn(n_images, n_neighbors, n_dims):
     rows = np.random.default_rng(n_images).normal(size=(n_images, n_dims)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows[:5] = rows[0]  # some identical ones
@@ -23,7 +23,7 @@ def test_the_graph_is_umap_learns(n_images, n_neighbors, n_dims):
     assert np.array_equal(indices, before)
 
 
-def test_the_graph_is_umap_learns_where_all_neighbours_are_almost_equally_far():
+def test_the_graph_equals_that_of_umap_learn_if_all_neighbours_are_almost_equally_far():
     indices = (np.arange(40)[:, None] + np.arange(15)).astype(np.int32) % 40
     distances = np.tile(np.float32(0.5) + np.arange(15, dtype=np.float32) * np.float32(1e-5), (40, 1))
     distances[:, 0] = 0

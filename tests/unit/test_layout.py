@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from crossfilter_inference.map.neighbours import all_neighbours
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import unit_vectors_from_angles
 
-A, B, RADIUS = 1.58, 0.9, 4
+CURVE = layout.Curve(1.58, 0.9, 4)
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +23,20 @@ def clusters():
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), [str(label) for label in labels]
 
 
-def lay_out(rows, n_threads=2, seed=42, n_epochs=200, radius=RADIUS):
+def lay_out(rows, n_threads=2, seed=42, n_epochs=200, radius=CURVE.radius):
     graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
-    return layout.lay_out(layout.first_places(rows), graph, A, B, radius, seed, n_threads, n_epochs)
+    curve = replace(CURVE, radius=radius)
+    return layout.lay_out(layout.initial_positions(rows), graph, curve, seed, n_threads, n_epochs)
 
 
-def test_the_layout_is_the_same_bit_by_bit_with_any_number_of_threads_and_at_every_repeat(clusters):
+def test_the_layout_is_bit_identical_with_any_number_of_threads_and_on_repetition(clusters):
     one = lay_out(clusters[0], n_threads=1)
     assert np.array_equal(one, lay_out(clusters[0], n_threads=2))
     assert np.array_equal(one, lay_out(clusters[0], n_threads=2))
     assert not np.array_equal(one, lay_out(clusters[0], seed=43))
 
 
-def test_the_layout_is_the_same_bit_by_bit_in_another_process_with_other_cores(clusters, tmp_path):
+def test_the_layout_is_bit_identical_in_another_process_with_other_cores(clusters, tmp_path):
     np.save(tmp_path / "rows.npy", clusters[0])
     folders = [str(PROJECT / folder) for folder in ("workflow", "tests/unit", "tests")]
     program = (
@@ -43,13 +45,13 @@ def test_the_layout_is_the_same_bit_by_bit_in_another_process_with_other_cores(c
         "import test_layout\n"
         "numpy.save(sys.argv[2], test_layout.lay_out(numpy.load(sys.argv[1])))\n"
     )
-    command = [sys.executable, "-c", program, tmp_path / "rows.npy", tmp_path / "places.npy"]
+    command = [sys.executable, "-c", program, tmp_path / "rows.npy", tmp_path / "positions.npy"]
     environment = {"PATH": "/usr/bin:/bin", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "3"}
     subprocess.run(command, check=True, env=environment, timeout=200)
-    assert np.array_equal(np.load(tmp_path / "places.npy"), lay_out(clusters[0]))
+    assert np.array_equal(np.load(tmp_path / "positions.npy"), lay_out(clusters[0]))
 
 
-def test_the_layout_keeps_more_than_umap_learns_own_on_the_same_sphere(clusters):
+def test_the_layout_keeps_more_neighbours_than_umap_learn_on_the_same_sphere(clusters):
     import umap
 
     rows, labels = clusters
@@ -62,36 +64,37 @@ def test_the_layout_keeps_more_than_umap_learns_own_on_the_same_sphere(clusters)
     assert ours["label_purity"] > 0.99
 
 
-def test_a_larger_sphere_is_used_less(clusters):
+def test_photos_use_a_smaller_share_of_a_larger_sphere(clusters):
     shares = [measure(clusters[0], lay_out(clusters[0], radius=radius))["sphere_share"] for radius in (1, 3, 9)]
     assert shares[0] > shares[1] > shares[2]
 
 
-def test_places_have_length_1_also_where_photos_coincide(clusters):
+def test_positions_have_length_1_also_if_photos_coincide(clusters):
     rows = np.vstack([clusters[0][:50], np.repeat(clusters[0][:1], 30, axis=0)])
     graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
-    same_place = np.tile([0.0, 0.0, 1.0], (80, 1))
-    for start in (layout.first_places(rows), same_place):
-        places = layout.lay_out(start, graph, A, B, RADIUS, 0, 2, 100)
-        assert np.allclose(np.linalg.norm(places, axis=1), 1)
+    same_position = np.tile([0.0, 0.0, 1.0], (80, 1))
+    for start in (layout.initial_positions(rows), same_position):
+        positions = layout.lay_out(start, graph, CURVE, 0, 2, 100)
+        assert np.allclose(np.linalg.norm(positions, axis=1), 1)
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 3, 4, 40])
-def test_first_places_are_apart_and_have_length_1(n_images):
+def test_initial_positions_are_apart_and_have_length_1(n_images):
     rows = np.random.default_rng(n_images).normal(size=(n_images, 32)).astype(np.float32)
-    places = layout.first_places(rows)
-    assert np.allclose(np.linalg.norm(places, axis=1), 1)
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2) + 10 * np.eye(n_images)
+    positions = layout.initial_positions(rows)
+    assert np.allclose(np.linalg.norm(positions, axis=1), 1)
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=2) + 10 * np.eye(n_images)
     assert distances.min() > 0.01
 
 
-def test_the_tables_are_the_formulas(clusters):
-    attraction, repulsion = layout._forces(A, B, RADIUS)
+def test_the_tables_match_the_formulas():
+    attraction, repulsion = layout._tabulate_forces(CURVE)
+    a, b, radius = CURVE.a, CURVE.b, CURVE.radius
     for angle in (0.01, 0.3, 1.0, 2.5):
         chord = np.float32(2 - 2 * np.cos(angle))
-        distance = RADIUS * angle
-        curve = 1 + A * distance ** (2 * B)
-        pull = min(2 * A * B * distance ** (2 * B - 1) / curve, 4) / (RADIUS * np.sin(angle))
-        push = min(2 * B / (distance * curve), 4) / (RADIUS * np.sin(angle))
+        distance = radius * angle
+        divisor = 1 + a * distance ** (2 * b)
+        pull = min(2 * a * b * distance ** (2 * b - 1) / divisor, 4) / (radius * np.sin(angle))
+        push = min(2 * b / (distance * divisor), 4) / (radius * np.sin(angle))
         assert np.isclose(layout._look_up(attraction, chord), pull, rtol=3e-3)
         assert np.isclose(layout._look_up(repulsion, chord), push, rtol=3e-3)

@@ -1,4 +1,4 @@
-"""The map of a database: what is done when photos come and go, settings change, jobs are killed."""
+"""The map of a database when photos are added or removed, settings change, and jobs are killed."""
 
 import json
 import sqlite3
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossfilter_inference.config import UmapSettings
 from crossfilter_inference.db.connect import writing
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.map import job as mapping_module
-from crossfilter_inference.map.settings import settings_digest
+from crossfilter_inference.map.job import make_map
+from crossfilter_inference.map.settings import MapSettings, settings_digest
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.util.files import digest, write_json
 
@@ -81,7 +82,7 @@ class Mapping:
     def make(self, n_threads=2, **settings):
         self.settings |= settings
         outputs = tuple(map(self.path, ("umap_model.pkl", "map.tsv", "neighbours.npz", "map_quality.json")))
-        return mapping_module.make_map(
+        return make_map(
             self.path("embeddings.json"), self.database, "T", self.settings, self.labels, outputs, n_threads
         )
 
@@ -92,7 +93,7 @@ class Mapping:
     def blob(self):
         return Path(self.path("umap_model.pkl")).read_bytes()
 
-    def places(self):
+    def positions(self):
         lines = Path(self.path("map.tsv")).read_text().splitlines()[1:]
         return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
 
@@ -114,17 +115,17 @@ def mapping(tmp_path):
     return mapping
 
 
-def test_the_same_is_kept(mapping):
+def test_an_unchanged_map_is_kept(mapping):
     blob = mapping.blob()
-    assert mapping.make() == "kept, nothing that it is made from has changed"
+    assert mapping.make() == "unchanged (same embeddings and settings)"
     assert mapping.blob() == blob
 
 
-def test_new_photos_are_aligned_and_the_provenance_says_so(mapping):
+def test_new_photos_are_aligned_and_the_provenance_records_it(mapping):
     mapping.store()
     before = mapping.quality()
     mapping.add(3)
-    assert mapping.make().startswith("updated: 3 new of 153, old photos moved by ")
+    assert mapping.make().startswith("updated: 3 of 153 photos are new; old photos moved by ")
     mapping.store()
     recorded = mapping.provenance()
     assert recorded["map_action"] == "align"
@@ -133,17 +134,17 @@ def test_new_photos_are_aligned_and_the_provenance_says_so(mapping):
     assert (recorded["map_n_new"], recorded["map_n_gone"]) == ("3", "0")
 
 
-def test_placed_photos_leave_the_others_to_the_last_bit(mapping):
-    before = mapping.places()
+def test_placing_keeps_the_other_positions_to_the_last_bit(mapping):
+    before = mapping.positions()
     mapping.add(3)
     mapping.make(update="place")
-    after = mapping.places()
+    after = mapping.positions()
     assert len(after) == 153
     assert {name: after[name] for name in before} == before
     assert mapping.quality()["action"] == "place"
 
 
-def test_photos_that_go_and_come_are_counted(mapping):
+def test_added_removed_and_changed_photos_are_counted(mapping):
     mapping.remove(4)
     mapping.add(2)
     mapping.change(50)
@@ -152,9 +153,9 @@ def test_photos_that_go_and_come_are_counted(mapping):
     assert (quality["n_new"], quality["n_gone"], quality["n_images"]) == (3, 5, 148)
 
 
-def test_many_new_photos_bring_a_new_map_turned_onto_the_old_one(mapping):
+def test_many_new_photos_lead_to_a_refit_that_is_rotated_to_match_the_old_map(mapping):
     mapping.add(60)
-    assert mapping.make().startswith("fitted anew: 60 new of 210, old photos moved by ")
+    assert mapping.make().startswith("refitted: 60 of 210 photos are new; old photos moved by ")
     assert mapping.quality()["previous"] is not None
 
 
@@ -167,7 +168,7 @@ def test_many_new_photos_may_be_aligned_or_placed(mapping):
     assert mapping.quality()["action"] == "place"
 
 
-def test_the_radius_follows_the_number_of_photos_when_a_map_is_made(mapping):
+def test_the_radius_depends_on_the_number_of_photos_at_the_fit(mapping):
     assert mapping.quality()["radius"] == 2
     mapping.add(60)
     mapping.make(refit_share=0.5)
@@ -179,13 +180,13 @@ def test_the_radius_follows_the_number_of_photos_when_a_map_is_made(mapping):
 
 
 @pytest.mark.parametrize("update", ["align", "place"])
-def test_another_shape_is_a_new_map(mapping, update):
+def test_changed_fit_settings_lead_to_a_refit(mapping, update):
     mapping.add(1)
     mapping.make(min_dist=0.5, update=update)
     assert mapping.quality()["action"] == "fit"
 
 
-def test_a_refit_depends_on_embeddings_and_settings_alone(mapping, tmp_path):
+def test_a_refit_depends_on_embeddings_and_settings_only(mapping, tmp_path):
     mapping.add(3)
     mapping.make()
     mapping.make(update="refit")
@@ -194,23 +195,23 @@ def test_a_refit_depends_on_embeddings_and_settings_alone(mapping, tmp_path):
     fresh.by_uuid = dict(mapping.by_uuid)
     fresh.write()
     fresh.make()
-    assert fresh.places() == mapping.places()
-    assert fresh.make(update="refit") == "kept, nothing that it is made from has changed"
-    assert mapping.make(update="align") == "kept, nothing that it is made from has changed"
+    assert fresh.positions() == mapping.positions()
+    assert fresh.make(update="refit") == "unchanged (same embeddings and settings)"
+    assert mapping.make(update="align") == "unchanged (same embeddings and settings)"
 
 
-def test_the_order_in_which_photos_came_does_not_matter(mapping, tmp_path):
+def test_the_map_does_not_depend_on_the_order_in_which_photos_were_added(mapping, tmp_path):
     (tmp_path / "other").mkdir()
     other = Mapping(tmp_path / "other")
     other.by_uuid = dict(reversed(mapping.by_uuid.items()))
     other.write()
     other.make(n_threads=1)
-    assert other.places() == mapping.places()
+    assert other.positions() == mapping.positions()
     assert other.blob() == mapping.blob()
 
 
 @pytest.mark.parametrize("n_images", [1, 3, 40])
-def test_neighbours_are_those_of_the_embeddings_without_the_photo_itself(tmp_path, n_images):
+def test_the_neighbours_file_leaves_out_the_photo_itself(tmp_path, n_images):
     mapping = Mapping(tmp_path)
     mapping.add(n_images)
     mapping.make()
@@ -224,43 +225,43 @@ def test_neighbours_are_those_of_the_embeddings_without_the_photo_itself(tmp_pat
     assert np.allclose(distances, np.sort(cosine, axis=1)[:, :k], atol=1e-6)
 
 
-def test_a_job_that_was_killed_after_the_model_goes_on_from_it(mapping, monkeypatch):
+def test_a_job_killed_after_the_model_was_written_resumes_from_it(mapping, monkeypatch):
     mapping.add(3)
-    whole = Path(mapping.folder / "map_quality.json").read_text(), Path(mapping.folder / "map.tsv").read_text()
+    old_quality, old_table = [(mapping.folder / name).read_text() for name in ("map_quality.json", "map.tsv")]
     mapping.make()
-    expected, blob = mapping.places(), mapping.blob()
-    (mapping.folder / "map_quality.json").write_text(whole[0])
-    (mapping.folder / "map.tsv").write_text(whole[1])
-    assert mapping.make() == "kept, measured again"
-    assert mapping.places() == expected
+    expected, blob = mapping.positions(), mapping.blob()
+    (mapping.folder / "map_quality.json").write_text(old_quality)
+    (mapping.folder / "map.tsv").write_text(old_table)
+    assert mapping.make() == "unchanged, quality measured again"
+    assert mapping.positions() == expected
     assert mapping.blob() == blob
 
 
 @pytest.mark.parametrize("what", ["lost", "damaged"])
-def test_without_its_model_a_map_stays_where_the_database_has_it(mapping, what):
+def test_without_a_model_the_positions_are_read_from_the_database(mapping, what):
     mapping.store()
-    before = mapping.places()
+    before = mapping.positions()
     if what == "lost":
         (mapping.folder / "umap_model.pkl").unlink()
     else:
         (mapping.folder / "umap_model.pkl").write_bytes(b"not a pickle")
         (mapping.folder / "map_quality.json").unlink()
     mapping.make()
-    after = mapping.places()
-    for name, place in before.items():
-        assert np.allclose([float(number) for number in place], [float(number) for number in after[name]])
+    after = mapping.positions()
+    for name, position in before.items():
+        assert np.allclose([float(number) for number in position], [float(number) for number in after[name]])
     mapping.store()
     mapping.add(3)
     mapping.make()
     assert mapping.quality()["action"] == "align"
 
 
-def test_labels_are_measured_without_another_map(mapping):
+def test_labels_are_measured_without_a_new_map(mapping):
     blob = mapping.blob()
     mapping.labels = mapping.path("labels.csv")
     lines = [f"{name},{int((row @ mapping.centres.T).argmax())}" for name, row in mapping.by_uuid.items()]
     Path(mapping.labels).write_text("UUID,LABEL\n" + "\n".join(lines))
-    assert mapping.make() == "kept, measured again"
+    assert mapping.make() == "unchanged, quality measured again"
     assert mapping.quality()["label_purity"] > 0.9
     assert mapping.quality()["n_labelled"] == 150
     assert mapping.blob() == blob
@@ -268,49 +269,54 @@ def test_labels_are_measured_without_another_map(mapping):
 
 def test_the_plane_is_measured_on_request(mapping):
     assert "plane" not in mapping.quality()
-    assert mapping.make(compare_with_plane=True) == "kept, measured again"
+    assert mapping.make(compare_with_plane=True) == "unchanged, quality measured again"
     quality = mapping.quality()
     assert 0.5 < quality["plane"]["trustworthiness"] <= 1
     assert quality["plane"].keys() == {"trustworthiness", "neighbours_kept"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0])
-def test_a_row_without_direction_is_named_and_the_map_stays(mapping, bad):
-    before = mapping.places()
+def test_a_row_without_direction_is_named_and_the_map_is_unchanged(mapping, bad):
+    before = mapping.positions()
     row = np.zeros(32, np.float32)
     row[3] = bad
     mapping.change(7, row)
     with pytest.raises(InputError, match=rf"1 embeddings are not finite or all zero, .*{mapping.uuids[7]}"):
         mapping.make()
-    assert mapping.places() == before
+    assert mapping.positions() == before
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 3, 4, 15, 16])
-def test_few_photos_have_a_map_and_a_model_and_go_on_growing(tmp_path, n_images):
+def test_few_photos_have_a_map_and_a_model_and_can_grow(tmp_path, n_images):
     mapping = Mapping(tmp_path)
     mapping.add(n_images)
     mapping.make()
     mapping.store()
-    assert len(mapping.places()) == n_images
+    assert len(mapping.positions()) == n_images
     mapping.add(1)
     mapping.make()
-    assert len(mapping.places()) == n_images + 1
+    assert len(mapping.positions()) == n_images + 1
     mapping.add(40)
     mapping.make(update="place")
     assert mapping.quality()["action"] == ("fit" if n_images < 15 else "place")
 
 
-def test_no_photo_is_no_map(tmp_path):
+def test_a_database_without_embeddings_is_refused(tmp_path):
     mapping = Mapping(tmp_path)
     mapping.write()
-    with pytest.raises(InputError, match="there is nothing to map"):
+    with pytest.raises(InputError, match="has no embeddings to map; see the table T_FAILURES"):
         mapping.make()
 
 
-def test_the_digest_follows_what_matters():
+def test_the_settings_digest_changes_with_settings_that_change_the_map():
     base = settings_digest(SETTINGS, "")
     for change in ({"n_neighbors": 7}, {"radius": 3}, {"update": "refit"}, {"compare_with_plane": True}):
         assert settings_digest({**SETTINGS, **change}, "") != base, change
     assert settings_digest(SETTINGS, "labels.csv") != base
     for change in ({"update": "place"}, {"refit_share": 0.5}):
         assert settings_digest({**SETTINGS, **change}, "") == base, change
+
+
+def test_the_map_has_the_settings_of_the_configuration():
+    assert MapSettings.__annotations__.keys() == UmapSettings.model_fields.keys()
+    assert UmapSettings().model_dump() == SETTINGS

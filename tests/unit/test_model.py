@@ -9,12 +9,12 @@ import umap
 from test_map_job import Mapping
 
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.map import fit as placement
 from crossfilter_inference.map import model as umap_model
+from crossfilter_inference.map.fit import fit
 from crossfilter_inference.map.sphere import degrees_between, unit_vectors_from_angles
 
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-CURVE = umap_model.make_curve(SETTINGS, 4)
+PARAMETERS = umap_model.fit_parameters(SETTINGS, 4)
 
 
 def random_embeddings(n_images):
@@ -22,29 +22,29 @@ def random_embeddings(n_images):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def places(embeddings):
+def fitted_positions(embeddings):
     uuids = [f"{number:06d}" for number in range(len(embeddings))]
-    theta, phi = placement.fit(uuids, embeddings, CURVE, 2, None).angles.T
+    theta, phi = fit(uuids, embeddings, PARAMETERS, 2, None).angles.T
     assert ((theta >= 0) & (theta <= np.pi) & (np.abs(phi) <= np.pi)).all()
     return unit_vectors_from_angles(theta, phi)
 
 
 @pytest.mark.parametrize("n_images", range(1, 18))
-def test_few_photos_end_in_places_apart(n_images):
-    unit_vectors = places(random_embeddings(n_images))
+def test_few_photos_have_positions_apart(n_images):
+    unit_vectors = fitted_positions(random_embeddings(n_images))
     assert np.allclose(np.linalg.norm(unit_vectors, axis=1), 1)
     distances = np.arccos(np.clip(unit_vectors @ unit_vectors.T, -1, 1)) + 10 * np.eye(n_images)
     assert distances.min() > 0.01
 
 
 @pytest.mark.parametrize("n_images", [2, 3, 5, 20])
-def test_identical_photos_are_in_one_place(n_images):
-    unit_vectors = places(np.repeat(random_embeddings(1), n_images, axis=0))
+def test_identical_photos_have_one_position(n_images):
+    unit_vectors = fitted_positions(np.repeat(random_embeddings(1), n_images, axis=0))
     assert np.allclose(unit_vectors, unit_vectors[0])
 
 
-def test_two_groups_of_identical_photos_are_in_two_places():
-    unit_vectors = places(np.repeat(random_embeddings(2), 10, axis=0))
+def test_two_groups_of_identical_photos_have_two_positions():
+    unit_vectors = fitted_positions(np.repeat(random_embeddings(2), 10, axis=0))
     cosines = unit_vectors @ unit_vectors.T
     assert cosines[:10, :10].mean() > cosines[:10, 10:].mean() + 0.1
 
@@ -95,7 +95,7 @@ def test_the_model_holds_neither_embeddings_nor_search_index(mapping):
     assert max(array.size for array in arrays) <= 120 * 15
 
 
-def test_transform_of_known_photos_finds_their_places_together_and_alone(mapping):
+def test_transform_of_known_photos_returns_their_positions_together_and_alone(mapping):
     model = umap_model.load_umap_model(mapping.database, "T")
     assert isinstance(model, umap.UMAP)
     together = model.transform(mapping.rows[:100])
@@ -105,9 +105,9 @@ def test_transform_of_known_photos_finds_their_places_together_and_alone(mapping
     assert np.allclose(alone, together, atol=1e-6)
 
 
-def test_transform_refuses_what_it_cannot_place(mapping):
+def test_transform_refuses_wrong_shapes_and_rows_without_direction(mapping):
     model = umap_model.load_umap_model(mapping.database, "T")
-    with pytest.raises(InputError, match=r"X has shape \(3, 5\); it must have \(n_images, 32\)"):
+    with pytest.raises(InputError, match=r"X has shape \(3, 5\); give an array of shape \(n_images, 32\)"):
         model.transform(np.ones((3, 5)))
     rows = mapping.rows[:3].copy()
     rows[1, 0] = np.nan
@@ -122,7 +122,7 @@ def change(mapping, statement, *values):
     connection.close()
 
 
-def test_a_model_that_was_changed_is_not_unpickled(mapping, tmp_path):
+def test_a_changed_model_is_not_unpickled(mapping, tmp_path):
     class Harmful:
         def __reduce__(self):
             return (open, (str(tmp_path / "harm"), "w"))
@@ -133,7 +133,7 @@ def test_a_model_that_was_changed_is_not_unpickled(mapping, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_model_of_another_version_says_which_one_to_install(mapping):
+def test_a_model_of_another_version_names_the_version_to_install(mapping):
     change(mapping, "UPDATE T_PROVENANCE SET VALUE = '0.4.6' WHERE KEY = 'map_version_umap-learn'")
     with pytest.raises(InputError, match=r"made by umap-learn 0\.4\.6.*pip install umap-learn==0\.4\.6.*delete"):
         umap_model.load_umap_model(mapping.database, "T")
@@ -148,11 +148,11 @@ def test_a_model_of_other_embeddings_is_refused(mapping):
 def test_a_database_without_a_model_is_refused(tmp_path):
     mapping = Mapping(tmp_path)
     mapping.add(5)
-    with pytest.raises(InputError, match="has no table T_UMAP_MODEL; make the map"):
+    with pytest.raises(InputError, match="has no table T_UMAP_MODEL; to make the map, run"):
         umap_model.load_umap_model(mapping.database, "T")
 
 
-def test_embeddings_are_known_again_by_what_the_table_holds_whatever_their_length(tmp_path):
+def test_embeddings_of_any_length_are_recognised_by_their_stored_rows(tmp_path):
     mapping = Mapping(tmp_path)
     mapping.add(20)
     mapping.by_uuid = {name: 3 * row for name, row in mapping.by_uuid.items()}

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn.manifold import trustworthiness
 
-from crossfilter_inference.errors import InputError
 from crossfilter_inference.map import quality as map_quality
 from crossfilter_inference.map.quality import measure
 
@@ -14,18 +13,18 @@ def rows():
 
 
 @pytest.mark.parametrize("n_images", [3, 10, 31, 200])
-def test_trustworthiness_is_that_of_scikit_learn(rows, n_images):
-    places = rows[:n_images, :3] / np.linalg.norm(rows[:n_images, :3], axis=1, keepdims=True)
+def test_trustworthiness_equals_that_of_scikit_learn(rows, n_images):
+    positions = rows[:n_images, :3] / np.linalg.norm(rows[:n_images, :3], axis=1, keepdims=True)
     k = min(15, (n_images - 1) // 2)
-    expected = trustworthiness(rows[:n_images], places, n_neighbors=k)
-    assert np.isclose(measure(rows[:n_images], places)["trustworthiness"], expected)
+    expected = trustworthiness(rows[:n_images], positions, n_neighbors=k)
+    assert np.isclose(measure(rows[:n_images], positions)["trustworthiness"], expected)
 
 
-def test_a_sample_stands_for_a_large_collection(rows, monkeypatch):
-    places = rows[:, :3] / np.linalg.norm(rows[:, :3], axis=1, keepdims=True)
-    all_of_them = measure(rows, places)
+def test_a_sample_represents_a_large_collection(rows, monkeypatch):
+    positions = rows[:, :3] / np.linalg.norm(rows[:, :3], axis=1, keepdims=True)
+    all_of_them = measure(rows, positions)
     monkeypatch.setattr(map_quality, "_SAMPLE", 100)
-    assert abs(measure(rows, places, 2)["trustworthiness"] - all_of_them["trustworthiness"]) < 0.03
+    assert abs(measure(rows, positions, 2)["trustworthiness"] - all_of_them["trustworthiness"]) < 0.03
 
 
 def test_a_perfect_map_keeps_all_neighbours(rows):
@@ -35,16 +34,16 @@ def test_a_perfect_map_keeps_all_neighbours(rows):
     assert figures["neighbours_kept"] > 0.999
 
 
-def test_the_share_of_the_sphere_follows_how_the_photos_spread(rows):
+def test_the_share_of_the_sphere_depends_on_the_spread_of_the_photos(rows):
     rows = np.tile(rows, (20, 1))
-    even = map_quality._even_places(4000)
+    even = map_quality._even_positions(4000)
     assert measure(rows, even)["sphere_share"] == 1
     assert 0.5 <= measure(rows[:2000], even[:2000])["sphere_share"] < 0.6
     assert measure(rows, np.tile([0.0, 0.0, 1.0], (4000, 1)))["sphere_share"] == 1 / 400
 
 
-def test_purity_counts_labelled_photos_only(rows):
-    even = map_quality._even_places(200)
+def test_label_purity_counts_labelled_photos_only(rows):
+    even = map_quality._even_positions(200)
     labels = ["up" if z > 0 else "down" for z in even[:, 2]]
     figures = measure(rows, even, labels=labels)
     assert 0.8 < figures["label_purity"] < 1
@@ -55,27 +54,7 @@ def test_purity_counts_labelled_photos_only(rows):
     assert "label_purity" not in measure(rows, even, labels=[None] * 200)
 
 
-def test_few_photos_and_photos_in_one_place_have_figures(rows):
+def test_few_photos_and_photos_at_one_position_have_figures(rows):
     for n_images in range(1, 8):
         figures = measure(rows[:n_images], np.tile([0.0, 0.0, 1.0], (n_images, 1)))
         assert ("trustworthiness" in figures) == (n_images > 2)
-
-
-@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv"])
-def test_labels_are_read_by_uuid_in_any_spelling(tmp_path, name):
-    separator = "\t" if name.endswith("tsv") else ","
-    lines = [
-        "Label,author,uuid",
-        "fish,x,5237AB3D-4df8-52aa-ae37-fa74dffefb1a",
-        ",x,366a8472-6f1b-5419-9d7b-d30b6298500d",
-    ]
-    (tmp_path / name).write_text("\n".join(line.replace(",", separator) for line in lines))
-    assert map_quality.read_labels(str(tmp_path / name)) == {"5237ab3d4df852aaae37fa74dffefb1a": "fish"}
-
-
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", "", b"\xff\xfe\x00"])
-def test_a_table_without_labels_is_refused(tmp_path, content):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=r"labels: .* columns? .*UUID and LABEL"):
-        map_quality.read_labels(str(path))

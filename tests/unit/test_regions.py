@@ -9,33 +9,33 @@ CENTRES = [(0, 0), (0, 90), (60, -120), (-50, 170)]
 
 
 def groups(sizes, spread=6.0, seed=0):
-    """Photos around places of the sphere: unit vectors, and the group of each."""
+    """Draw photos around some points of the sphere; return unit vectors and the group of each."""
     random = np.random.default_rng(seed)
     group = np.repeat(np.arange(len(sizes)), sizes)
-    places = np.array(CENTRES)[group] + spread * random.normal(size=(len(group), 2))
-    return unit_vectors_from_latitude_longitude(*places.T), group
+    positions = np.array(CENTRES)[group] + spread * random.normal(size=(len(group), 2))
+    return unit_vectors_from_latitude_longitude(*positions.T), group
 
 
 def agree(region_of, group):
-    """Whether two groupings are the same, whatever their numbers."""
+    """Return whether two groupings are equal except for their numbers."""
     return len({*zip(region_of.tolist(), group.tolist(), strict=True)}) == len({*group.tolist()})
 
 
-def test_groups_apart_are_regions_the_largest_first():
+def test_separate_groups_are_regions_with_the_largest_first():
     unit_vectors, group = groups([300, 60, 150, 90])
     region_of = find_regions(unit_vectors)
     assert agree(region_of, group)
     assert np.bincount(region_of).tolist() == [300, 150, 90, 60]
 
 
-def test_one_group_is_one_region_and_a_handful_of_photos_none():
+def test_one_group_is_one_region_and_a_few_photos_are_none():
     assert {*find_regions(groups([400])[0]).tolist()} == {0}
     assert find_regions(groups([2, 1])[0]).tolist() == [-1] * 3
     assert find_regions(np.empty((0, 3))).tolist() == []
     assert find_regions(np.tile([1.0, 0, 0], (30, 1))).tolist() == [0] * 30
 
 
-def test_one_photo_alone_is_no_region():
+def test_a_single_photo_is_not_a_region():
     unit_vectors, _ = groups([2000, 1000])
     alone = unit_vectors_from_latitude_longitude(np.array([-80.0]), np.array([-60.0]))
     region_of = find_regions(np.vstack([unit_vectors, alone]))
@@ -43,7 +43,7 @@ def test_one_photo_alone_is_no_region():
     assert np.bincount(region_of[region_of >= 0])[0] >= 2000
 
 
-def test_labels_that_lie_together_are_regions_and_scattered_ones_are_not():
+def test_clustered_labels_are_regions_and_scattered_labels_are_not():
     unit_vectors, group = groups([20, 20, 20])
     random = np.random.default_rng(1)
     labels = np.array(["a", "b", "c"])[group].tolist()
@@ -56,12 +56,12 @@ def test_labels_that_lie_together_are_regions_and_scattered_ones_are_not():
     assert region_of[0] == -1
 
 
-def test_one_label_for_all_says_nothing():
+def test_a_label_that_all_photos_have_is_not_a_region():
     unit_vectors, _ = groups([30, 30])
     assert find_labelled_regions(unit_vectors, ["photos"] * 60)[1] == []
 
 
-def test_a_region_is_where_its_photos_are():
+def test_the_middle_of_a_region_is_among_its_photos():
     unit_vectors, group = groups([50, 40], spread=2)
     regions = describe_regions(unit_vectors, group, ["one", ""])
     assert [region.name for region in regions] == ["one", ""]
@@ -69,13 +69,13 @@ def test_a_region_is_where_its_photos_are():
         assert abs(region.latitude - latitude) < 1.5
         assert abs(region.longitude - longitude) < 1.5
     for region in regions:
-        place = unit_vectors_from_latitude_longitude(np.array([region.latitude]), np.array([region.longitude]))
-        assert np.allclose(latitude_longitude(place), ([region.latitude], [region.longitude]))
+        middle = unit_vectors_from_latitude_longitude(np.array([region.latitude]), np.array([region.longitude]))
+        assert np.allclose(latitude_longitude(middle), ([region.latitude], [region.longitude]))
 
 
-def test_words_name_what_a_region_has_and_others_have_not():
+def test_regions_are_named_after_what_sets_them_apart():
     axes = np.eye(4, dtype=np.float32)
-    common = axes[3]  # what all images have in common, and a word that says it
+    common = axes[3]  # the direction that all images share, and a word for it
     embeddings = np.vstack([common + 0.5 * axes[0]] * 10 + [common + 0.5 * axes[1]] * 30)
     words = ["cat", "dog", "fish", "photo"]
     assert name_by_words(np.repeat([0, 1], [10, 30]), embeddings, words, axes) == ["cat", "dog"]

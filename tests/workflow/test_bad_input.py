@@ -133,7 +133,7 @@ def test_a_collection_in_which_nothing_can_be_embedded_says_so(make_collection):
     (collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg").write_text("no photo")
     done = collection.snakemake()
     assert done.returncode == 1
-    assert "COLOUR: there is nothing to map: no image could be embedded; the table COLOUR_FAILURES" in done.stdout
+    assert "has no embeddings to map; see the table COLOUR_FAILURES for the reasons" in done.stdout
     assert "Traceback" not in done.stdout
     assert collection.sql("SELECT REASON FROM {T}_FAILURES") == [("not an image",)]
 

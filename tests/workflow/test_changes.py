@@ -85,7 +85,7 @@ def test_a_map_of_the_same_embeddings_is_kept(demo):
     model = (demo.state / "umap_model.pkl").read_bytes()
     (demo.folder / "more" / "holiday.jpg").touch()
     done = demo.snakemake()
-    assert "map: kept, nothing that it is made from has changed" in done.stdout
+    assert "map: unchanged (same embeddings and settings)" in done.stdout
     assert (demo.state / "umap_model.pkl").read_bytes() == model
     assert "not a UUID" in (demo.state / "rejected.tsv").read_text()
     assert demo.dry_run() == {}

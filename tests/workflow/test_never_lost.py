@@ -72,7 +72,7 @@ def test_a_renamed_folder_embeds_nothing_and_keeps_the_map(demo):
     (demo.folder / "one" / "before").rename(demo.folder / "one" / "after")
     done = demo.snakemake()
     assert "embed_shard" not in done.stdout
-    assert "map: kept, nothing that it is made from has changed" in done.stdout
+    assert "map: unchanged (same embeddings and settings)" in done.stdout
     assert demo.embeddings() == rows
     assert (demo.state / "umap_model.pkl").read_bytes() == model
     assert {path.split("/")[-3] for (path,) in demo.sql("SELECT PATH FROM {T}_IMAGES")} == {"after"}

@@ -105,9 +105,12 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
             "EFFICIENTNET_LITE0 does not understand texts; choose an encoder of the backend sig",
         ),
         (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
-        (("--uuid", "5"), "--uuid: 3 photos begin with '5', such as "),
-        (("--uuid", "ffffffff"), "--uuid: no photo 'ffffffff' among the 62 of 'results/photos.sqlite'; if it should"),
-        (("--uuid", "hello"), "--uuid: 'hello' is not a UUID, nor the beginning of one"),
+        (("--uuid", "5"), "--uuid: 3 photos match '5', for example "),
+        (
+            ("--uuid", "ffffffff"),
+            "--uuid: none of the 62 photos in 'results/photos.sqlite' matches 'ffffffff'; check the UUID",
+        ),
+        (("--uuid", "hello"), "--uuid: 'hello' is not a UUID or a UUID prefix"),
         (
             ("--uuid", "x", "--embedding_type", "SIGLIP2"),
             "has no embeddings by SIGLIP2; run snakemake, or name another",

@@ -199,7 +199,7 @@ def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_w
         reproject_umap_embeddings=True,
     )
     assert collection.run()["embed_words"] == 1
-    words = (PROJECT / "workflow" / "words.txt").read_text().splitlines()
+    words = (PROJECT / "workflow/crossfilter_inference/map/words.txt").read_text().splitlines()
     with np.load(collection.state / "words.npz") as arrays:
         assert arrays["words"].tolist() == words
         assert arrays["embeddings"].shape == (len(words), 32)

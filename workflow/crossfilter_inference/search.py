@@ -1,24 +1,25 @@
-"""Search a collection: the photos whose embeddings come nearest to a text, an image or a photo."""
+"""Search a collection: find the photos whose embeddings are most similar to a text, an image or a photo."""
 
 import re
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .collection import Collection
 from .errors import InputError
 
 
 class Found(NamedTuple):
-    """A photo, and the cosine of the angle to what was asked for."""
+    """A photo, and its cosine similarity to the query, in [-1, 1]."""
 
     uuid: str
     path: str
     similarity: float
 
 
-def search(collection: Collection, query: np.ndarray, n: int, without: str | None = None) -> list[Found]:
-    """Find the photos that come nearest, exactly.
+def search(collection: Collection, query: NDArray[np.float32], n: int, without: str | None = None) -> list[Found]:
+    """Find the most similar photos by exact search.
 
     Parameters
     ----------
@@ -26,51 +27,51 @@ def search(collection: Collection, query: np.ndarray, n: int, without: str | Non
     query : array of shape (n_dims,), float32, of length 1
     n : int
     without : str, optional
-        UUID of a photo to leave out.
+        UUID of a photo to leave out, such as the query itself.
 
     Returns
     -------
     list of Found
-        The nearest first; of equal ones, in the order of their UUIDs.
+        The most similar first; equally similar photos in order of UUID.
 
     Raises
     ------
     InputError
-        If the query has another dimension.
+        If the query has the wrong dimension.
     """
     if query.shape != collection.embeddings.shape[1:]:
         raise InputError(
-            f"{collection.embedding_type}: texts have {len(query)} dimensions and embeddings "
-            f"{collection.embeddings.shape[1]}; this checkpoint cannot compare them"
+            f"{collection.embedding_type}: the query has {len(query)} dimensions and the photos have "
+            f"{collection.embeddings.shape[1]}; use a checkpoint whose texts and images have the same dimension"
         )
     similarity = collection.embeddings @ query
     if without is not None:
         similarity[collection.uuids.index(without)] = -np.inf
     n = min(n, len(similarity) - (without is not None))
-    least = np.partition(similarity, -n)[-n] if n else np.inf
-    rows = np.flatnonzero(similarity >= least)
+    threshold = np.partition(similarity, -n)[-n] if n else np.inf
+    rows = np.flatnonzero(similarity >= threshold)
     rows = rows[np.argsort(-similarity[rows], kind="stable")][:n]
     photos = collection.photos([collection.uuids[row] for row in rows])
     return [Found(uuid, photos[uuid].path, float(similarity[row])) for uuid, row in zip(photos, rows, strict=True)]
 
 
 def find_uuid(collection: Collection, text: str) -> str:
-    """Find a photo by its UUID, in any spelling, or by the beginning of it.
+    """Find a photo by its UUID, in any spelling, or by a prefix of it.
 
     Raises
     ------
     InputError
-        If it is no UUID, if there is none, or more than one.
+        If the text is not a UUID or a prefix of one, or if not exactly one photo matches.
     """
     digits = text.replace("-", "").lower()
     if not re.fullmatch("[0-9a-f]{1,32}", digits):
-        raise InputError(f"--uuid: {text!r} is not a UUID, nor the beginning of one")
+        raise InputError(f"--uuid: {text!r} is not a UUID or a UUID prefix; give hexadecimal digits")
     found = [uuid for uuid in collection.uuids if uuid.replace("-", "").lower().startswith(digits)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"--uuid: {len(found)} photos begin with {text!r}, such as {found[0]}; give more of it")
+        raise InputError(f"--uuid: {len(found)} photos match {text!r}, for example {found[0]}; give more digits")
     raise InputError(
-        f"--uuid: no photo {text!r} among the {len(collection.uuids):,} of {collection.database!r}; if it should be "
-        f"one of them, its table {collection.embedding_type}_FAILURES may say why"
+        f"--uuid: none of the {len(collection.uuids):,} photos in {collection.database!r} matches {text!r}; "
+        f"check the UUID, and see the table {collection.embedding_type}_FAILURES for photos that failed"
     )

@@ -6,12 +6,14 @@ MAKES: <results>/map.html, the globe, and <results>/map.png and <results>/map.sv
 name regions by, if the encoder understands texts
 """
 
+from crossfilter_inference.map.settings import WORDS_FILE
+
 
 rule embed_words:
     """Embed the words that regions of the map can be named by."""
     input:
         encoder="<results>/encoder.json",
-        words=f"{workflow.basedir}/workflow/words.txt",
+        words=WORDS_FILE,
     output:
         words="<results>/words.npz",
     log:

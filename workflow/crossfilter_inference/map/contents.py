@@ -1,28 +1,32 @@
-"""What there is to be seen on a map: its photos, their places and neighbours, regions, thumbnails."""
+"""Contents of a map for display: photos, positions, neighbours, regions and thumbnails."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from ..db.connect import chunks, reading
 from ..db.embeddings import read_embeddings
 from ..db.tables import Tables
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
-from .quality import nearest_places, read_labels
+from .labels import read_labels
+from .quality import nearest_on_map
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
 from .settings import MAP_COLUMNS
 from .sphere import unit_vectors_from_latitude_longitude
+from .words import read_words
 
 
 @dataclass(frozen=True)
 class MapFiles:
-    """Paths of what a map is drawn from; `labels` and `words` may be empty."""
+    """Paths of the files that a map is drawn from; `labels` and `words` may be empty."""
 
     map: str
     neighbours: str
@@ -42,16 +46,16 @@ class MapContents:
     embedding_type : str
     uuids, paths : list of str
     taken : list of str or None
-        ISO 8601 without a zone.
+        ISO 8601 without a time zone.
     latitude, longitude : arrays of shape (n_images,), float64, degrees
     neighbours : array of shape (n_images, k), int32
-        Rows of the photos that are most alike, the nearest first.
+        Rows of the most similar photos, the nearest first.
     similarity : array of shape (n_images, k), float32
-        Cosine, in [-1, 1].
+        Cosine similarity of `neighbours`, in [-1, 1].
     kept : array of shape (n_images,), float64, in [0, 1]
-        Share of these that are among the k nearest on the map.
+        Share of `neighbours` that are among the k nearest on the map.
     region_of : array of shape (n_images,), int32
-        Row of `regions`; -1 is none.
+        Index in `regions`; -1 is none.
     regions : list of Region
     figures : dict
         The contents of `map_quality.json`.
@@ -61,25 +65,25 @@ class MapContents:
     uuids: list[str]
     paths: list[str]
     taken: list[str | None]
-    latitude: np.ndarray
-    longitude: np.ndarray
-    neighbours: np.ndarray
-    similarity: np.ndarray
-    kept: np.ndarray
-    region_of: np.ndarray
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    neighbours: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    kept: NDArray[np.float64]
+    region_of: NDArray[np.int32]
     regions: list[Region]
-    figures: dict
+    figures: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.uuids)
 
-    def by_lot(self) -> list[int]:
-        """Give all photos in an order by lot, which stays almost the same when photos have come."""
-        lots = [hashlib.sha256(uuid.encode()).digest() for uuid in self.uuids]
-        return sorted(range(len(lots)), key=lots.__getitem__)
+    def random_order(self) -> list[int]:
+        """Return all rows in a random order; adding or removing photos keeps the order of the others."""
+        digests = [hashlib.sha256(uuid.encode()).digest() for uuid in self.uuids]
+        return sorted(range(len(digests)), key=digests.__getitem__)
 
     def caption(self) -> str:
-        """Say what it is a map of, by what, and how good it is."""
+        """Return a line with the number of photos, the encoder and the quality of the map."""
         text = f"{counted(len(self), 'photos')} by {self.embedding_type}"
         if "trustworthiness" in self.figures:
             kept = self.figures["neighbours_kept"]
@@ -88,12 +92,12 @@ class MapContents:
 
 
 def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
-    """Read what a map shows.
+    """Read everything that a map shows.
 
     Raises
     ------
     InputError
-        If a file is damaged, or does not belong to the others.
+        If a file is damaged, or does not match the others.
     """
     rows = list(read_tsv(files.map, MAP_COLUMNS))
     uuids = [uuid for uuid, _, _ in rows]
@@ -102,9 +106,11 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     neighbours, similarity = read_neighbours(files.neighbours, len(uuids))
     images = _read_images(files.database, embedding_type)
     paths, taken = zip(*(images.get(uuid, (f"{uuid}.jpg", None)) for uuid in uuids), strict=True)
-    region_of, names = _regions(embedding_type, files, uuids, list(paths), unit_vectors)
-    k = neighbours.shape[1]
-    on_map = nearest_places(unit_vectors, np.arange(len(uuids)), k) if k else neighbours
+    region_of, names = _name_regions(embedding_type, files, uuids, list(paths), unit_vectors)
+    k, kept = neighbours.shape[1], np.zeros(len(uuids))
+    if k:
+        on_map = nearest_on_map(unit_vectors, np.arange(len(uuids)), k)
+        kept = (neighbours[:, :, None] == on_map[:, None, :]).any(axis=2).mean(axis=1)
     return MapContents(
         embedding_type,
         uuids,
@@ -114,25 +120,26 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
         longitude,
         neighbours,
         similarity,
-        (neighbours[:, :, None] == on_map[:, None, :]).any(axis=2).mean(axis=1) if k else np.zeros(len(uuids)),
+        kept,
         region_of,
         describe_regions(unit_vectors, region_of, names),
         read_json(files.quality),
     )
 
 
-def read_neighbours(path: str, n_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read `neighbours.npz`.
+def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Read `neighbours.npz`, which `job.py` describes.
 
     Returns
     -------
     indices : array of shape (n_images, k), int32
     similarity : array of shape (n_images, k), float32
+        Cosine similarity, in [-1, 1].
 
     Raises
     ------
     InputError
-        If it is damaged, or not of so many photos.
+        If the file is damaged, or has another number of photos.
     """
     try:
         with np.load(path) as arrays:
@@ -147,7 +154,7 @@ def read_neighbours(path: str, n_images: int) -> tuple[np.ndarray, np.ndarray]:
 def read_thumbnails(
     embeddings_folder: str, database: str, embedding_type: str, uuids: Iterable[str]
 ) -> dict[str, bytes]:
-    """Read thumbnails, JPEG files of 96 pixels on the long side, from the shards that own the photos."""
+    """Read thumbnails from the shards of the photos: JPEG, 96 pixels on the long side; missing ones are left out."""
     images, thumbnails = Tables(embedding_type).images, Tables(embedding_type).thumbnails
     owned = defaultdict(list)
     with reading(database) as connection:
@@ -174,14 +181,13 @@ def _read_images(database: str, embedding_type: str) -> dict[str, tuple[str, str
         return {uuid: (path, taken) for uuid, path, taken in rows}
 
 
-def _regions(
-    embedding_type: str, files: MapFiles, uuids: list[str], paths: list[str], unit_vectors: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
-    """Find regions and name them: by labels, else by words that the encoder understands, else by folders."""
+def _name_regions(
+    embedding_type: str, files: MapFiles, uuids: list[str], paths: list[str], unit_vectors: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Find regions and name them: by labels, else by words if the encoder understands text, else by folders."""
     if files.labels:
-        known = read_labels(files.labels)
-        labels = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
-    elif files.words and (named := _regions_by_words(embedding_type, files, unit_vectors)):
+        labels = read_labels(files.labels, uuids)
+    elif files.words and (named := _name_regions_by_words(embedding_type, files, unit_vectors)):
         return named
     else:
         labels = [PurePosixPath(path).parent.name for path in paths]
@@ -192,12 +198,11 @@ def _regions(
     return region_of, [""] * (region_of.max(initial=-1) + 1)
 
 
-def _regions_by_words(
-    embedding_type: str, files: MapFiles, unit_vectors: np.ndarray
-) -> tuple[np.ndarray, list[str]] | None:
-    with np.load(files.words) as arrays:
-        words, word_embeddings = arrays["words"].tolist(), arrays["embeddings"]
-    if not words:  # it turned out that the encoder has none
+def _name_regions_by_words(
+    embedding_type: str, files: MapFiles, unit_vectors: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], list[str]] | None:
+    words, word_embeddings = read_words(files.words)
+    if not words:  # the encoder does not understand text
         return None
     region_of = find_regions(unit_vectors)
     with reading(files.database) as connection:

@@ -1,156 +1,198 @@
-"""A place on the sphere for every photo: a fresh fit, new photos placed among the old ones, or an old map improved.
+"""Positions of photos on the sphere: fit a new map, place new photos on a map, or update a map.
 
 References
 ----------
 Placing: inverse distance weighting, D. Shepard, "A two-dimensional interpolation function for irregularly-spaced
-data", ACM 1968. The rest: `layout.py`, `graph.py`.
+data", ACM 1968. The layout: `layout.py` and `fuzzy_graph.py`.
 """
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from .fuzzy_graph import fuzzy_graph
-from .layout import default_n_epochs, first_places, lay_out
-from .neighbours import all_neighbours, nearest, updated_neighbours
-from .sphere import angles_from_unit_vectors, degrees_between, spherical_mean, turned_onto, unit_vectors_from_angles
+from .layout import Curve, default_n_epochs, initial_positions, lay_out
+from .neighbours import Neighbours, all_neighbours, nearest, updated_neighbours
+from .sphere import angles_from_unit_vectors, degrees_between, rotate_onto, spherical_mean, unit_vectors_from_angles
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 4  # photos that UMAP can make something of
-# Of the short run from an old map, in which new photos take whole steps and old ones this part of them: enough to let
-# the new ones find their places and their neighbours make room, too little to carry others away (benchmarks/SPHERE.md).
+MIN_PHOTOS = 4  # fewer photos have no layout
+# An update is a short run from the previous positions. New photos take full steps and old ones this share of a step:
+# enough for their neighbours to make room, too little to carry others away (benchmarks/SPHERE.md).
 _ALIGN_EPOCHS = 100
 _ALIGN_MOBILITY = 0.02 / 4**2  # times the squared radius: on a smaller sphere, a step is a larger angle
-_PLACE_NEIGHBOURS = 15
-_SAME = 1e-12  # added to the cosine distance, which is 0 between equal embeddings
-
-
-@dataclass
-class Places:
-    """A map: `angles` is an array of shape (n_images, 2), float64: theta and phi in radians.
-
-    `graph`, `indices` and `distances` are UMAP's graph and the neighbours that it was made from, as in `graph.py`.
-    """
-
-    uuids: list[str]
-    angles: np.ndarray
-    indices: np.ndarray | None = None
-    distances: np.ndarray | None = None
-    graph: sp.csr_matrix | None = None
-    row_digests: np.ndarray | None = None
-    record: dict = field(default_factory=dict)
-
-    @property
-    def unit_vectors(self) -> np.ndarray:
-        return unit_vectors_from_angles(*self.angles.T)
+_N_PLACE_NEIGHBOURS = 15
+_MIN_DISTANCE = 1e-12  # added to cosine distances, which are 0 between equal embeddings
 
 
 @dataclass(frozen=True)
-class Curve:
-    """What shapes the map: the settings, with UMAP's a and b for distances on a sphere of radius `radius`."""
+class FitParameters:
+    """The settings that shape a map, with the curve that follows from `min_dist` and the radius."""
 
     n_neighbors: int
-    a: float
-    b: float
-    radius: float
+    min_dist: float
     random_state: int
+    curve: Curve
 
 
-def place(queries: np.ndarray, rows: np.ndarray, unit_vectors: np.ndarray, n_threads: int) -> np.ndarray:
-    """Place photos at the spherical mean of the 15 photos that they are most like, the nearer ones weighing more.
+@dataclass(frozen=True)
+class SphereMap:
+    """Positions of photos on the sphere.
 
-    A photo's place does not depend on what else is placed; one that equals a photo of the map is put upon it.
+    Attributes
+    ----------
+    uuids : list of str
+    angles : array of shape (n_images, 2), float64
+        Theta in [0, pi] and phi in [-pi, pi], radians.
+    neighbours : Neighbours, optional
+        Each photo itself first. None if there are too few photos, or if the map was read from the database.
+    graph : sparse matrix of shape (n_images, n_images), float32, optional
+        The graph of `neighbours`; see `fuzzy_graph`.
+    row_digests : array of shape (n_images,), uint64, optional
+        Digest of each embedding, to find changed ones.
+    drift_degrees : float, optional
+        How far photos moved on average from the previous map.
+    record : dict
+        How the map was made: the keys of `map_quality.json`, without its figures.
+    """
+
+    uuids: list[str]
+    angles: NDArray[np.float64]
+    neighbours: Neighbours | None = None
+    graph: sp.csr_matrix | None = None
+    row_digests: NDArray[np.uint64] | None = None
+    drift_degrees: float | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unit_vectors(self) -> NDArray[np.float64]:
+        """Positions as unit vectors: an array of shape (n_images, 3), float64."""
+        return unit_vectors_from_angles(*self.angles.T)
+
+
+def place(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], unit_vectors: NDArray[np.float64], n_threads: int
+) -> NDArray[np.float64]:
+    """Place each photo at the spherical mean of the 15 most similar photos, weighted by inverse distance.
+
+    A photo's position does not depend on the other queries. A photo that equals one of the map gets its position.
 
     Parameters
     ----------
     queries, rows : arrays of shape (n_queries, n_dims) and (n_images, n_dims), float32, rows of length 1
-    unit_vectors : array of shape (n_images, 3), float
-        Places of `rows`.
+    unit_vectors : array of shape (n_images, 3), float64
+        Positions of `rows`.
     n_threads : int
 
     Returns
     -------
     array of shape (n_queries, 3), float64, rows of length 1
     """
-    indices, distances = nearest(queries, rows, min(_PLACE_NEIGHBOURS, len(rows)), n_threads)
+    indices, distances = nearest(queries, rows, min(_N_PLACE_NEIGHBOURS, len(rows)), n_threads)
     # The cosine distance is half the square of the distance.
-    return spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _SAME))
+    return spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _MIN_DISTANCE))
 
 
-def fit(uuids: list[str], embeddings: np.ndarray, curve: Curve, n_threads: int, previous: Places | None) -> Places:
-    """Make a new map, turned onto the previous one as far as they have photos in common."""
-    n_images = len(embeddings)
-    if n_images < FEWEST or (embeddings == embeddings[0]).all():
-        logger.warning("%d photos without neighbourhoods: placed by their directions alone", n_images)
-        places = Places(uuids, np.empty((0, 2)))
-        unit_vectors = first_places(embeddings)
-    else:
-        n_neighbors = min(curve.n_neighbors, n_images - 1)
-        if n_neighbors < curve.n_neighbors:
-            logger.info("%d photos: each has %d neighbours", n_images, n_neighbors)
-        places = _with_graph(uuids, *all_neighbours(embeddings, n_neighbors, n_threads))
-        unit_vectors = _lay_out(first_places(embeddings), places, curve, n_threads, default_n_epochs(n_images))
-    # Turned by all photos of the same UUID, whatever their embeddings are now.
-    known = np.empty(0, int) if previous is None else rows_of(uuids, None, previous)
-    return _finished(places, unit_vectors, previous, known)
-
-
-def update(
+def fit(
     uuids: list[str],
-    embeddings: np.ndarray,
-    known: np.ndarray,
-    curve: Curve,
+    embeddings: NDArray[np.float32],
+    parameters: FitParameters,
     n_threads: int,
-    previous: Places,
-    *,
-    improve: bool,
-) -> Places:
-    """Bring a map up to date: place what is new and, if it is to improve, let all find their places anew.
+    previous: SphereMap | None,
+) -> SphereMap:
+    """Fit a new map, and rotate it to match the previous one if they share photos.
 
     Parameters
     ----------
     uuids : list of str
     embeddings : array of shape (n_images, n_dims), float32, rows of length 1
-    known : array of shape (n_previous,), int
-        The row of each photo of `previous`; -1 if it has gone or changed.
-    curve : Curve
-        As that of `previous`.
+    parameters : FitParameters
     n_threads : int
-    previous : Places
+        The map does not depend on it.
+    previous : SphereMap or None
+    """
+    n_images = len(embeddings)
+    neighbours, graph = None, None
+    unit_vectors = initial_positions(embeddings)
+    if n_images < MIN_PHOTOS or (embeddings == embeddings[0]).all():
+        logger.warning("%d photos are too few or all alike: positions follow from their embeddings alone", n_images)
+    else:
+        n_neighbors = min(parameters.n_neighbors, n_images - 1)
+        if n_neighbors < parameters.n_neighbors:
+            logger.info("%d photos: n_neighbors is reduced to %d", n_images, n_neighbors)
+        neighbours = all_neighbours(embeddings, n_neighbors, n_threads)
+        graph = fuzzy_graph(*neighbours)
+        n_epochs = default_n_epochs(n_images)
+        unit_vectors = lay_out(unit_vectors, graph, parameters.curve, parameters.random_state, n_threads, n_epochs)
+    drift = None
+    if previous is not None:
+        # Matched by UUID alone, even if the embedding has changed.
+        unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, find_rows(uuids, None, previous))
+    angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
+    return SphereMap(uuids, angles, neighbours, graph, drift_degrees=drift)
+
+
+def update(
+    uuids: list[str],
+    embeddings: NDArray[np.float32],
+    known: NDArray[np.int64],
+    parameters: FitParameters,
+    n_threads: int,
+    previous: SphereMap,
+    *,
+    improve: bool,
+) -> SphereMap:
+    """Place new photos on the previous map and, with `improve`, optimise all positions from there.
+
+    Parameters
+    ----------
+    uuids : list of str
+    embeddings : array of shape (n_images, n_dims), float32, rows of length 1
+    known : array of shape (n_previous,), int64
+        The row of each photo of `previous`; -1 if it was removed or its embedding has changed.
+    parameters : FitParameters
+        Those of `previous`.
+    n_threads : int
+        The map does not depend on it.
+    previous : SphereMap
     improve : bool
-        If not, known photos stay in their places to the last bit.
+        If False, known photos keep their positions to the last bit.
     """
     old = known >= 0
-    if previous.indices is None:
-        neighbours = all_neighbours(embeddings, curve.n_neighbors, n_threads)
+    if previous.neighbours is None:
+        neighbours = all_neighbours(embeddings, parameters.n_neighbors, n_threads)
     else:
-        neighbours = updated_neighbours(embeddings, known, previous.indices, previous.distances, n_threads)
-    places = _with_graph(uuids, *neighbours)
+        neighbours = updated_neighbours(embeddings, known, previous.neighbours, n_threads)
+    graph = fuzzy_graph(*neighbours)
     new = np.setdiff1d(np.arange(len(uuids)), known)
     unit_vectors = np.empty((len(uuids), 3))
     unit_vectors[known[old]] = previous.unit_vectors[old]
     unit_vectors[new] = place(embeddings[new], embeddings[known[old]], previous.unit_vectors[old], n_threads)
+    drift: float | None = 0.0
     if improve:
+        curve, seed = parameters.curve, parameters.random_state
         mobility = np.ones(len(uuids))
         mobility[known[old]] = min(_ALIGN_MOBILITY * curve.radius**2, 1)
-        unit_vectors = _lay_out(unit_vectors, places, curve, n_threads, _ALIGN_EPOCHS, mobility)
-    places = _finished(places, unit_vectors, previous if improve else None, known)
+        unit_vectors = lay_out(unit_vectors, graph, curve, seed, n_threads, _ALIGN_EPOCHS, mobility)
+        unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, known)
+    angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
     if not improve:
-        places.angles[known[old]] = previous.angles[old]
-        places.record["drift_degrees"] = 0.0
-    return places
+        angles[known[old]] = previous.angles[old]
+    return SphereMap(uuids, angles, neighbours, graph, drift_degrees=drift)
 
 
-def rows_of(uuids: list[str], row_digests: np.ndarray | None, previous: Places) -> np.ndarray:
-    """Find each photo of a previous map among the present ones.
+def find_rows(uuids: list[str], row_digests: NDArray[np.uint64] | None, previous: SphereMap) -> NDArray[np.int64]:
+    """Find the photos of a previous map among the present ones.
 
     Returns
     -------
-    array of shape (n_previous,), int
-        The row; -1 if the photo has gone or, where digests are given, has another embedding than it had.
+    array of shape (n_previous,), int64
+        The row of each photo; -1 if it was removed or, where digests are given, its embedding has changed.
     """
     rows = {uuid: row for row, uuid in enumerate(uuids)}
     known = np.array([rows.get(uuid, -1) for uuid in previous.uuids])
@@ -159,29 +201,14 @@ def rows_of(uuids: list[str], row_digests: np.ndarray | None, previous: Places) 
     return known
 
 
-def _with_graph(uuids: list[str], indices: np.ndarray, distances: np.ndarray) -> Places:
-    return Places(uuids, np.empty((0, 2)), indices, distances, fuzzy_graph(indices, distances))
-
-
-def _lay_out(
-    unit_vectors: np.ndarray,
-    places: Places,
-    curve: Curve,
-    n_threads: int,
-    n_epochs: int,
-    mobility: np.ndarray | None = None,
-) -> np.ndarray:
-    shape = curve.a, curve.b, curve.radius, curve.random_state
-    return lay_out(unit_vectors, places.graph, *shape, n_threads, n_epochs, mobility)
-
-
-def _finished(places: Places, unit_vectors: np.ndarray, previous: Places | None, known: np.ndarray) -> Places:
-    """Turn a map onto the previous one, and say how far the photos that are on both have moved."""
+def _rotate_onto_previous(
+    unit_vectors: NDArray[np.float64], previous: SphereMap, known: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], float | None]:
+    """Rotate a map to match the previous one; return its positions and the mean drift in degrees."""
     old = np.flatnonzero(known >= 0)
-    if previous is not None and len(old):
-        pairs = np.column_stack([known[old], old])
-        unit_vectors = turned_onto(unit_vectors, previous.unit_vectors, pairs)
-        drift = degrees_between(unit_vectors[pairs[:, 0]], previous.unit_vectors[pairs[:, 1]])
-        places.record["drift_degrees"] = float(drift.mean())
-    places.angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
-    return places
+    if not len(old):
+        return unit_vectors, None
+    pairs = np.column_stack([known[old], old])
+    unit_vectors = rotate_onto(unit_vectors, previous.unit_vectors, pairs)
+    drift = degrees_between(unit_vectors[pairs[:, 0]], previous.unit_vectors[pairs[:, 1]])
+    return unit_vectors, float(drift.mean())

@@ -1,23 +1,26 @@
-r"""Make the map, or bring it up to date, and write it down: the model, `map.tsv`, neighbours and `map_quality.json`.
+r"""Make or update the map, and write the model, `map.tsv`, `neighbours.npz` and `map_quality.json`.
 
 `map.tsv` holds latitude and longitude in degrees:
 
     pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
 
-`neighbours.npz` holds, for each of its rows, the rows of the photos that are most alike, without itself: `indices` of
-shape (n_images, k), int32, and their cosine `distances`, float32:
+`neighbours.npz` holds the nearest neighbours of each row of `map.tsv`, without the photo itself: their rows `indices`,
+of shape (n_images, k), int32, and their cosine `distances`, float32:
 
     numpy.load("neighbours.npz")["indices"]
 
-The model is written first and says what it was made from, so that a job that was killed afterwards goes on from it.
+The model is written first and records its inputs, so a killed job resumes from it.
 """
 
 import io
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from ..db.connect import reading
 from ..db.embeddings import read_embeddings
@@ -26,44 +29,57 @@ from ..db.tables import Tables
 from ..errors import InputError
 from ..util.files import digest, read_json, write_bytes, write_json, write_tsv
 from ..util.text import counted
-from .fit import FEWEST, Places, fit, rows_of, update
+from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, update
+from .labels import read_labels
 from .layout import default_radius
 from .model import (
+    fit_parameters,
     from_pickle,
-    make_curve,
+    lay_out_plane,
     package_versions,
-    plane,
     row_digests,
     to_pickle,
     unit_rows,
     without_direction,
 )
 from .neighbours import all_neighbours
-from .quality import measure, read_labels
-from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, fit_digest
+from .quality import measure
+from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """All photos of a database, in order of UUID.
+
+    `embeddings` is an array of shape (n_images, n_dims), float32, rows of length 1. `row_digests` are those of the
+    stored rows.
+    """
+
+    uuids: list[str]
+    embeddings: NDArray[np.float32]
+    row_digests: NDArray[np.uint64]
 
 
 def make_map(
     receipt: str,
     database: str,
     embedding_type: str,
-    settings: dict,
+    settings: MapSettings,
     labels: str,
     outputs: tuple[str, str, str, str],
     n_threads: int,
 ) -> str:
-    """Make the map of a database, unless the one that is there was made from the same.
+    """Make or update the map of a database; keep it if its inputs have not changed.
 
     Parameters
     ----------
     receipt : str
-        Path of `embeddings.json`, which names the embeddings by their digest.
+        Path of `embeddings.json`, which holds the digest of the embeddings.
     database, embedding_type : str
-    settings : dict
-        The section `umap` of the configuration.
+    settings : MapSettings
     labels : str
         Path of a table of labels, or empty.
     outputs : tuple of str
@@ -74,7 +90,7 @@ def make_map(
     Returns
     -------
     str
-        What was done.
+        The outcome, for the log.
 
     Raises
     ------
@@ -85,59 +101,58 @@ def make_map(
     made_from = digest([read_json(receipt)["digest"], fit_digest(settings)])
     measured_with = digest([_file_digest(labels), settings["compare_with_plane"]])
     if all(Path(path).exists() for path in outputs):
-        there = read_json(quality)
-        if _is_current(there, made_from, settings) and there["measured_with"] == measured_with:
-            return "kept, nothing that it is made from has changed"
-    with reading(database) as connection:
-        uuids, embeddings = read_embeddings(connection, embedding_type)
-    digests = row_digests(embeddings)
-    embeddings = _checked(uuids, embeddings, embedding_type, database)
-
-    places = _previous_map(model, database, embedding_type)
-    done = "kept, measured again"
-    if places is None or places.indices is None or not _is_current(places.record, made_from, settings):
-        done = _renew(uuids, embeddings, digests, settings, made_from, places, model, n_threads)
-        places = from_pickle(Path(model).read_bytes())
-    latitude, longitude = latitude_longitude(places.unit_vectors)
-    write_tsv(map_table, MAP_COLUMNS, zip(uuids, latitude.tolist(), longitude.tolist(), strict=True))
-    write_bytes(neighbours, _neighbours(embeddings, places, settings["n_neighbors"], n_threads))
-    figures = _figures(uuids, embeddings, places, settings, labels, n_threads)
-    write_json(quality, {**places.record, "measured_with": measured_with, **figures})
-    return done
+        recorded = read_json(quality)
+        if _is_current(recorded, made_from, settings) and recorded["measured_with"] == measured_with:
+            return "unchanged (same embeddings and settings)"
+    photos = _read_photos(database, embedding_type)
+    current = _read_map(model, database, embedding_type)
+    outcome = "unchanged, quality measured again"
+    if current is None or current.neighbours is None or not _is_current(current.record, made_from, settings):
+        outcome = _renew(photos, settings, made_from, current, model, n_threads)
+        current = from_pickle(Path(model).read_bytes())
+    latitude, longitude = latitude_longitude(current.unit_vectors)
+    write_tsv(map_table, MAP_COLUMNS, zip(photos.uuids, latitude.tolist(), longitude.tolist(), strict=True))
+    write_bytes(neighbours, _pack_neighbours(photos.embeddings, current, settings["n_neighbors"], n_threads))
+    figures = _measure(photos, current, settings, labels, n_threads)
+    write_json(quality, {**current.record, "measured_with": measured_with, **figures})
+    return outcome
 
 
 def _file_digest(path: str) -> str:
     return digest(Path(path).read_text("utf-8", "replace")) if path else ""
 
 
-def _is_current(record: dict, made_from: str, settings: dict) -> bool:
-    """Tell whether a map need not be made again: it is of the same, and without a past if it must be."""
-    has_past = record.get("previous") is not None
-    return record.get("made_from") == made_from and not (settings["update"] == "refit" and has_past)
+def _is_current(record: dict[str, Any], made_from: str, settings: MapSettings) -> bool:
+    """Return whether a map has the same inputs and, for `update: refit`, does not depend on an earlier map."""
+    if settings["update"] == "refit" and record.get("previous") is not None:
+        return False
+    return record.get("made_from") == made_from
 
 
-def _checked(uuids: list[str], embeddings: np.ndarray, embedding_type: str, database: str) -> np.ndarray:
+def _read_photos(database: str, embedding_type: str) -> _Photos:
+    with reading(database) as connection:
+        uuids, embeddings = read_embeddings(connection, embedding_type)
     if not uuids:
         raise InputError(
-            f"{embedding_type}: there is nothing to map: no image could be embedded; "
-            f"the table {embedding_type}_FAILURES of {database!r} says why"
+            f"{embedding_type}: {database!r} has no embeddings to map; "
+            f"see the table {embedding_type}_FAILURES for the reasons"
         )
     bad = without_direction(embeddings)
     if bad.any():
         raise InputError(
             f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite or all zero, the first of them "
-            f"{uuids[bad.argmax()]}'s; delete their rows from the table"
+            f"for {uuids[bad.argmax()]}; delete these rows from the table (the map has not changed)"
         )
-    return unit_rows(embeddings)
+    return _Photos(uuids, unit_rows(embeddings), row_digests(embeddings))
 
 
-def _previous_map(model: str, database: str, embedding_type: str) -> Places | None:
-    """Read the map that is there: from its model, else, without neighbours, from the tables of the database."""
+def _read_map(model: str, database: str, embedding_type: str) -> SphereMap | None:
+    """Read the existing map: from the model if possible, else from the database, without neighbours."""
     if Path(model).exists():
         try:
             return from_pickle(Path(model).read_bytes())
-        except Exception as error:  # whatever another version or a damaged file may bring
-            logger.warning("%s cannot be read (%s): the places are taken from the database", model, error)
+        except Exception as error:  # a damaged file or another version can raise anything
+            logger.warning("%s cannot be read (%s); reading positions from the database instead", model, error)
     table = Tables(embedding_type).umap_haversine
     with reading(database) as connection:
         if not sa.inspect(connection).has_table(table.name):
@@ -149,88 +164,84 @@ def _previous_map(model: str, database: str, embedding_type: str) -> Places | No
     uuids, latitude, longitude = zip(*rows, strict=True)
     unit_vectors = unit_vectors_from_latitude_longitude(np.array(latitude), np.array(longitude))
     record = {key: recorded.get(f"map_{key}") for key in ("made_from", "fitted_with", "id", "radius")}
-    return Places(list(uuids), np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
+    return SphereMap(list(uuids), np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
 
 
 def _renew(
-    uuids: list[str],
-    embeddings: np.ndarray,
-    digests: np.ndarray,
-    settings: dict,
-    made_from: str,
-    previous: Places | None,
-    model: str,
-    n_threads: int,
+    photos: _Photos, settings: MapSettings, made_from: str, previous: SphereMap | None, model: str, n_threads: int
 ) -> str:
     """Fit or update the map, and write its model."""
     if settings["update"] == "refit":
         previous = None
-    known = np.empty(0, int) if previous is None else rows_of(uuids, digests, previous)
+    uuids, embeddings = photos.uuids, photos.embeddings
+    known = np.empty(0, int) if previous is None else find_rows(uuids, photos.row_digests, previous)
     n_old = int((known >= 0).sum())
     n_new = len(uuids) - n_old
-    same_settings = previous is not None and previous.record.get("fitted_with") == fit_digest(settings)
-    if not same_settings or n_old <= max(settings["n_neighbors"], FEWEST):
-        action = "fit"
-    elif settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
-        action = "place"
-    else:
-        action = "align" if n_new <= settings["refit_share"] * len(uuids) else "fit"
+    action = _choose_action(settings, previous, n_old, n_new)
     radius = settings["radius"]
-    if radius == "auto":
-        radius = default_radius(len(uuids)) if action == "fit" else float(previous.record["radius"])
-    curve = make_curve(settings, radius)
-    if action == "fit":
-        places = fit(uuids, embeddings, curve, n_threads, previous)
+    if previous is None or action == "fit":
+        parameters = fit_parameters(settings, default_radius(len(uuids)) if isinstance(radius, str) else radius)
+        renewed = fit(uuids, embeddings, parameters, n_threads, previous)
     else:
+        parameters = fit_parameters(settings, float(previous.record["radius"]) if isinstance(radius, str) else radius)
         improve = action == "align"
-        places = update(uuids, embeddings, known, curve, n_threads, previous, improve=improve)
-    places.row_digests = digests
-    places.record = {
+        renewed = update(uuids, embeddings, known, parameters, n_threads, previous, improve=improve)
+    record: dict[str, Any] = {
         "made_from": made_from,
         "fitted_with": fit_digest(settings),
         "action": action,
         "n_images": len(uuids),
         "n_new": n_new,
         "n_gone": 0 if previous is None else len(previous.uuids) - n_old,
-        "id": digest([uuids, places.angles.tobytes().hex()]),
+        "id": digest([uuids, renewed.angles.tobytes().hex()]),
         "previous": None if previous is None else previous.record.get("id"),
         "version": UMAP_VERSION,
-        **{key: settings[key] for key in FIT_KEYS},
-        "radius": radius,
+        **{str(key): settings[key] for key in FIT_KEYS},
+        "radius": parameters.curve.radius,
         **package_versions(),
-        **places.record,
     }
-    write_bytes(model, to_pickle(places, curve, settings["min_dist"]))
+    if renewed.drift_degrees is not None:
+        record["drift_degrees"] = renewed.drift_degrees
+    write_bytes(model, to_pickle(replace(renewed, row_digests=photos.row_digests, record=record), parameters))
     if previous is None:
         return f"fitted to {counted(len(uuids), 'photos')}"
-    drift = places.record.get("drift_degrees")
-    moved = "" if drift is None else f", old photos moved by {drift:.2f} degrees on average"
-    names = {"fit": "fitted anew", "place": "new photos placed", "align": "updated"}
-    return f"{names[action]}: {n_new} new of {len(uuids)}{moved}"
+    names = {"fit": "refitted", "place": "new photos placed", "align": "updated"}
+    drift = (
+        "" if renewed.drift_degrees is None else f"; old photos moved by {renewed.drift_degrees:.2f} degrees on average"
+    )
+    return f"{names[action]}: {n_new:,} of {counted(len(uuids), 'photos')} are new{drift}"
 
 
-def _neighbours(embeddings: np.ndarray, places: Places, n_neighbors: int, n_threads: int) -> bytes:
-    indices, distances = places.indices, places.distances
-    if indices is None:  # too few photos for a graph, or all alike
-        indices, distances = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
+def _choose_action(
+    settings: MapSettings, previous: SphereMap | None, n_old: int, n_new: int
+) -> Literal["fit", "place", "align"]:
+    """Choose how to renew the map of `n_old` known photos and `n_new` new ones."""
+    if previous is None or previous.record.get("fitted_with") != fit_digest(settings):
+        return "fit"
+    if n_old <= max(settings["n_neighbors"], MIN_PHOTOS):
+        return "fit"
+    if settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
+        return "place"
+    return "align" if n_new <= settings["refit_share"] * (n_old + n_new) else "fit"
+
+
+def _pack_neighbours(embeddings: NDArray[np.float32], sphere_map: SphereMap, n_neighbors: int, n_threads: int) -> bytes:
+    """Return the contents of `neighbours.npz`."""
+    neighbours = sphere_map.neighbours
+    if neighbours is None:  # too few photos for a graph, or all alike
+        neighbours = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
     file = io.BytesIO()
-    np.savez(file, indices=indices[:, 1:], distances=distances[:, 1:])
+    np.savez(file, indices=neighbours.indices[:, 1:], distances=neighbours.distances[:, 1:])
     return file.getvalue()
 
 
-def _figures(
-    uuids: list[str],
-    embeddings: np.ndarray,
-    places: Places,
-    settings: dict,
-    labels: str,
-    n_threads: int,
-) -> dict:
-    named = None
-    if labels:
-        known = read_labels(labels)
-        named = [known.get(uuid.replace("-", "").lower()) for uuid in uuids]
-    figures = measure(embeddings, places.unit_vectors, n_threads, named)
-    if settings["compare_with_plane"] and places.indices is not None:
-        figures["plane"] = measure(embeddings, plane(embeddings, places, settings), n_threads, named)
+def _measure(
+    photos: _Photos, sphere_map: SphereMap, settings: MapSettings, labels: str, n_threads: int
+) -> dict[str, Any]:
+    """Measure the map and, if the settings ask for it, umap-learn's map in a plane."""
+    label_of = read_labels(labels, photos.uuids) if labels else None
+    figures: dict[str, Any] = {**measure(photos.embeddings, sphere_map.unit_vectors, n_threads, label_of)}
+    if settings["compare_with_plane"] and sphere_map.neighbours is not None:
+        plane = lay_out_plane(photos.embeddings, sphere_map.neighbours, settings)
+        figures["plane"] = measure(photos.embeddings, plane, n_threads, label_of)
     return figures

@@ -1,15 +1,15 @@
 """UMAP's layout on the sphere: its objective, optimised on unit vectors, in parallel and reproducibly.
 
-Every photo is drawn by the photos that it is connected with in the graph, and driven off by others that are taken at
-random. With d the distance of two photos on a sphere of radius R (d = R times the angle), the force between them is
+Photos that are connected in the graph attract each other; randomly sampled photos repel each other. With d the distance
+of two photos on a sphere of radius R (d = R times the angle), the forces are
 
-    towards each other    2 a b d^(2b - 1) / (1 + a d^(2b))        (connected photos)
-    from each other       2 b / (d (1 + a d^(2b)))                 (random ones)
+    attraction    2 a b d^(2b - 1) / (1 + a d^(2b))        (connected photos)
+    repulsion     2 b / (d (1 + a d^(2b)))                 (random photos)
 
-both 4 at most, along the great circle. In an epoch every photo takes the forces of its own connections one after the
-other, the strong ones in every epoch, while all others stay where they were; so it does not matter in which thread a
-photo is moved. Random numbers are a hash of seed, epoch and photo. Both forces stand in a table over the squared chord
-(2 - 2 cos), with 32 steps per factor of 2.
+Both are capped at 4 and act along the great circle. In an epoch, the forces of a photo's own connections move it one
+after the other; stronger connections act in more epochs. All other photos keep their positions of the previous epoch,
+so the result does not depend on which thread moves a photo. Random numbers are a hash of seed, epoch and photo. Both
+forces are tabulated over the squared chord (2 - 2 cos), with 32 steps per factor of 2.
 
 References
 ----------
@@ -17,43 +17,56 @@ L. McInnes, J. Healy and J. Melville, arXiv:1802.03426, section 4.2. The hash: G
 splittable pseudorandom number generators", OOPSLA 2014.
 """
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..util.jit import compiled
 
-# Random photos per connection. umap-learn takes 5; 10 keep more neighbours together and use more of the sphere.
+# Random photos per connection. umap-learn uses 5. 10 keep more neighbours together and use more of the sphere.
 NEGATIVE_SAMPLE_RATE = 10
-# Of the first epoch; it falls to 0. umap-learn moves one photo at a time and can begin with 1. Where all move at once,
-# smaller steps end in better maps (benchmarks/SPHERE.md).
+# In the first epoch; it decreases to 0. umap-learn moves one photo at a time and can start with 1. Here all photos move
+# at once, and smaller steps give better maps (benchmarks/SPHERE.md).
 LEARNING_RATE = 0.25
-_STRONGEST = 4.0  # force, as in umap-learn
-_STEP_BITS = 5  # steps of the table per factor of 2: 2^5
-_SHIFT = 23 - _STEP_BITS  # a float32 has 23 bits behind its exponent
+_MAX_FORCE = 4.0  # as in umap-learn
+_STEP_BITS = 5  # the tables have 2^5 steps per factor of 2
+_SHIFT = 23 - _STEP_BITS  # a float32 has 23 bits of mantissa
 _FRACTION = np.int32((1 << _SHIFT) - 1)
 _PER_STEP = np.float32(1 / (1 << _SHIFT))
-_CLOSEST = np.float32(2.0**-24)  # closer ones are in one place, in single precision
-_FIRST = int(_CLOSEST.view(np.int32)) >> _SHIFT
-_LAST = int(np.float32(5).view(np.int32)) >> _SHIFT  # 4, and some rounding
+_MIN_SQUARED_CHORD = np.float32(2.0**-24)  # closer positions are equal in single precision
+_FIRST_STEP = int(_MIN_SQUARED_CHORD.view(np.int32)) >> _SHIFT
+_LAST_STEP = int(np.float32(5).view(np.int32)) >> _SHIFT  # 4, and room for rounding
+
+
+@dataclass(frozen=True)
+class Curve:
+    """UMAP's curve 1 / (1 + a d^(2b)), with d the distance on a sphere of radius `radius`."""
+
+    a: float
+    b: float
+    radius: float
 
 
 def default_n_epochs(n_images: int) -> int:
-    """Return umap-learn's number of epochs."""
+    """Return umap-learn's default number of epochs."""
     return 500 if n_images <= 10_000 else 200
 
 
 def default_radius(n_images: int) -> float:
-    """Return the radius that keeps most neighbours together: 2 for up to 200 photos, 4 for 2,000 and more.
+    """Return the radius that keeps the most neighbours together: 2 for up to 200 photos, 4 for 2,000 and more.
 
-    On a larger sphere few photos huddle on one side; on a smaller one many have no room (benchmarks/SPHERE.md).
+    If the sphere is too large, the photos occupy one side of it. If it is too small, they have no room
+    (benchmarks/SPHERE.md).
     """
     return float(np.clip(4 * (n_images / 2000) ** 0.3, 2, 4))
 
 
-def first_places(embeddings: np.ndarray) -> np.ndarray:
-    """Place photos by their offset from the mean, in its three principal directions.
+def initial_positions(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Compute starting positions: each photo's offset from the mean, along the three principal directions.
 
     Parameters
     ----------
@@ -62,70 +75,67 @@ def first_places(embeddings: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of shape (n_images, 3), float64, rows of length 1
-        A photo at the mean is at (0, 1, 0).
+        A photo that equals the mean is at (0, 1, 0).
     """
     offsets = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     sample = offsets[:: max(1, len(offsets) // 10_000)].astype(np.float64)
-    with threadpool_limits(1, "blas"):  # else the last bits depend on the number of cores
+    with threadpool_limits(1, "blas"):  # with more threads, the last bits depend on the number of cores
         square = sample.T @ sample if len(sample) > len(sample.T) else sample
         directions = np.linalg.svd(square, full_matrices=False)[2][:3]
         largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
         components = offsets @ (directions * np.sign(largest)[:, None]).T.astype(np.float32)
     scale = components.std(axis=0)
-    meant = scale > 1e-6  # in single precision, of embeddings of length 1
-    places = np.zeros((len(embeddings), 3))
-    places[:, : len(scale)] = components * meant / np.where(meant, scale, 1)
-    length = np.linalg.norm(places, axis=1, keepdims=True)
-    return np.where(length > 1e-6, places / np.where(length > 1e-6, length, 1), [0.0, 1.0, 0.0])
+    varies = scale > 1e-6  # smaller values are rounding errors of embeddings of length 1 in single precision
+    positions = np.zeros((len(embeddings), 3))
+    positions[:, : len(scale)] = components * varies / np.where(varies, scale, 1)
+    length = np.linalg.norm(positions, axis=1, keepdims=True)
+    return np.where(length > 1e-6, positions / np.where(length > 1e-6, length, 1), [0.0, 1.0, 0.0])
 
 
 def lay_out(
-    unit_vectors: np.ndarray,
+    unit_vectors: NDArray[np.float64],
     graph: sp.csr_matrix,
-    a: float,
-    b: float,
-    radius: float,
+    curve: Curve,
     random_state: int,
     n_threads: int,
     n_epochs: int,
-    mobility: np.ndarray | None = None,
-) -> np.ndarray:
-    """Optimise the places of photos on the sphere.
+    mobility: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Optimise the positions of photos on the sphere.
 
     Parameters
     ----------
-    unit_vectors : array of shape (n_images, 3), float, rows of length 1
-        Where to begin.
+    unit_vectors : array of shape (n_images, 3), float64, rows of length 1
+        Starting positions.
     graph : sparse matrix of shape (n_images, n_images), float32
-        Symmetric.
-    a, b : float
-        Of UMAP's curve 1 / (1 + a d^(2b)), with d on the sphere of radius `radius`.
-    radius : float
+        Strengths of the connections; symmetric.
+    curve : Curve
     random_state : int
     n_threads : int
         The result does not depend on it.
     n_epochs : int
-    mobility : array of shape (n_images,), float, optional
-        What each photo's steps are multiplied by; 1 where nothing is given.
+    mobility : array of shape (n_images,), float64, optional
+        Factor of each photo's steps; 1 by default.
 
     Returns
     -------
     array of shape (n_images, 3), float64, rows of length 1
     """
     shares = graph.data / graph.data.max()
-    shares[shares < 1 / n_epochs] = 0  # they would never act
-    attraction, repulsion = _forces(a, b, radius)
-    places = np.zeros((len(unit_vectors), 4), np.float32)  # the fourth keeps a photo in one line of the cache
-    places[:, :3] = unit_vectors
-    moved = places.copy()
-    mobility = np.ones(len(places), np.float32) if mobility is None else mobility.astype(np.float32)
-    n_before = numba.get_num_threads()
-    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+    shares[shares < 1 / n_epochs] = 0  # too weak to act in any epoch
+    attraction, repulsion = _tabulate_forces(curve)
+    # Four columns, so that a photo does not cross a line of the processor's cache.
+    positions = np.zeros((len(unit_vectors), 4), np.float32)
+    positions[:, :3] = unit_vectors
+    moved = positions.copy()
+    factors = np.ones(len(positions), np.float32) if mobility is None else mobility.astype(np.float32)
+    n_available = numba.get_num_threads()
+    numba.set_num_threads(min(n_threads, n_available))
     try:
         for epoch in range(n_epochs):
             step = np.float32(LEARNING_RATE * (1 - epoch / n_epochs))
             _move_all(
-                places,
+                positions,
                 moved,
                 graph.indptr,
                 graph.indices,
@@ -134,51 +144,68 @@ def lay_out(
                 repulsion,
                 random_state,
                 epoch,
-                step * mobility,
+                step * factors,
             )
-            places, moved = moved, places
+            positions, moved = moved, positions
     finally:
-        numba.set_num_threads(n_before)
-    result = places[:, :3].astype(np.float64)
-    return result / np.linalg.norm(result, axis=1, keepdims=True)
+        numba.set_num_threads(n_available)
+    vectors = positions[:, :3].astype(np.float64)
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
-def _forces(a: float, b: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tabulate both forces, as an angle over the length of the tangent (the sine of the angle)."""
-    steps = np.arange(_FIRST, _LAST + 2, dtype=np.int32) << _SHIFT
+def _tabulate_forces(curve: Curve) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Tabulate attraction and repulsion as angles, divided by the length of the tangent (the sine of the angle)."""
+    a, b, radius = curve.a, curve.b, curve.radius
+    steps = np.arange(_FIRST_STEP, _LAST_STEP + 2, dtype=np.int32) << _SHIFT
     angle = 2 * np.arcsin(np.sqrt(np.minimum(steps.view(np.float32).astype(np.float64), 4)) / 2)
     distance = radius * angle
-    curve = 1 + a * distance ** (2 * b)
-    attraction = 2 * a * b * distance ** (2 * b - 1) / curve
-    repulsion = 2 * b / (distance * curve)
-    # At the antipode there is no direction to go in.
+    divisor = 1 + a * distance ** (2 * b)
+    attraction = 2 * a * b * distance ** (2 * b - 1) / divisor
+    repulsion = 2 * b / (distance * divisor)
+    # The sine is 0 at the antipode, where forces have no direction.
     scale = 1 / (radius * np.maximum(np.sin(angle), 1e-3))
-    return tuple((np.minimum(force, _STRONGEST) * scale).astype(np.float32) for force in (attraction, repulsion))
+    attraction, repulsion = np.minimum(attraction, _MAX_FORCE), np.minimum(repulsion, _MAX_FORCE)
+    return (attraction * scale).astype(np.float32), (repulsion * scale).astype(np.float32)
 
 
 @compiled(inline="always")
-def _look_up(table, squared_chord):
-    bits = np.float32(max(squared_chord, _CLOSEST)).view(np.int32)
-    index = np.uintp((bits >> _SHIFT) - _FIRST)  # numba looks for negative indices in signed numbers
+def _look_up(table: NDArray[np.float32], squared_chord: np.float32) -> np.float32:
+    """Interpolate a table of forces."""
+    bits = np.float32(max(squared_chord, _MIN_SQUARED_CHORD)).view(np.int32)
+    index = np.uintp((bits >> _SHIFT) - _FIRST_STEP)  # unsigned: numba checks signed indices for negative values
     part = np.float32(bits & _FRACTION) * _PER_STEP
-    return table[index] + part * (table[index + np.uintp(1)] - table[index])
+    force: np.float32 = table[index] + part * (table[index + np.uintp(1)] - table[index])
+    return force
 
 
 @compiled(inline="always")
-def _hash(state):
+def _hash(state: np.uint64) -> np.uint64:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
 @compiled(parallel=True)
-def _move_all(places, moved, pointers, neighbours, shares, attraction, repulsion, seed, epoch, steps):
+def _move_all(
+    positions: NDArray[np.float32],
+    moved: NDArray[np.float32],
+    pointers: NDArray[np.int32],
+    neighbours: NDArray[np.int32],
+    shares: NDArray[np.float32],
+    attraction: NDArray[np.float32],
+    repulsion: NDArray[np.float32],
+    seed: int,
+    epoch: int,
+    steps: NDArray[np.float32],
+) -> None:
+    """Write the positions after one epoch to `moved`."""
     half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
     golden = np.uint64(0x9E3779B97F4A7C15)
-    n_images = np.uint64(len(places))
+    n_images = np.uint64(len(positions))
     start = _hash(np.uint64(seed) + golden * np.uint64(epoch + 1))
-    for i in numba.prange(np.uintp(len(places))):
-        x, y, z, step = places[i, 0], places[i, 1], places[i, 2], steps[i]
+    for i in numba.prange(np.uintp(len(positions))):
+        x, y, z, step = positions[i, 0], positions[i, 1], positions[i, 2], steps[i]
         state = _hash(start ^ np.uint64(i))
         number = state
         for edge in range(np.uintp(pointers[i]), np.uintp(pointers[i + 1])):
@@ -186,9 +213,9 @@ def _move_all(places, moved, pointers, neighbours, shares, attraction, repulsion
             if np.int32(share * np.float32(epoch + 1)) == np.int32(share * np.float32(epoch)):
                 continue
             j = np.uintp(neighbours[edge])
-            u, v, w = places[j, 0], places[j, 1], places[j, 2]
+            u, v, w = positions[j, 0], positions[j, 1], positions[j, 2]
             chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
-            # Twice, since umap-learn moves both ends of a connection, and has each connection in both directions.
+            # Doubled: umap-learn moves both ends of a connection, and stores each connection in both directions.
             pull = two * step * _look_up(attraction, chord)
             stay = one - pull * (one - half * chord)
             x, y, z = stay * x + pull * u, stay * y + pull * v, stay * z + pull * w
@@ -196,14 +223,14 @@ def _move_all(places, moved, pointers, neighbours, shares, attraction, repulsion
             x, y, z = x * scale, y * scale, z * scale
             dx, dy, dz, along = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
             for n in range(NEGATIVE_SAMPLE_RATE):
-                if n % 2 == 0:  # a number of 64 bits is good for two photos
+                if n % 2 == 0:  # one 64-bit number selects two photos
                     state = state + golden
                     number = _hash(state)
                     part = number >> np.uint64(32)
                 else:
                     part = number & np.uint64(0xFFFFFFFF)
                 j = np.uintp((part * n_images) >> np.uint64(32))
-                u, v, w = places[j, 0], places[j, 1], places[j, 2]
+                u, v, w = positions[j, 0], positions[j, 1], positions[j, 2]
                 chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
                 push = _look_up(repulsion, chord) if j != i else np.float32(0)
                 along += push * (one - half * chord)

@@ -1,8 +1,8 @@
-"""Nearest neighbours by cosine distance, the same ones bit by bit with any number of threads.
+"""Nearest neighbours by cosine distance, bit-identical with any number of threads.
 
-Up to `EXACT_UP_TO` rows they are exact: products of matrices find candidates, in blocks of one shape, each in one
-thread; the candidates' distances are computed anew in double precision. Above, NN-descent finds the candidates.
-Neighbours of equal distance are in the order of their rows.
+Up to `EXACT_UP_TO` rows the search is exact. Matrix products in blocks of one shape, each in one thread, find
+candidates. The candidates' distances are then recomputed in double precision. Above this limit, NN-descent finds the
+candidates. Neighbours at equal distance are in the order of their rows.
 
 References
 ----------
@@ -11,24 +11,49 @@ WWW 2011.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..util.jit import compiled
 
-# Where both take as long, on 2 cores and with 768 dimensions: benchmarks/SPHERE.md. It must not depend on the number
-# of cores, or the map would.
+# Number of rows at which both methods take the same time on 2 cores with 768 dimensions (benchmarks/SPHERE.md). It is
+# fixed, because the map must not depend on the number of cores.
 EXACT_UP_TO = 60_000
-_MOST_QUERIES = 128  # in a block, and fewer where their scores would take more than 128 MB
-_MOST_SCORES = 2**25
-_ROUNDING = 4e-6  # of a product of two unit vectors in single precision
+_MAX_BLOCK_QUERIES = 128
+_MAX_BLOCK_SCORES = 2**25  # 128 MB
+_ROUNDING = 4e-6  # error of the product of two unit vectors in single precision
+
+
+class Neighbours(NamedTuple):
+    """Nearest rows of each query, the nearest first.
+
+    Attributes
+    ----------
+    indices : array of shape (n_queries, n_neighbors), int32
+    distances : array of shape (n_queries, n_neighbors), float32
+        Cosine distance, in [0, 2].
+    """
+
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, n_queries: int, n_neighbors: int) -> "Neighbours":
+        """Allocate arrays, to be filled."""
+        return cls(np.empty((n_queries, n_neighbors), np.int32), np.empty((n_queries, n_neighbors), np.float32))
 
 
 def nearest(
-    queries: np.ndarray, rows: np.ndarray, n_neighbors: int, n_threads: int, own: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of each query, exactly.
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    n_neighbors: int,
+    n_threads: int,
+    own_rows: NDArray[np.integer] | None = None,
+) -> Neighbours:
+    """Find the exact nearest rows of each query.
 
     Parameters
     ----------
@@ -36,101 +61,98 @@ def nearest(
     n_neighbors : int
         At most `n_rows`.
     n_threads : int
-    own : array of shape (n_queries,), int, optional
-        The row that each query is itself; it is the first of its neighbours, at distance 0.
-
-    Returns
-    -------
-    indices : array of shape (n_queries, n_neighbors), int32
-    distances : array of shape (n_queries, n_neighbors), float32
-        Cosine distance, in [0, 2].
+    own_rows : array of shape (n_queries,), int, optional
+        The row in `rows` of each query. It becomes the query's first neighbour, at distance 0.
     """
-    indices = np.empty((len(queries), n_neighbors), np.int32)
-    distances = np.empty((len(queries), n_neighbors), np.float32)
-    own = np.full(len(queries), -1) if own is None else np.asarray(own, np.int64)
-    n_block = int(np.clip(_MOST_SCORES // len(rows), 1, _MOST_QUERIES))
+    found = Neighbours.empty(len(queries), n_neighbors)
+    own = np.full(len(queries), -1) if own_rows is None else np.asarray(own_rows, np.int64)
+    n_block = int(np.clip(_MAX_BLOCK_SCORES // len(rows), 1, _MAX_BLOCK_QUERIES))
 
     def search(start: int) -> None:
         block = slice(start, min(start + n_block, len(queries)))
         padded = np.zeros((n_block, queries.shape[1]), np.float32)
         padded[: block.stop - start] = queries[block]
-        _select(padded @ rows.T, queries[block], rows, own[block], indices[block], distances[block])
+        _select(padded @ rows.T, queries[block], rows, own[block], found.indices[block], found.distances[block])
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(search, range(0, len(queries), n_block)))
-    return indices, distances
+    return found
 
 
-def all_neighbours(rows: np.ndarray, n_neighbors: int, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of each row, itself first; see `nearest`."""
-    own = np.arange(len(rows))
-    if len(rows) <= EXACT_UP_TO:
-        return nearest(rows, rows, n_neighbors, n_threads, own)
-    return _refined(rows, _descend(rows, n_neighbors), n_neighbors, n_threads)
-
-
-def updated_neighbours(
-    rows: np.ndarray, known: np.ndarray, indices: np.ndarray, distances: np.ndarray, n_threads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bring neighbours up to date with rows that have come, gone or changed.
+def all_neighbours(rows: NDArray[np.float32], n_neighbors: int, n_threads: int) -> Neighbours:
+    """Find the nearest rows of each row, the row itself first.
 
     Parameters
     ----------
     rows : array of shape (n_rows, n_dims), float32, rows of length 1
-    known : array of shape (n_known,), int
-        Where the rows of `indices` and `distances` are in `rows`; -1 for those that have gone or changed.
-    indices, distances : arrays of shape (n_known, n_neighbors)
-        As they were.
+    n_neighbors : int
+        Including the row itself; at most `n_rows`.
+    n_threads : int
+    """
+    if len(rows) <= EXACT_UP_TO:
+        return nearest(rows, rows, n_neighbors, n_threads, np.arange(len(rows)))
+    return _refine(rows, _nn_descent(rows, n_neighbors), n_neighbors, n_threads)
+
+
+def updated_neighbours(
+    rows: NDArray[np.float32], known: NDArray[np.integer], previous: Neighbours, n_threads: int
+) -> Neighbours:
+    """Update neighbours after rows were added, removed or changed.
+
+    Parameters
+    ----------
+    rows : array of shape (n_rows, n_dims), float32, rows of length 1
+    known : array of shape (n_previous,), int
+        The row in `rows` of each row of `previous`; -1 for removed and changed rows.
+    previous : Neighbours
     n_threads : int
 
     Returns
     -------
-    indices, distances : arrays of shape (n_rows, n_neighbors), int32 and float32
-        Where those of `known` were exact, they are what `nearest` gives.
+    Neighbours
+        Equal to a new exact search, if those of `previous` were exact.
     """
-    n_neighbors = indices.shape[1]
-    found = np.empty((len(rows), n_neighbors), np.int32)
-    found_distances = np.empty((len(rows), n_neighbors), np.float32)
-    moved = known[indices]
-    whole = (known >= 0) & (moved >= 0).all(axis=1)
-    kept = known[whole]
+    n_neighbors = previous.indices.shape[1]
+    found = Neighbours.empty(len(rows), n_neighbors)
+    renumbered = known[previous.indices]
+    complete = (known >= 0) & (renumbered >= 0).all(axis=1)
+    kept = known[complete]
     searched = np.setdiff1d(np.arange(len(rows)), kept)
-    found[searched], found_distances[searched] = nearest(rows[searched], rows, n_neighbors, n_threads, searched)
+    found.indices[searched], found.distances[searched] = nearest(rows[searched], rows, n_neighbors, n_threads, searched)
     new = np.setdiff1d(np.arange(len(rows)), known)
-    found[kept], found_distances[kept] = moved[whole], distances[whole]
+    found.indices[kept], found.distances[kept] = renumbered[complete], previous.distances[complete]
     if len(new):
-        near, near_distances = nearest(rows[kept], rows[new], min(n_neighbors, len(new)), n_threads)
-        both = np.hstack([found[kept], new[near].astype(np.int32)])
-        both_distances = np.hstack([found_distances[kept], near_distances])
-        own_first = np.arange(both.shape[1]) > 0
-        order = np.lexsort((both, both_distances, np.broadcast_to(own_first, both.shape)))[:, :n_neighbors]
-        found[kept] = np.take_along_axis(both, order, axis=1)
-        found_distances[kept] = np.take_along_axis(both_distances, order, axis=1)
-    return found, found_distances
+        added = nearest(rows[kept], rows[new], min(n_neighbors, len(new)), n_threads)
+        indices = np.hstack([found.indices[kept], new[added.indices].astype(np.int32)])
+        distances = np.hstack([found.distances[kept], added.distances])
+        own_first = np.arange(indices.shape[1]) > 0
+        order = np.lexsort((indices, distances, np.broadcast_to(own_first, indices.shape)))[:, :n_neighbors]
+        found.indices[kept] = np.take_along_axis(indices, order, axis=1)
+        found.distances[kept] = np.take_along_axis(distances, order, axis=1)
+    return found
 
 
-def _descend(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Find candidates by NN-descent, in one thread: its random numbers depend on how many there are."""
+def _nn_descent(rows: NDArray[np.float32], n_neighbors: int) -> NDArray[np.int32]:
+    """Find candidates by NN-descent, in one thread because its random numbers depend on the number of threads."""
     from pynndescent import NNDescent
 
     index = NNDescent(rows, metric="dot", n_neighbors=n_neighbors + 1, random_state=0, n_jobs=1, max_candidates=60)
-    return index.neighbor_graph[0]
+    candidates: NDArray[np.int32] = index.neighbor_graph[0]
+    return candidates
 
 
-def _refined(
-    rows: np.ndarray, candidates: np.ndarray, n_neighbors: int, n_threads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    indices = np.empty((len(rows), n_neighbors), np.int32)
-    distances = np.empty((len(rows), n_neighbors), np.float32)
-    found = _refine(rows, candidates.astype(np.int64), indices, distances)
-    missed = np.flatnonzero(~found)
-    indices[missed], distances[missed] = nearest(rows[missed], rows, n_neighbors, n_threads, missed)
-    return indices, distances
+def _refine(rows: NDArray[np.float32], candidates: NDArray[np.int32], n_neighbors: int, n_threads: int) -> Neighbours:
+    """Choose neighbours among candidates; rows with too few candidates are searched exactly."""
+    found = Neighbours.empty(len(rows), n_neighbors)
+    enough = _order_candidates(rows, candidates.astype(np.int64), found.indices, found.distances)
+    missed = np.flatnonzero(~enough)
+    found.indices[missed], found.distances[missed] = nearest(rows[missed], rows, n_neighbors, n_threads, missed)
+    return found
 
 
 @compiled(inline="always")
-def _distance(x, y):
-    """Half the squared difference, which is 1 - cosine: exactly 0 for equal rows."""
+def _distance(x: NDArray[np.float32], y: NDArray[np.float32]) -> np.float32:
+    """Compute half the squared difference: 1 - cosine, and exactly 0 for equal rows."""
     total = 0.0
     for d in range(len(x)):
         difference = np.float64(x[d]) - np.float64(y[d])
@@ -139,26 +161,35 @@ def _distance(x, y):
 
 
 @compiled(inline="always")
-def _insert(indices, distances, n_found, index, distance):
-    """Insert into a sorted row, of which `n_found` are taken; return how many are taken then."""
+def _insert(
+    indices: NDArray[np.int32], distances: NDArray[np.float32], n_found: int, index: int, distance: np.float32
+) -> int:
+    """Insert a neighbour into a sorted row that holds `n_found`; return the new count."""
     last = len(indices) - 1
     if n_found > last:
         if distance > distances[last] or (distance == distances[last] and index > indices[last]):
             return n_found
         n_found = last
-    place = n_found
-    while place > 0 and (
-        distances[place - 1] > distance or (distances[place - 1] == distance and indices[place - 1] > index)
+    slot = n_found
+    while slot > 0 and (
+        distances[slot - 1] > distance or (distances[slot - 1] == distance and indices[slot - 1] > index)
     ):
-        distances[place], indices[place] = distances[place - 1], indices[place - 1]
-        place -= 1
-    distances[place], indices[place] = distance, index
+        distances[slot], indices[slot] = distances[slot - 1], indices[slot - 1]
+        slot -= 1
+    distances[slot], indices[slot] = distance, index
     return n_found + 1
 
 
 @compiled(nogil=True)
-def _select(scores, queries, rows, own, indices, distances):
-    """Choose the neighbours of a block of queries by their scores, looking twice at those that may be among them."""
+def _select(
+    scores: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    own: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    distances: NDArray[np.float32],
+) -> None:
+    """Choose the neighbours of a block of queries: candidates by score, then their order by exact distance."""
     n_neighbors = indices.shape[1]
     best = np.empty(n_neighbors, np.float32)
     for q in range(len(queries)):
@@ -166,11 +197,11 @@ def _select(scores, queries, rows, own, indices, distances):
         for j in range(len(rows)):
             score = scores[q, j]
             if score > best[-1]:
-                place = n_neighbors - 1
-                while place > 0 and best[place - 1] < score:
-                    best[place] = best[place - 1]
-                    place -= 1
-                best[place] = score
+                slot = n_neighbors - 1
+                while slot > 0 and best[slot - 1] < score:
+                    best[slot] = best[slot - 1]
+                    slot -= 1
+                best[slot] = score
         n_found = 0
         first = 0
         if own[q] >= 0:
@@ -182,8 +213,13 @@ def _select(scores, queries, rows, own, indices, distances):
 
 
 @compiled(nogil=True)
-def _refine(rows, candidates, indices, distances):
-    """Order each row's candidates by their true distances, itself first; return which rows have enough of them."""
+def _order_candidates(
+    rows: NDArray[np.float32],
+    candidates: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    distances: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Order each row's candidates by exact distance, the row itself first; return which rows have enough of them."""
     enough = np.zeros(len(rows), np.bool_)
     for i in range(len(rows)):
         n_found = 0

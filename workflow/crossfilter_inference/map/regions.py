@@ -1,28 +1,31 @@
-"""Regions of a map: where photos lie close together, and what they are called.
+"""Regions of a map: areas where photos are close together, and their names.
 
-Where photos have labels, a region is where those of one label have each other for neighbours on the map. Without labels
-it is a peak of density with what slopes towards it; a peak that does not stand out from the saddle to a higher one
-belongs to that. The density at a photo follows from how far its neighbours are.
+With labels, a region is an area in which photos of one label are each other's neighbours. Without labels, a region is a
+peak of density and its slopes. A peak that hardly rises above the saddle to a higher peak is merged into that one. The
+density at a photo is estimated from the distances to its neighbours.
 
 References
 ----------
 F. Chazal, L. Guibas, S. Oudot and P. Skraba, "Persistence-based clustering in Riemannian manifolds", J. ACM 2013.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from .sphere import latitude_longitude, spherical_mean
 
-_FEWEST_NEIGHBORS, _MOST_NEIGHBORS = 3, 30
-_PROMINENCE = np.log(2.5)  # how many times as dense a peak must be as the saddle
-_LEAST_SHARE = 0.002  # of all photos, that makes a region
-_FEWEST = 3
-_MOST_LOOKED_AT = 50  # neighbours, of a photo with a label
-_MAJORITY = 0.5  # share of them that have the label, in the middle of its region
-_OVER_CHANCE = 1.5  # how much more often than elsewhere
+_MIN_NEIGHBORS, _MAX_NEIGHBORS = 3, 30
+_MIN_PROMINENCE = np.log(2.5)  # a peak is at least 2.5 times as dense as the saddle
+_MIN_PHOTOS = 3  # in a region
+_MIN_SHARE = 0.002  # of all photos, in a region
+# Of a label's photos, the one with the most neighbours of the same label is the middle of its region.
+_MAX_LABEL_NEIGHBORS = 50
+_MIN_LABEL_SHARE = 0.5  # of the neighbours of the middle
+_MIN_LABEL_EXCESS = 1.5  # times the label's share of all photos
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class Region:
     name: str = ""
 
 
-def find_regions(unit_vectors: np.ndarray) -> np.ndarray:
-    """Tell which region each photo belongs to.
+def find_regions(unit_vectors: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Assign each photo to a region by density.
 
     Parameters
     ----------
-    unit_vectors : array of shape (n_images, 3), float
+    unit_vectors : array of shape (n_images, 3), float64
 
     Returns
     -------
@@ -48,25 +51,24 @@ def find_regions(unit_vectors: np.ndarray) -> np.ndarray:
     """
     n_images = len(unit_vectors)
     region_of = np.full(n_images, -1, np.int32)
-    k = int(np.clip(n_images // 20, _FEWEST_NEIGHBORS, _MOST_NEIGHBORS))
+    k = int(np.clip(n_images // 20, _MIN_NEIGHBORS, _MAX_NEIGHBORS))
     if n_images <= k:
         return region_of
     distances, neighbours = cKDTree(unit_vectors).query(unit_vectors, k + 1)
-    density = -2 * np.log(np.maximum(distances[:, 1:].mean(axis=1), 1e-9))  # of a surface, up to a constant
-    peaks = _climb(density, neighbours[:, 1:])
-    names, inverse, counts = np.unique(peaks, return_inverse=True, return_counts=True)
-    order = np.lexsort((names, -counts))
-    ranks = np.empty(len(names), np.int32)
-    ranks[order] = np.arange(len(names))
-    ranks[counts < max(_FEWEST, _LEAST_SHARE * n_images)] = -1
+    density = -2 * np.log(np.maximum(distances[:, 1:].mean(axis=1), 1e-9))  # per area, up to a constant
+    peaks, inverse, counts = np.unique(_find_peaks(density, neighbours[:, 1:]), return_inverse=True, return_counts=True)
+    order = np.lexsort((peaks, -counts))
+    ranks = np.empty(len(peaks), np.int32)
+    ranks[order] = np.arange(len(peaks))
+    ranks[counts < max(_MIN_PHOTOS, _MIN_SHARE * n_images)] = -1
     return ranks[inverse]
 
 
-def _climb(density: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Find the peak that each photo belongs to, from the densest photo down."""
+def _find_peaks(density: NDArray[np.float64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the peak of each photo, from the densest photo down."""
     order = np.lexsort((np.arange(len(density)), -density))
-    place = np.empty(len(order), int)
-    place[order] = np.arange(len(order))
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
     parents = list(range(len(order)))
 
     def peak(photo: int) -> int:
@@ -75,47 +77,49 @@ def _climb(density: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
             photo = parents[photo]
         return photo
 
-    heights, places, near = density.tolist(), place.tolist(), neighbours.tolist()
+    heights, ranks, near = density.tolist(), rank.tolist(), neighbours.tolist()
     for photo in order.tolist():
-        higher = {peak(other) for other in near[photo] if places[other] < places[photo]}
+        higher = {peak(other) for other in near[photo] if ranks[other] < ranks[photo]}
         if not higher:
             continue
-        top = min(higher, key=places.__getitem__)
+        top = min(higher, key=ranks.__getitem__)
         parents[photo] = top
         for other in higher - {top}:
-            if heights[other] - heights[photo] < _PROMINENCE:
+            if heights[other] - heights[photo] < _MIN_PROMINENCE:
                 parents[other] = top
     return np.array([peak(photo) for photo in range(len(parents))])
 
 
-def find_labelled_regions(unit_vectors: np.ndarray, labels: list[str | None]) -> tuple[np.ndarray, list[str]]:
-    """Tell where the photos of each label are among themselves.
+def find_labelled_regions(
+    unit_vectors: NDArray[np.float64], labels: Sequence[str | None]
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Find the areas in which photos of one label are each other's neighbours.
 
     Parameters
     ----------
-    unit_vectors : array of shape (n_images, 3), float
-    labels : list of str or None
+    unit_vectors : array of shape (n_images, 3), float64
+    labels : sequence of str or None
 
     Returns
     -------
     region_of : array of shape (n_images,), int32
         0 is the largest region; -1 is no region.
-    labels : list of str
-        That of each region.
+    names : list of str
+        The label of each region.
     """
     region_of = np.full(len(labels), -1, np.int32)
     names, codes, counts = np.unique([label or "" for label in labels], return_inverse=True, return_counts=True)
     tree, found = cKDTree(unit_vectors), []
     for code, (name, count) in enumerate(zip(names.tolist(), counts.tolist(), strict=True)):
-        if not name or count < _FEWEST or _OVER_CHANCE * count > len(labels):
+        if not name or count < _MIN_PHOTOS or _MIN_LABEL_EXCESS * count > len(labels):
             continue
         members = np.flatnonzero(codes == code)
-        distances, near = tree.query(unit_vectors[members], min(count, _MOST_LOOKED_AT))
+        distances, near = tree.query(unit_vectors[members], min(count, _MAX_LABEL_NEIGHBORS))
         share = (codes[near] == code).mean(axis=1)
-        if share.max() >= max(_MAJORITY, _OVER_CHANCE * count / len(labels)):
-            # Of several such places, the one where they lie closest.
+        if share.max() >= max(_MIN_LABEL_SHARE, _MIN_LABEL_EXCESS * count / len(labels)):
+            # Of several such photos, the one with the closest neighbours.
             middle = np.lexsort((distances[:, -1], -share))[0]
-            inside = np.intersect1d(near[middle], members) if count <= _MOST_LOOKED_AT else members
+            inside = np.intersect1d(near[middle], members) if count <= _MAX_LABEL_NEIGHBORS else members
             found.append((name, inside[share[np.searchsorted(members, inside)] >= share.max() / 2]))
     found.sort(key=lambda region: -len(region[1]))
     for number, (_, inside) in enumerate(found):
@@ -123,15 +127,17 @@ def find_labelled_regions(unit_vectors: np.ndarray, labels: list[str | None]) ->
     return region_of, [name for name, _ in found]
 
 
-def describe_regions(unit_vectors: np.ndarray, region_of: np.ndarray, names: list[str]) -> list[Region]:
-    """Say where each region is.
+def describe_regions(
+    unit_vectors: NDArray[np.float64], region_of: NDArray[np.integer], names: list[str]
+) -> list[Region]:
+    """Compute the middle of each region.
 
     Parameters
     ----------
-    unit_vectors : array of shape (n_images, 3), float
+    unit_vectors : array of shape (n_images, 3), float64
     region_of : array of shape (n_images,), int
     names : list of str
-        Of each region; empty for none.
+        One per region; empty for a region without a name.
     """
     regions = []
     for number, name in enumerate(names):
@@ -142,9 +148,12 @@ def describe_regions(unit_vectors: np.ndarray, region_of: np.ndarray, names: lis
 
 
 def name_by_words(
-    region_of: np.ndarray, embeddings: np.ndarray, words: list[str], word_embeddings: np.ndarray
+    region_of: NDArray[np.integer],
+    embeddings: NDArray[np.float32],
+    words: list[str],
+    word_embeddings: NDArray[np.float32],
 ) -> list[str]:
-    """Name each region by the word that comes nearer to its photos than to the others.
+    """Name each region by the word that is more similar to its photos than to all photos.
 
     Parameters
     ----------
@@ -152,12 +161,12 @@ def name_by_words(
     embeddings : array of shape (n_images, n_dims), float32, rows of length 1
     words : list of str
     word_embeddings : array of shape (n_words, n_dims), float32, rows of length 1
-        Of the same encoder.
+        By the same encoder as `embeddings`.
     """
     names = []
     mean = embeddings.mean(axis=0)
     for number in range(region_of.max(initial=-1) + 1):
-        # The encoder's texts and images lie apart; what all images have in common says nothing of this region.
+        # The mean is subtracted because an encoder's texts and images are apart, and all images share a direction.
         scores = word_embeddings @ (embeddings[region_of == number].mean(axis=0) - mean)
         names.append(words[int(scores.argmax())])
     return names

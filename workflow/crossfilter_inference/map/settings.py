@@ -1,25 +1,47 @@
-r"""What the settings of the map are to those who do not make it: a digest, and the columns of `map.tsv`.
+"""Settings of the map and their digests, the columns of `map.tsv`, and the path of `words.txt`.
 
-Apart from `mapping.py`, which makes the map, because umap-learn takes seconds to import.
+Planning a run needs these alone, without numpy and umap-learn.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 from ..util.files import digest
 
-# Raised when the same embeddings and settings would give another map.
+# Increase it when the same embeddings and settings give a different map.
 UMAP_VERSION = 2
+WORDS_FILE = str(Path(__file__).with_name("words.txt"))
 MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
-FIT_KEYS = ("n_neighbors", "min_dist", "radius", "random_state")
+FIT_KEYS: tuple[Literal["n_neighbors", "min_dist", "radius", "random_state"], ...] = (
+    "n_neighbors",
+    "min_dist",
+    "radius",
+    "random_state",
+)
 
 
-def fit_digest(settings: dict) -> str:
-    """Digest what shapes a map, out of the section `umap` of the configuration: 16 hexadecimal digits."""
+class MapSettings(TypedDict):
+    """The section `umap` of the configuration."""
+
+    n_neighbors: int
+    min_dist: float
+    radius: float | Literal["auto"]
+    random_state: int
+    update: Literal["align", "place", "refit"]
+    refit_share: float
+    compare_with_plane: bool
+
+
+def fit_digest(settings: Mapping[str, Any]) -> str:
+    """Digest the settings that shape a fitted map: 16 hexadecimal digits."""
     return digest([UMAP_VERSION, {key: settings[key] for key in FIT_KEYS}])
 
 
-def settings_digest(settings: dict, labels: str) -> str:
-    """Digest what makes it necessary to look at the map again: 16 hexadecimal digits.
+def settings_digest(settings: Mapping[str, Any], labels: str) -> str:
+    """Digest the settings that require a new map or new figures when they change: 16 hexadecimal digits.
 
-    That is neither how the next photos will be brought in, unless the map must have no past, nor the number of cores.
+    The choice between `align` and `place` concerns future photos only, so it is left out.
     """
-    without_past = settings["update"] == "refit"
-    return digest([fit_digest(settings), without_past, settings["compare_with_plane"], labels])
+    refit = settings["update"] == "refit"
+    return digest([fit_digest(settings), refit, settings["compare_with_plane"], labels])

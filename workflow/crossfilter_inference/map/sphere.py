@@ -1,7 +1,6 @@
-"""Places on the sphere: UMAP's angles, unit vectors, latitude and longitude.
+"""Geometry on the unit sphere: angles, unit vectors, latitude and longitude.
 
-UMAP with the haversine output metric gives a colatitude theta and an azimuth phi in
-radians, neither of them wrapped:
+UMAP with the haversine output metric uses a colatitude theta and an azimuth phi in radians. Neither is wrapped:
 
     x = sin(theta) cos(phi),  y = sin(theta) sin(phi),  z = cos(theta)
 
@@ -15,15 +14,16 @@ UMAP's documentation, "Embedding to non-Euclidean Spaces", section on spherical 
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def unit_vectors_from_angles(theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    """Turn colatitude and azimuth into unit vectors.
+def unit_vectors_from_angles(theta: NDArray[np.floating], phi: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Convert colatitude and azimuth to unit vectors.
 
     Parameters
     ----------
-    theta, phi : array of shape (n_images,), float
-        Radians, of any size: they need not be wrapped.
+    theta, phi : arrays of shape (n_images,), float
+        Radians; any value, wrapped or not.
 
     Returns
     -------
@@ -33,8 +33,8 @@ def unit_vectors_from_angles(theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return np.column_stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
 
 
-def angles_from_unit_vectors(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn unit vectors into the canonical angles.
+def angles_from_unit_vectors(unit_vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Convert unit vectors to colatitude and azimuth.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def angles_from_unit_vectors(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.n
     return np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
 
 
-def latitude_longitude(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn unit vectors into the original tool's latitude and longitude.
+def latitude_longitude(unit_vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Convert unit vectors to the original tool's latitude and longitude.
 
     Parameters
     ----------
@@ -65,12 +65,14 @@ def latitude_longitude(unit_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(x, y))
 
 
-def unit_vectors_from_latitude_longitude(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Turn the original tool's latitude and longitude into unit vectors.
+def unit_vectors_from_latitude_longitude(
+    latitude: NDArray[np.floating], longitude: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Convert the original tool's latitude and longitude to unit vectors.
 
     Parameters
     ----------
-    latitude, longitude : array of shape (n_images,), float, degrees
+    latitude, longitude : arrays of shape (n_images,), float, degrees
 
     Returns
     -------
@@ -79,12 +81,14 @@ def unit_vectors_from_latitude_longitude(latitude: np.ndarray, longitude: np.nda
     return unit_vectors_from_angles(np.pi / 2 - np.radians(latitude), np.pi / 2 - np.radians(longitude))
 
 
-def hammer(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Project places by Hammer's equal-area projection, scaled to an ellipse of 4 by 2.
+def hammer(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Project positions to a plane by Hammer's equal-area projection, scaled to an ellipse of 4 by 2.
 
     Parameters
     ----------
-    latitude, longitude : arrays of shape (n_images,), degrees
+    latitude, longitude : arrays of shape (n_images,), float64, degrees
 
     Returns
     -------
@@ -99,18 +103,18 @@ def hammer(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.
     return 2 * np.cos(phi) * np.sin(half) / divisor, np.sin(phi) / divisor
 
 
-def spherical_mean(unit_vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average places on the sphere: the direction of the sum of the unit vectors.
+def spherical_mean(unit_vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Average positions on the sphere: the direction of the weighted sum of the unit vectors.
 
     Parameters
     ----------
     unit_vectors : array of shape (n_images, n_neighbors, 3), float
-    weights : array of shape (n_images, n_neighbors), float, not negative
+    weights : array of shape (n_images, n_neighbors), float, 0 or more
 
     Returns
     -------
     array of shape (n_images, 3), float64, rows of length 1
-        Places that cancel out have no mean; then it is the one of the greatest weight.
+        If the positions cancel out, the one of the greatest weight.
     """
     mean = np.einsum("nkc,nk->nc", unit_vectors, weights / weights.sum(axis=1, keepdims=True))
     length = np.linalg.norm(mean, axis=1, keepdims=True)
@@ -118,14 +122,16 @@ def spherical_mean(unit_vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.where(length > 1e-6, mean / np.where(length > 1e-6, length, 1), heaviest)
 
 
-def turned_onto(unit_vectors: np.ndarray, onto: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Rotate a map, and mirror it if that is better, so that it comes as close as it can to another one.
+def rotate_onto(
+    unit_vectors: NDArray[np.float64], target: NDArray[np.float64], pairs: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Rotate a map, and mirror it where that is better, to match another map as closely as possible.
 
     Parameters
     ----------
-    unit_vectors, onto : arrays of shape (n_images, 3) and (n_others, 3), float
+    unit_vectors, target : arrays of shape (n_images, 3) and (n_targets, 3), float64
     pairs : array of shape (n_pairs, 2), int
-        Rows of `unit_vectors` and of `onto` that belong together.
+        Rows of `unit_vectors` and of `target` that show the same photo.
 
     Returns
     -------
@@ -135,19 +141,22 @@ def turned_onto(unit_vectors: np.ndarray, onto: np.ndarray, pairs: np.ndarray) -
     ----------
     P. H. Schoenemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
-    left, _, right = np.linalg.svd(np.einsum("ni,nj->ij", unit_vectors[pairs[:, 0]], onto[pairs[:, 1]]))
-    return np.einsum("ni,ij->nj", unit_vectors, left @ right)
+    left, _, right = np.linalg.svd(np.einsum("ni,nj->ij", unit_vectors[pairs[:, 0]], target[pairs[:, 1]]))
+    rotated: NDArray[np.float64] = np.einsum("ni,ij->nj", unit_vectors, left @ right)
+    return rotated
 
 
-def degrees_between(unit_vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the angles between places, row by row.
+def degrees_between(unit_vectors: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the angle between two positions, row by row.
 
     Parameters
     ----------
-    unit_vectors, others : arrays of shape (n_images, 3), float, rows of length 1
+    unit_vectors, others : arrays of shape (n_images, 3), float64, rows of length 1
 
     Returns
     -------
     array of shape (n_images,), float64, degrees in [0, 180]
     """
-    return np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(unit_vectors - others, axis=1) / 2, 1)))
+    half_chord = np.linalg.norm(unit_vectors - others, axis=1) / 2
+    angles: NDArray[np.float64] = np.degrees(2 * np.arcsin(np.minimum(half_chord, 1)))
+    return angles

@@ -1,13 +1,18 @@
-"""Words that regions of a map can be named by, as embeddings of an encoder that understands texts.
+"""Words that can name the regions of a map, embedded by an encoder that understands text.
 
-`words.npz` holds `words`, an array of n_words texts, and `embeddings` of shape (n_words, n_dims), float32.
+`words.txt` lists them, one per line. `words.npz` holds `words`, an array of n_words texts, and their `embeddings`, of
+shape (n_words, n_dims), float32:
+
+    numpy.load("words.npz")["words"]
 """
 
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..encoders.registry import load_text_encoder
 from ..errors import InputError
@@ -15,11 +20,11 @@ from ..util.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
-_TEXT = "a photo of {}"
+_PROMPT = "a photo of {}"
 
 
-def embed_words(provenance: dict, words: str, output: str) -> int:
-    """Embed a list of words, one a line.
+def embed_words(provenance: dict[str, Any], words: str, output: str) -> int:
+    """Embed a list of words.
 
     Parameters
     ----------
@@ -31,11 +36,11 @@ def embed_words(provenance: dict, words: str, output: str) -> int:
     Returns
     -------
     int
-        How many words; none, if it turns out that the encoder does not understand texts.
+        Number of words; 0 if the encoder does not understand text.
     """
     names = [line.strip() for line in Path(words).read_text("utf-8").splitlines() if line.strip()]
     try:
-        embeddings = load_text_encoder(provenance).encode_texts([_TEXT.format(name) for name in names])
+        embeddings = load_text_encoder(provenance).encode_texts([_PROMPT.format(name) for name in names])
     except InputError as error:
         logger.warning("regions are not named by words: %s", error)
         names, embeddings = [], np.empty((0, provenance["dimension"]), np.float32)
@@ -43,3 +48,16 @@ def embed_words(provenance: dict, words: str, output: str) -> int:
     np.savez(file, words=np.array(names, str), embeddings=embeddings)
     write_bytes(output, file.getvalue())
     return len(names)
+
+
+def read_words(path: str) -> tuple[list[str], NDArray[np.float32]]:
+    """Read `words.npz`.
+
+    Returns
+    -------
+    words : list of str
+        Empty if the encoder does not understand text.
+    embeddings : array of shape (n_words, n_dims), float32, rows of length 1
+    """
+    with np.load(path) as arrays:
+        return arrays["words"].tolist(), arrays["embeddings"]

@@ -1,21 +1,39 @@
-"""Functions compiled by numba, once on each machine."""
+"""Functions that numba compiles once per machine."""
 
 from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
 
 import numba
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-def compiled(**options: object) -> Callable[[Callable], Callable]:
-    """Compile a function at its first call, and keep the code for later processes.
 
-    The code lies in `__pycache__` beside the source, else in the user's cache folder (or in `NUMBA_CACHE_DIR`);
-    where neither can be written, every process compiles anew.
+def compiled(
+    *, parallel: bool = False, nogil: bool = False, inline: Literal["never", "always"] = "never"
+) -> Callable[[_Function], _Function]:
+    """Compile a function at its first call and cache the code for later processes.
+
+    The cache is `__pycache__` beside the source, else the user's cache folder (or `NUMBA_CACHE_DIR`). If none of them
+    is writable, every process compiles again.
+
+    Parameters
+    ----------
+    parallel : bool
+        Run `numba.prange` loops in several threads.
+    nogil : bool
+        Release the interpreter's lock during calls.
+    inline : {"never", "always"}
+        Whether to inline the function into compiled callers.
     """
 
-    def decorate(function: Callable) -> Callable:
+    def compile_with_cache(function: _Function, cache: bool) -> _Function:
+        decorate = numba.njit(cache=cache, error_model="numpy", parallel=parallel, nogil=nogil, inline=inline)
+        return cast(_Function, decorate(function))
+
+    def decorate(function: _Function) -> _Function:
         try:
-            return numba.njit(cache=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # no folder for it
-            return numba.njit(error_model="numpy", **options)(function)
+            return compile_with_cache(function, cache=True)
+        except RuntimeError:  # no writable folder for the cache
+            return compile_with_cache(function, cache=False)
 
     return decorate

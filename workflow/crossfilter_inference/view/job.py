@@ -33,7 +33,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
         If a file of the map is damaged.
     """
     contents = read_contents(embedding_type, files)
-    by_lot = contents.by_lot()
+    by_lot = contents.random_order()
     photos = choose_photos(by_lot)
     candidates = {row: contents.uuids[row] for row in by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]}
     jpegs = read_thumbnails(files.embeddings, files.database, embedding_type, candidates.values())
