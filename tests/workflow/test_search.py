@@ -24,8 +24,8 @@ from crossfilter_inference.search import find_uuid, search
 
 def opened(collection, **changes):
     """Open a collection as the scripts do."""
-    changes = {"output_embeddings_db": str(collection.database), **changes}
-    return Collection(read_config([str(collection.folder / "config.yaml")], changes))
+    config = read_config([collection.folder / "config.yaml"], changes)
+    return Collection(collection.database, config.embedding_type, device=config.device, labels=config.labels)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
         (("--uuid", "hello"), "--uuid: 'hello' is not a UUID, nor the beginning of one"),
         (
             ("--uuid", "x", "--embedding_type", "SIGLIP2"),
-            "has no embeddings by SIGLIP2; run snakemake, or name another",
+            "has no embeddings of type SIGLIP2; run the workflow, or name another",
         ),
-        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run snakemake, or name "),
+        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run the workflow, or name "),
     ],
 )
 def test_what_cannot_be_searched_ends_in_one_line(demo_run, options, message):

@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from .collection import Collection, Photo
 from .map.neighbours import all_neighbours
 
-LEAST_COSINE = 0.6  # of two photos that are looked at; of centred embeddings
 _LEAST_CORRELATION = 0.92  # of two that are the same picture
 _LEAST_COARSE = 0.7  # of two that may be it
 _WITHOUT_THUMBNAILS = 0.92  # cosine that has to do where a thumbnail is missing

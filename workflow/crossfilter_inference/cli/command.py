@@ -11,20 +11,20 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
 from ..errors import InputError
+from ..util.files import write_stamp
 from .options import UsageError, parse
 
 # Trouble of a disk or a network share, which is not an error in this program.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
 
-def _report_early_interrupt(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _report_early_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Report Ctrl-C in one word if it comes while modules are imported."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
@@ -36,33 +36,51 @@ def _report_early_interrupt(
 sys.excepthook = _report_early_interrupt
 
 
-def run_script(function: Callable[..., str]) -> None:
-    """Run a function as the command of a script."""
-    run_command([function], sys.argv[1:])
+@dataclass(frozen=True)
+class JobFiles:
+    """Files that every job of a rule can write besides its outputs.
 
-
-def run_command(functions: list[Callable[..., str]], command_line: list[str], about: str = "") -> None:
-    """Run the function that a command line asks for; log the line that it returns.
-
-    A parameter `log` of the function names a file that also receives the log.
+    Parameters
+    ----------
+    log : Path, optional
+        File that also receives the log.
+    stamp : Path, optional
+        Empty file, written last, whose name identifies the settings.
     """
+
+    log: Path | None = None
+    stamp: Path | None = None
+
+
+def run_job(function: Callable[..., str]) -> None:
+    """Run a function as the job of a rule, with the options of `JobFiles` besides its own."""
+    run([function], common=JobFiles)
+
+
+def run(functions: list[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
+    """Run the function that the command line asks for, and log the line that it returns."""
     logging.raiseExceptions = False  # on a full disk there is still the terminal
     try:
-        call = parse(functions, command_line, about)
+        parsed = parse(functions, sys.argv[1:], about, common)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    if call is None:
+        sys.exit(_report_usage(error))
+    if parsed is None:
         return
-    logger = _start_log(call.keywords.pop("log", None))
+    call, files = parsed
+    logger = _start_log(files.log if files else None)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if line := call():
+        line = call()
+        if files and files.stamp:
+            write_stamp(files.stamp)
+        if line:
             logger.info(line)
         return
     except InputError as error:
         logger.error("error: %s", error)
         code: int | str | None = 1
+    except UsageError as error:
+        code = _report_usage(error)
     except KeyboardInterrupt:
         logger.error("interrupted; finished work is kept, and the next run resumes")
         code = 128 + signal.SIGINT
@@ -80,6 +98,11 @@ def run_command(functions: list[Callable[..., str]], command_line: list[str], ab
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _report_usage(error: UsageError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def _start_log(path: Path | None) -> logging.Logger:

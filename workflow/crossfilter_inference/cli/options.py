@@ -11,15 +11,16 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 import typer
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 COMMAND = "crossfilter-inference"
+_COMMON = "common_options"
 
 
 class UsageError(Exception):
@@ -31,7 +32,9 @@ def is_script() -> bool:
     return sys.argv[0].endswith(".py")
 
 
-def parse(functions: list[Callable[..., str]], command_line: list[str], about: str = "") -> partial[str] | None:
+def parse(
+    functions: list[Callable[..., str]], command_line: list[str], about: str = "", common: type | None = None
+) -> tuple[partial[str], Any] | None:
     """Read a command line.
 
     Parameters
@@ -42,11 +45,13 @@ def parse(functions: list[Callable[..., str]], command_line: list[str], about: s
         Without the program.
     about : str
         Help of the program that has these commands.
+    common : type, optional
+        Dataclass of options that every command takes besides its own.
 
     Returns
     -------
-    partial or None
-        The chosen function with its arguments; None if help was printed.
+    tuple or None
+        The chosen function with its arguments, and the common options; None if help was printed.
 
     Raises
     ------
@@ -61,14 +66,17 @@ def parse(functions: list[Callable[..., str]], command_line: list[str], about: s
     for function in functions:
         name = function.__name__
         text = _help(function).replace(f"{COMMAND} {name}", program) if is_script() else _help(function)
-        app.command(name, help=text, context_settings=_CONTEXT)(_typed(function, rest))
-        if not any(map(_is_argument, inspect.signature(function).parameters.values())):
+        app.command(name, help=text, context_settings=_CONTEXT)(_typed(function, rest, common))
+        is_chosen = not about or before[:1] == [name]
+        if is_chosen and not any(map(_is_argument, inspect.signature(function).parameters.values())):
             before = _repeat_lists(before, function)
     try:
         chosen = app(before or (["--help"] if about else []), prog_name=program, standalone_mode=False)
     except typer.TyperException as error:
-        raise UsageError(f"{_decapitalized(error.format_message())}; for help: {_help_command(error, program)}") from None
-    return chosen if isinstance(chosen, partial) else None
+        raise UsageError(
+            f"{_decapitalized(error.format_message())}; for help: {_help_command(error, program)}"
+        ) from None
+    return chosen if isinstance(chosen, tuple) else None
 
 
 def _split(command_line: list[str]) -> tuple[list[str], list[str]]:
@@ -78,26 +86,35 @@ def _split(command_line: list[str]) -> tuple[list[str], list[str]]:
     return command_line[:end], command_line[end + 1 :]
 
 
-def _typed(function: Callable[..., str], rest: list[str]) -> Callable[..., partial[str]]:
+def _typed(
+    function: Callable[..., str], rest: Sequence[str] = (), common: type | None = None
+) -> Callable[..., tuple[partial[str], Any]]:
     """Make the function that Typer calls, with a signature that Typer understands."""
-    groups, parameters, takes_rest = {}, [], False
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+    groups: dict[str, tuple[type, list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    takes_rest = False
+    own = [*inspect.signature(function, eval_str=True).parameters.values()]
+    if common:
+        own.append(inspect.Parameter(_COMMON, inspect.Parameter.KEYWORD_ONLY, annotation=common))
+    for parameter in own:
         if parameter.kind is parameter.VAR_POSITIONAL:
             takes_rest = True
         elif dataclasses.is_dataclass(parameter.annotation):
-            fields = inspect.signature(parameter.annotation, eval_str=True).parameters
-            groups[parameter.name] = parameter.annotation, list(fields)
-            parameters += _described(fields.values(), parameter.annotation, is_group=True)
+            group = cast(type, parameter.annotation)
+            fields = inspect.signature(group, eval_str=True).parameters
+            groups[parameter.name] = (group, list(fields))
+            parameters += _described(fields.values(), group, is_group=True)
         else:
             parameters += _described([parameter], function)
 
-    def call(**options: Any) -> partial[str]:
+    def call(**options: Any) -> tuple[partial[str], Any]:
         if rest and not takes_rest:
             raise UsageError(f"nothing may follow -- here, and {rest[0]!r} does")
-        for name, (group, fields) in groups.items():
-            options[name] = group(**{field: options.pop(field) for field in fields})
-        positional = [options.pop(p.name) for p in inspect.signature(function).parameters.values() if _is_argument(p)]
-        return partial(function, *positional, *rest, **options)
+        for name, (make, names) in groups.items():
+            options[name] = make(**{field: options.pop(field) for field in names})
+        positional = [options.pop(parameter.name) for parameter in own if _is_argument(parameter)]
+        shared = options.pop(_COMMON, None)
+        return partial(function, *positional, *rest, **options), shared
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -113,25 +130,28 @@ def _described(
 ) -> Iterator[inspect.Parameter]:
     texts = dict(_parameter_texts(documented))
     for parameter in parameters:
-        name, kind, settings = parameter.name, parameter.annotation, {"help": texts[parameter.name]}
+        name, kind = parameter.name, parameter.annotation
+        settings: dict[str, Any] = {"help": texts[name]}
         if get_origin(kind) is Annotated:
             kind, more = get_args(kind)
             settings.update(more)
         if kind is dict:
             settings["parser"] = json.loads
         if _is_argument(parameter) and not is_group:
-            info = typer.Argument(metavar=name.upper() + ("..." if get_origin(kind) is list else ""), **settings)
-        elif kind is bool or bool in get_args(kind):
-            info = typer.Option(f"--{name}" if parameter.default is False else f"--{name}/--no-{name}", **settings)
+            info = typer.Argument(metavar=name.upper(), **settings)
+        elif bool in (kind, *get_args(kind)):
+            names = f"--{name}" if parameter.default is False else f"--{name}/--no-{name}"
+            info = typer.Option(names, show_default=False, **settings)
         else:
-            info = typer.Option(f"--{name}", **settings)
+            info = typer.Option(f"--{name}", metavar=_value_name(kind), **settings)
         yield parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
 
 
 def _help(function: Callable[..., str]) -> str:
-    """Take summary and examples from a docstring; `\\b` keeps the line breaks of a block."""
+    """Take summary and examples from a docstring."""
     text = inspect.getdoc(function) or ""
     summary = re.split(r"^\w+\n-+$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    # \b keeps the line breaks of a block.
     return f"{summary}\n\n\b\nExample:\n{_section(text, 'Examples').rstrip()}\n"
 
 
@@ -148,11 +168,11 @@ def _section(text: str, name: str) -> str:
 
 
 def _repeat_lists(command_line: list[str], function: Callable[..., str]) -> list[str]:
-    """Let a list option take several values, as Snakemake's do: `--configfile a b` for `--configfile a --configfile b`."""
-    signature = inspect.signature(_typed(function, []))
-    lists = {f"--{p.name}" for p in signature.parameters.values() if get_origin(get_args(p.annotation)[0]) is list}
+    """Let a list option take several values, as Snakemake's do: `--configfile a b`."""
+    signature = inspect.signature(_typed(function))
+    lists = {f"--{p.name}" for p in signature.parameters.values() if _is_list(get_args(p.annotation)[0])}
     repeated: list[str] = []
-    option = ""
+    option, n_values = "", 0
     for word in command_line:
         if word.startswith("-"):
             option, n_values = word, 0
@@ -162,6 +182,16 @@ def _repeat_lists(command_line: list[str], function: Callable[..., str]) -> list
             n_values += 1
         repeated.append(word)
     return repeated
+
+
+def _value_name(kind: object) -> str:
+    kinds = {kind, *get_args(kind), *(inner for part in get_args(kind) for inner in get_args(part))}
+    names = {Path: "FILE", str: "TEXT", int: "NUMBER", float: "NUMBER", dict: "JSON"}
+    return next(name for one, name in names.items() if one in kinds) + (" ..." if _is_list(kind) else "")
+
+
+def _is_list(kind: object) -> bool:
+    return any(get_origin(one) is list for one in (kind, *get_args(kind)))
 
 
 def _decapitalized(text: str) -> str:
