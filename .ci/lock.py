@@ -1,13 +1,14 @@
-"""Write the installed versions to the lock files: `requirements.lock` for users, `requirements-<group>.lock` for the rest.
+"""Write the installed versions to the lock files.
 
-`requirements.lock` holds the dependencies of pyproject.toml with the extra `parquet`, and everything that these need. Each
-other file holds what its dependency group needs besides.
+`requirements.lock` is for users: the dependencies of pyproject.toml with the extra `parquet`, and all that they need.
+`requirements-<group>.lock` holds what a dependency group needs besides.
 """
 
 import re
 import tomllib
 from importlib.metadata import distribution, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -17,21 +18,27 @@ _CUDA = re.compile("nvidia-|cuda-|triton")  # only PyTorch for GPUs needs these,
 
 
 def main() -> None:
-    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    for path, names in lock_contents(pyproject).items():
+    for group in ("", *read_pyproject()["dependency-groups"]):
+        path = lock_path(group)
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")] if path.exists() else []
-        pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(names)]
+        pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(locked(group))]
         path.write_text("\n".join([*comment, *pins, ""]))
 
 
-def lock_contents(pyproject: dict) -> dict[Path, set[str]]:
-    """Name the packages of each lock file, as pyproject.toml and the metadata of installed packages say."""
-    project = pyproject["project"]
+def read_pyproject() -> dict[str, Any]:
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+
+def lock_path(group: str) -> Path:
+    """Name the lock file of a dependency group; an empty name stands for the users."""
+    return PROJECT / (f"requirements-{group}.lock" if group else "requirements.lock")
+
+
+def locked(group: str) -> set[str]:
+    """Name the packages of a lock file, from pyproject.toml and the metadata of installed packages."""
+    project, groups = read_pyproject()["project"], read_pyproject()["dependency-groups"]
     users = needed(project["dependencies"] + project["optional-dependencies"]["parquet"])
-    locks = {PROJECT / "requirements.lock": users}
-    for group, requirements in pyproject["dependency-groups"].items():
-        locks[PROJECT / f"requirements-{group}.lock"] = needed(requirements) - users
-    return locks
+    return needed(groups[group]) - users if group else users
 
 
 def needed(requirements: list[str]) -> set[str]:
