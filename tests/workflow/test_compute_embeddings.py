@@ -80,11 +80,8 @@ def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
 def test_a_python_without_snakemake_finds_the_projects_own(tmp_path):
     for name in ("scripts", "workflow"):
         shutil.copytree(PROJECT / name, tmp_path / name)
-    command = [
-        shutil.which("python3", path="/usr/local/bin:/usr/bin"),
-        "-I",
-        tmp_path / "scripts" / "compute_embeddings.py",
-    ]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    command = [tmp_path / "bare" / "bin" / "python", tmp_path / "scripts" / "compute_embeddings.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "has no Snakemake; run `make run` in" in done.stderr

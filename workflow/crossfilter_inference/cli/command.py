@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ def run_job(function: Callable[..., str]) -> None:
     run([function], common=JobFiles)
 
 
-def run(functions: list[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
+def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
     """Run the function that the command line asks for, and log the line that it returns."""
     logging.raiseExceptions = False  # on a full disk there is still the terminal
     try:

@@ -317,12 +317,12 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
     return f"{file}{_look_at(file)}"
 
 
+COMMANDS = (run, search, duplicates, export, verify, report)
+
+
 def main() -> None:
     """Run `crossfilter-inference`."""
-    command.run(
-        [run, search, duplicates, export, verify, report],
-        about="Embed a folder of photos, map them on a globe, search them, and find duplicates.",
-    )
+    command.run(COMMANDS, about="Embed a folder of photos, map them on a globe, search them, and find duplicates.")
 
 
 def _open(options: CollectionOptions) -> "Collection":

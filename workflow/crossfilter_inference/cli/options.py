@@ -33,13 +33,13 @@ def is_script() -> bool:
 
 
 def parse(
-    functions: list[Callable[..., str]], command_line: list[str], about: str = "", common: type | None = None
+    functions: Sequence[Callable[..., str]], command_line: list[str], about: str = "", common: type | None = None
 ) -> tuple[partial[str], Any] | None:
     """Read a command line.
 
     Parameters
     ----------
-    functions : list of callable
+    functions : sequence of callable
         One for each command; a single one without `about` needs no name on the command line.
     command_line : list of str
         Without the program.
@@ -135,7 +135,7 @@ def _described(
         if get_origin(kind) is Annotated:
             kind, more = get_args(kind)
             settings.update(more)
-        if kind is dict:
+        if dict in (kind, *get_args(kind)):
             settings["parser"] = json.loads
         if _is_argument(parameter) and not is_group:
             info = typer.Argument(metavar=name.upper(), **settings)
