@@ -180,6 +180,8 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
     from snakemake.cli import parse_config
 
     monkeypatch.chdir(tmp_path)
+    for folder in ("föld er", "😀"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "mine.yaml").write_text("umap: {n_neighbors: 7, radius: 2}\nencoders: {OWN: {backend: own.py}}\n")
     given = snakemake_command(
         ["mine.yaml"],

@@ -57,6 +57,7 @@ def test_options_and_defaults_are_the_originals():
 
 def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     monkeypatch.setattr(
         compute_embeddings.sys,
         "argv",

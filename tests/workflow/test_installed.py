@@ -49,9 +49,9 @@ class Installation:
         lines = command.read_text().splitlines(keepends=True)
         command.write_text("".join([f"#!{self.programs / 'python'}\n", *lines[1:]]))
 
-    def run(self, *words: object, code: int = 0, program: str = "crossfilter-inference") -> str:
+    def run(self, *words: object, code: int = 0, program: str = "crossfilter-inference", **popen: object) -> str:
         """Run a program of the installation in the empty folder; return what it prints on both streams."""
-        environment = {**os.environ, "PATH": f"/usr/bin{os.pathsep}/bin"}
+        environment = {**os.environ, "PATH": f"/usr/bin{os.pathsep}/bin", "XDG_CACHE_HOME": f"{self.folder}-cache"}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(
             [self.programs / program, *map(str, words)],
@@ -62,6 +62,7 @@ class Installation:
             text=True,
             timeout=280,
             check=False,
+            **popen,
         )
         assert done.returncode == code, done.stdout
         return done.stdout
@@ -76,7 +77,7 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def collection(installed):
+def collection(installed, as_user):
     """The demo photos after a run in the empty folder, with an installation that cannot be written."""
     before = installed.contents()
     for path in before:
@@ -85,6 +86,7 @@ def collection(installed):
     said = installed.run(
         *("run", DEMO, "--output_embeddings_db", "photos.sqlite", "--embedding_type", "EFFICIENTNET_LITE0"),
         *("--cores", 2, "--", "--config", "umap={n_neighbors: 9}"),
+        **as_user,
     )
     assert f"look at:  {(installed.empty / 'photos' / 'EFFICIENTNET_LITE0' / 'map.html').as_uri()}" in said
     assert installed.contents() == before

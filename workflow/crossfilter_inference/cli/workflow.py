@@ -13,6 +13,7 @@ import yaml
 from ..config import read_config, update
 from ..db.state import state_folder
 from ..errors import InputError
+from ..photos.scan import check_folder
 from ..project import project_folder
 
 
@@ -40,7 +41,7 @@ def snakemake_command(
     Raises
     ------
     InputError
-        If the configuration is not valid.
+        If the configuration is not valid, or a folder of photos cannot be read.
     """
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--config", "-C", nargs="*", action="extend", default=[])
@@ -50,6 +51,8 @@ def snakemake_command(
     for entry in found.config:
         update(merged, _parse_entry(entry))
     config = read_config([*files, *found.configfile], merged).with_absolute_paths()
+    for folder in config.input_dir:  # before anything is written
+        check_folder(folder)
     return [
         *(sys.executable, "-m", "snakemake"),
         *("--snakefile", str(project_folder() / "Snakefile")),
