@@ -1,5 +1,7 @@
 """The job of rule fit_umap."""
 
+from typing import Any
+
 import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.map.job import make_map
@@ -10,7 +12,7 @@ def main(
     type: str,
     receipt: str,
     database: str,
-    settings: dict,
+    settings: dict[str, Any],
     model: str,
     map: str,
     neighbours: str,

@@ -1,6 +1,7 @@
 """The job of rule resolve_encoder."""
 
 from pathlib import Path
+from typing import Any
 
 import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
@@ -12,7 +13,7 @@ from crossfilter_inference.util.files import read_json, write_json
 def main(
     *,
     name: str,
-    settings: dict,
+    settings: dict[str, Any],
     output: Path,
     database: str | None = None,
     plan: str | None = None,
@@ -50,7 +51,7 @@ def main(
     """
     before = read_json(output) if output.exists() else None
     encoder = registry.resolve_encoder(name, settings, device, before)
-    if database and missing_images == "keep":
+    if database and plan and missing_images == "keep":
         refuse_mixture(database, plan, encoder, recompute=recompute)
     write_json(output, encoder)
     return (

@@ -36,7 +36,7 @@ def bake(
     oven: Path,
     is_hot: bool = False,
     with_salt: bool = True,
-    settings: dict | None = None,
+    settings: dict[str, int] | None = None,
     where: Where,
 ) -> str:
     """Bake some cakes.

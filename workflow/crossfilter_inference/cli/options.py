@@ -135,11 +135,11 @@ def _described(
         if get_origin(kind) is Annotated:
             kind, more = get_args(kind)
             settings.update(more)
-        if dict in (kind, *get_args(kind)):
+        if dict in _kinds(kind):
             settings["parser"] = json.loads
         if _is_argument(parameter) and not is_group:
             info = typer.Argument(metavar=name.upper(), **settings)
-        elif bool in (kind, *get_args(kind)):
+        elif bool in _kinds(kind):
             names = f"--{name}" if parameter.default is False else f"--{name}/--no-{name}"
             info = typer.Option(names, show_default=False, **settings)
         else:
@@ -185,13 +185,17 @@ def _repeat_lists(command_line: list[str], function: Callable[..., str]) -> list
 
 
 def _value_name(kind: object) -> str:
-    kinds = {kind, *get_args(kind), *(inner for part in get_args(kind) for inner in get_args(part))}
-    names = {Path: "FILE", str: "TEXT", int: "NUMBER", float: "NUMBER", dict: "JSON"}
-    return next(name for one, name in names.items() if one in kinds) + (" ..." if _is_list(kind) else "")
+    names = {dict: "JSON", Path: "FILE", str: "TEXT", int: "NUMBER", float: "NUMBER"}
+    return next(name for one, name in names.items() if one in _kinds(kind)) + (" ..." if _is_list(kind) else "")
 
 
 def _is_list(kind: object) -> bool:
-    return any(get_origin(one) is list for one in (kind, *get_args(kind)))
+    return list in _kinds(kind)
+
+
+def _kinds(kind: object) -> set[object]:
+    """Name all types in an annotation: `list[str] | None` has list, str and None."""
+    return {kind, get_origin(kind)}.union(*map(_kinds, get_args(kind)))
 
 
 def _decapitalized(text: str) -> str:
