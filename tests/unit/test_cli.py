@@ -217,6 +217,12 @@ def test_config_must_have_keys_and_values():
         snakemake_command([], {"input_dir": "a", "output_embeddings_db": "b"}, ["--config", "x"])
 
 
+def test_an_export_without_pyarrow_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"run pip install 'crossfilter-inference\[parquet\]'"):
+        commands.export(parquet=Path("x.parquet"), collection=commands.CollectionOptions())
+
+
 def test_a_run_is_refused_before_snakemake_starts(monkeypatch):
     monkeypatch.setattr(os, "execv", pytest.fail)
     with pytest.raises(InputError, match="embedding_type: 'SIGLIP3' is not configured; did you mean SIGLIP2"):

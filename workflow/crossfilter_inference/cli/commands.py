@@ -1,5 +1,6 @@
 """The commands of `crossfilter-inference`. The scripts of the same names run the same functions."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -246,6 +247,8 @@ def export(
     """
     if not (parquet or npy or atlas):
         raise InputError("nothing to export: name one of --parquet, --npy and --atlas")
+    if (parquet or atlas) and not importlib.util.find_spec("pyarrow"):
+        raise InputError(f"pyarrow, which writes Parquet files, is missing; run pip install '{COMMAND}[parquet]'")
 
     from ..util.text import counted
     from ..view.export import write_atlas, write_npy, write_parquet
