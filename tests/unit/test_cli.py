@@ -12,7 +12,7 @@ from conftest import PROJECT
 
 from crossfilter_inference.cli import commands, options
 from crossfilter_inference.cli.workflow import snakemake_command
-from crossfilter_inference.config import check_config
+from crossfilter_inference.config import check_config, read_config
 from crossfilter_inference.errors import InputError
 
 
@@ -180,13 +180,14 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
     from snakemake.cli import parse_config
 
     monkeypatch.chdir(tmp_path)
-    for folder in ("föld er", "😀"):
+    folders = ["föld er", "😀", os.fsdecode(b"caf\xe9")]
+    for folder in folders:
         (tmp_path / folder).mkdir()
     (tmp_path / "mine.yaml").write_text("umap: {n_neighbors: 7, radius: 2}\nencoders: {OWN: {backend: own.py}}\n")
     given = snakemake_command(
         ["mine.yaml"],
         {
-            "input_dir": ["föld er", "😀"],
+            "input_dir": folders,
             "output_embeddings_db": "x.sqlite",
             "embedding_type": "OWN",
             "batch_size": None,
@@ -203,7 +204,9 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
         ],
     )
     config = check_config(parse_config(given[given.index("--config") + 1 :]))
-    assert config.input_dir == (str(tmp_path / "föld er"), str(tmp_path / "😀"))
+    assert config.input_dir == tuple(str(tmp_path / folder) for folder in folders)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert read_config([tmp_path / "config.json"], {}) == config
     assert config.output_embeddings_db == str(tmp_path / "x.sqlite")
     assert config.encoder.backend == str(tmp_path / "own.py")
     assert (config.umap.n_neighbors, config.umap.radius, config.umap.min_dist) == (7, 2, 0.5)

@@ -218,7 +218,11 @@ def read_config_file(path: str | Path) -> dict[str, object]:
         If it cannot be read or holds no keys. The message names the line and the column of a mistake.
     """
     try:
-        read = yaml.safe_load(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
+        try:
+            read = json.loads(text)  # as Snakemake does; YAML reads some texts otherwise
+        except ValueError:
+            read = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -18,6 +18,8 @@ from typing import Annotated, Any, cast, get_args, get_origin
 
 import typer
 
+from ..project import project_folder
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 COMMAND = "crossfilter-inference"
 _COMMON = "common_options"
@@ -29,7 +31,7 @@ class UsageError(Exception):
 
 def is_script() -> bool:
     """Tell whether a file of `scripts/` was started, not the installed command."""
-    return sys.argv[0].endswith(".py")
+    return Path(sys.argv[0]).resolve().parent == project_folder() / "scripts"
 
 
 def parse(

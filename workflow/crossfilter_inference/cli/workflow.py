@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def snakemake_command(
         *("--cores", cores),
         *options,
         "--config",
-        *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in config.model_dump().items()),
+        *(f"{key}={_to_yaml(value)}" for key, value in config.model_dump().items()),
     ]
 
 
@@ -73,6 +74,12 @@ def run_workflow(
     """Become the command that `snakemake_command` makes of the same arguments."""
     command = snakemake_command(files, changes, options, cores)
     os.execv(command[0], command)
+
+
+def _to_yaml(value: object) -> str:
+    """Write a value as JSON that YAML reads too: only bytes of paths that are not UTF-8 are escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _parse_entry(entry: str) -> dict[str, object]:
