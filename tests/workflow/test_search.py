@@ -199,7 +199,7 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
         assert len({originals.get(photo["uuid"], photo["uuid"]) for photo in group}) == 1
         pixels = [photo["width"] * photo["height"] for photo in group]
         assert pixels == sorted(pixels, reverse=True)
-    said = f"groups: 62, with 310 of 1,310 photos; 248 could go; look at: {(tmp_path / 'sheet.html').as_uri()}"
+    said = f"groups: 62, with 310 of 1,310 photos; 248 could be removed; look at: {(tmp_path / 'sheet.html').as_uri()}"
     assert done.stderr.splitlines()[-1] == said
     assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
 
@@ -222,7 +222,7 @@ def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
 def test_without_copies_there_are_no_groups(demo_run):
     done = demo_run.script("duplicates.py")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 could go"
+    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 could be removed"
 
 
 # ---- export ----------------------------------------------------------------------------------------------------
