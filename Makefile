@@ -21,13 +21,13 @@ report: .venv/installed  ## run the workflow, and write a report of it: report.h
 	$(BIN)/snakemake --cores all summarise
 	$(BIN)/snakemake --cores all summarise --report $(REPORT)
 
-test: .venv/extra  ## set up, then run the tests
+test: .venv/dev .venv/extra  ## set up, then run the tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-cluster: .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
+test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
 	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
 
-lint: .venv/installed  ## check style and workflow
+lint: .venv/dev  ## check style and workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=workflow $(BIN)/lint-imports
@@ -35,10 +35,10 @@ lint: .venv/installed  ## check style and workflow
 	$(BIN)/snakemake --lint
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py --check
 
-soak: .venv/extra  ## play random histories with faults; goes on where it was broken off (half an hour)
+soak: .venv/dev  ## play random histories with faults; goes on where it was broken off (half an hour)
 	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
 
-bench: .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS are for the embedding
+bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS are for the embedding
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/sphere.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
@@ -48,27 +48,22 @@ bench: .venv/extra  ## measure embedding, map, planning, search and page; most w
 generated: .venv/installed  ## renew the files that follow from the code: schema and reference of the configuration
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py
 
-format: .venv/installed  ## bring code into shape
+format: .venv/dev  ## bring code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-lock: .venv/installed  ## write the installed versions to requirements.lock, without those of the other two
-	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | \
-	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock --file requirements-slurm.lock; } > requirements.new
-	mv requirements.new requirements.lock
+lock: .venv/installed .venv/dev .venv/extra .venv/slurm  ## write the installed versions to the lock files
+	$(BIN)/python .ci/lock.py
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-.venv/slurm: requirements-slurm.lock .venv/installed  ## set up for runs on a Slurm cluster
-	$(BIN)/python -m pip install --quiet --requirement requirements-slurm.lock --constraint requirements.lock
-	touch $@
-
-.venv/extra: requirements-extra.lock .venv/installed
-	$(BIN)/python -m pip install --quiet --requirement requirements-extra.lock --constraint requirements.lock
+.venv/dev .venv/extra .venv/slurm: .venv/%: requirements-%.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $< --constraint requirements.lock
 	touch $@

@@ -47,10 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "photos.sqlite")
         uuids = make_database(database, arguments.photos)
-        config = {"output_embeddings_db": str(database), "embedding_type": "SIGLIP2", "device": "cpu"}
         for number in random.integers(0, len(uuids), arguments.rounds).tolist():
             start = time.perf_counter()
-            collection = Collection(config)
+            collection = Collection(database, "SIGLIP2", device="cpu")
             found = search(collection, collection.embeddings[number], 10, without=uuids[number])
             within.append(time.perf_counter() - start)
             assert len(found) == 10

@@ -1,79 +1,72 @@
-r"""The original tool's command: embed a folder of <uuid>.jpg photos into a database, and map them.
+"""The original tool's command. With a Python that lacks Snakemake, the one that `make` set up takes over."""
 
-It takes the original's options, with the original's defaults, and runs the workflow with them, from any folder, on
-any folder, into any database. Everything else is as config.yaml says. What follows `--` goes to Snakemake.
-
-Example:
-    python scripts/compute_embeddings.py --embedding_type EFFICIENTNET_LITE0 --input_dir demo/photos \
-        --output_embeddings_db photos.sqlite
-"""
-
-import argparse
 import importlib.util
-import json
 import os
 import sys
-from pathlib import Path
 
-import _command
+import _library
 
-PROJECT = Path(__file__).resolve().parent.parent
+_PYTHON = _library.PROJECT / ".venv" / "bin" / "python"
 
 
-def snakemake_command(arguments: argparse.Namespace) -> list[str]:
-    """Translate the original's options into a run of the workflow."""
-    config = {
-        "embedding_type": arguments.embedding_type,
-        "input_dir": os.path.abspath(arguments.input_dir),
-        "output_embeddings_db": os.path.abspath(arguments.output_embeddings_db),
-        "batch_size": arguments.batch_size,
-        "recompute_existing_embeddings": arguments.recompute_existing_embeddings,
-        "reproject_umap_embeddings": arguments.reproject_umap_embeddings,
+def main(
+    *snakemake_options: str,
+    input_dir: str,
+    output_embeddings_db: str,
+    embedding_type: str = "SIGLIP2",
+    batch_size: int = 10,
+    recompute_existing_embeddings: bool | None = None,
+    reproject_umap_embeddings: bool = True,
+    cores: str = "all",
+) -> str:
+    r"""Embed a folder of <uuid>.jpg photos into a database, and make a map of them.
+
+    This is the original tool's command: it takes its options, with its defaults. All other settings are those of
+    config.yaml. Options of Snakemake can follow after --.
+
+    Parameters
+    ----------
+    *snakemake_options : str
+        Options of Snakemake; `--config` among them overrides the options here.
+    input_dir : str
+        Folder of photos named by UUIDs.
+    output_embeddings_db : str
+        SQLite database to create or to bring up to date.
+    embedding_type : str
+        Encoder to use.
+    batch_size : int
+        Photos per call of the encoder.
+    recompute_existing_embeddings : bool, optional
+        Embed every photo again. Default: no.
+    reproject_umap_embeddings : bool
+        Make the map after embedding.
+    cores : str
+        CPU cores to use: a number, or all.
+
+    Examples
+    --------
+        python scripts/compute_embeddings.py --embedding_type EFFICIENTNET_LITE0 --input_dir demo/photos \
+            --output_embeddings_db photos.sqlite
+    """
+    from crossfilter_inference.cli.workflow import run_workflow
+
+    changes = {
+        "input_dir": input_dir,
+        "output_embeddings_db": output_embeddings_db,
+        "embedding_type": embedding_type,
+        "batch_size": batch_size,
+        "recompute_existing_embeddings": bool(recompute_existing_embeddings),
+        "reproject_umap_embeddings": reproject_umap_embeddings,
     }
-    return [
-        *(_python(), "-m", "snakemake"),
-        *("--snakefile", str(PROJECT / "Snakefile")),
-        *("--directory", str(PROJECT)),
-        *("--cores", arguments.cores),
-        *arguments.snakemake_options,
-        *("--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())),
-    ]
-
-
-def _python() -> str:
-    """Choose the Python that has Snakemake: this one, or the one that `make` has set up."""
-    if importlib.util.find_spec("snakemake"):
-        return sys.executable
-    python = PROJECT / ".venv" / "bin" / "python"
-    if not python.exists():
-        sys.exit(f"{sys.executable} has no Snakemake; run `make run` in {str(PROJECT)!r} once, which sets it up")
-    return str(python)
-
-
-def parse(command_line: list[str]) -> argparse.Namespace:
-    """Read the options."""
-    options = _command.parser(__doc__)
-    options.add_argument("--embedding_type", default="SIGLIP2", help="which encoder (%(default)s)")
-    options.add_argument("--input_dir", required=True, help="folder of <uuid>.jpg photos")
-    options.add_argument("--output_embeddings_db", required=True, help="SQLite database")
-    options.add_argument("--batch_size", type=int, default=10, help="photos per call of the encoder (%(default)s)")
-    options.add_argument(
-        "--recompute_existing_embeddings",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="embed every photo again",
-    )
-    options.add_argument(
-        "--reproject_umap_embeddings",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="make the map of all photos after embedding",
-    )
-    options.add_argument("--cores", default="all", help="cores to use (%(default)s)")
-    options.add_argument("snakemake_options", nargs="*", metavar="-- ...", help="options for Snakemake")
-    return options.parse_args(command_line)
+    run_workflow([_library.PROJECT / "config.yaml"], changes, snakemake_options, cores)
 
 
 if __name__ == "__main__":
-    command = snakemake_command(parse(sys.argv[1:]))
-    os.execv(command[0], command)
+    if not importlib.util.find_spec("snakemake"):
+        if not _PYTHON.exists():
+            sys.exit(f"{sys.executable} has no Snakemake; run `make run` in {str(_library.PROJECT)!r} once")
+        os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
+
+    from crossfilter_inference.cli.command import run
+
+    run([main])

@@ -1,47 +1,58 @@
-r"""Merge the shard databases into the database, in one transaction.
+"""The job of rule store_embeddings."""
 
-Example:
-    python scripts/store_embeddings.py --encoder encoder.json --manifest manifest.tsv --database photos.sqlite \
-        --shards shards --embeddings embeddings --receipt embeddings.json
-"""
-
-import argparse
-
-import _command
+import _library  # noqa: F401
+from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.shards.merge import store_embeddings
-from crossfilter_inference.util.files import write_stamp
 
 
-def main(arguments: argparse.Namespace) -> str:
+def main(
+    *,
+    encoder: str,
+    manifest: str,
+    database: str,
+    shards: str,
+    embeddings: str,
+    receipt: str,
+    missing_images: str = "keep",
+    generation: int = 1,
+) -> str:
+    r"""Merge the shard databases into the database, in one transaction.
+
+    Parameters
+    ----------
+    encoder : str
+        encoder.json.
+    manifest : str
+        manifest.tsv.
+    database : str
+        Database to bring up to date.
+    shards : str
+        Folder of the shard lists.
+    embeddings : str
+        Folder of the shard databases.
+    receipt : str
+        embeddings.json to write.
+    missing_images : str
+        keep or delete the rows of missing photos.
+    generation : int
+        Number that the receipt gets.
+
+    Examples
+    --------
+        python scripts/store_embeddings.py --encoder encoder.json --manifest manifest.tsv --database photos.sqlite \
+            --shards shards --embeddings embeddings --receipt embeddings.json
+    """
     stored = store_embeddings(
-        arguments.encoder,
-        arguments.manifest,
-        arguments.database,
-        arguments.shards,
-        arguments.embeddings,
-        arguments.receipt,
-        generation=arguments.generation,
-        delete_missing=arguments.missing_images == "delete",
+        *(encoder, manifest, database, shards, embeddings, receipt),
+        generation=generation,
+        delete_missing=missing_images == "delete",
     )
-    if arguments.stamp:
-        write_stamp(arguments.stamp)
     return (
-        f"{arguments.database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "
+        f"{database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "
         f"{stored.n_embeddings} embeddings; failures: {stored.n_failures}"
         + (f"; shards retired: {stored.n_retired}" if stored.n_retired else "")
     )
 
 
 if __name__ == "__main__":
-    options = _command.parser(__doc__)
-    options.add_argument("--encoder", required=True, help="encoder.json")
-    options.add_argument("--manifest", required=True, help="manifest.tsv")
-    options.add_argument("--database", required=True, help="database to bring up to date")
-    options.add_argument("--shards", required=True, help="folder of the shard lists")
-    options.add_argument("--embeddings", required=True, help="folder of the shard databases")
-    options.add_argument("--receipt", required=True, help="embeddings.json to write")
-    options.add_argument("--missing_images", choices=["keep", "delete"], default="keep")
-    options.add_argument("--generation", type=int, default=1, help="number that the receipt gets")
-    options.add_argument("--stamp", help="empty file that names the settings")
-    _command.add_log(options)
-    _command.run(main, options)
+    run_job(main)

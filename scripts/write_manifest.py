@@ -1,30 +1,32 @@
-r"""Promote the plan of this run: new shard lists, rejected files, manifest.
+"""The job of rule write_manifest."""
 
-Example:
-    python scripts/write_manifest.py --plan plan.tsv --manifest manifest.tsv --rejected rejected.tsv \
-        --shards shards
-"""
-
-import argparse
-
-import _command
+import _library  # noqa: F401
+from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.shards.plan import write_manifest
-from crossfilter_inference.util.files import write_stamp
 
 
-def main(arguments: argparse.Namespace) -> str:
-    plan = write_manifest(arguments.plan, arguments.manifest, arguments.rejected, arguments.shards)
-    if arguments.stamp:
-        write_stamp(arguments.stamp)
-    return f"{plan.summary()}; rejected files: {len(plan.rejected)}"
+def main(*, plan: str, manifest: str, rejected: str, shards: str) -> str:
+    r"""Write the manifest, the rejected files and the lists of new shards from the plan of this run.
+
+    Parameters
+    ----------
+    plan : str
+        plan.tsv of this run.
+    manifest : str
+        manifest.tsv to write.
+    rejected : str
+        rejected.tsv to write.
+    shards : str
+        Folder of the shard lists; new ones are written.
+
+    Examples
+    --------
+        python scripts/write_manifest.py --plan plan.tsv --manifest manifest.tsv --rejected rejected.tsv \
+            --shards shards
+    """
+    written = write_manifest(plan, manifest, rejected, shards)
+    return f"{written.summary()}; rejected files: {len(written.rejected)}"
 
 
 if __name__ == "__main__":
-    options = _command.parser(__doc__)
-    options.add_argument("--plan", required=True, help="plan.tsv, as the run at hand found things")
-    options.add_argument("--manifest", required=True, help="manifest.tsv to write")
-    options.add_argument("--rejected", required=True, help="rejected.tsv to write")
-    options.add_argument("--shards", required=True, help="folder of the shard lists; new ones are written")
-    options.add_argument("--stamp", help="empty file that names the plan")
-    _command.add_log(options)
-    _command.run(main, options)
+    run_job(main)

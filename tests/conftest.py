@@ -224,7 +224,7 @@ def demo(demo_run: Collection, tmp_path: Path) -> Collection:
     return Collection(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_user():
     """Options of a process that root's privilege to read everything does not help."""
 

@@ -197,7 +197,7 @@ def test_a_shard_is_built_on_a_disk_of_the_node_and_appears_by_one_rename(runs, 
 def check_that_nothing_was_done_twice(broken, status):
     collection, n_done = broken.collection, N_DONE * BATCH_SIZE
     log = (collection.state / "logs" / "embed_shard" / "000001.log").read_text()
-    assert f"embedded {N_PHOTOS - n_done} photos, copied 0, gone on from {n_done} of a broken-off job" in log
+    assert f"embedded {N_PHOTOS - n_done} photos, copied 0, resumed {n_done} of an interrupted job" in log
     assert len(collection.embeddings()) == N_PHOTOS
     assert collection.dry_run(cores=2) == {}
     assert re.search(rf"SLURM status is: '({status})'", collection.output), "the run says what became of the job"

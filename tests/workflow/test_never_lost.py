@@ -146,7 +146,7 @@ def test_a_killed_shard_is_gone_on_from_and_a_job_left_over_ends(make_collection
         assert left_over == (kill is os.kill)
         done = collection.snakemake()
         assert done.returncode == 0, done.stdout
-        assert "embedded 18 photos, copied 0, gone on from 12 of a broken-off job, failed 0" in done.stdout
+        assert "embedded 18 photos, copied 0, resumed 12 of an interrupted job, failed 0" in done.stdout
         shard = identity(collection.state / "embeddings" / "000001.sqlite")
         pause.unlink()
         deadline = time.monotonic() + 30

@@ -24,8 +24,8 @@ from crossfilter_inference.search import find_uuid, search
 
 def opened(collection, **changes):
     """Open a collection as the scripts do."""
-    changes = {"output_embeddings_db": str(collection.database), **changes}
-    return Collection(read_config([str(collection.folder / "config.yaml")], changes))
+    config = read_config([collection.folder / "config.yaml"], changes)
+    return Collection(collection.database, config.embedding_type, device=config.device, labels=config.labels)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,9 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
         (("--uuid", "hello"), "--uuid: 'hello' is not a UUID or a UUID prefix"),
         (
             ("--uuid", "x", "--embedding_type", "SIGLIP2"),
-            "has no embeddings by SIGLIP2; run snakemake, or name another",
+            "has no embeddings of type SIGLIP2; run the workflow, or name another",
         ),
-        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run snakemake, or name "),
+        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run the workflow, or name "),
     ],
 )
 def test_what_cannot_be_searched_ends_in_one_line(demo_run, options, message):
@@ -202,7 +202,7 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
         assert len({originals.get(photo["uuid"], photo["uuid"]) for photo in group}) == 1
         pixels = [photo["width"] * photo["height"] for photo in group]
         assert pixels == sorted(pixels, reverse=True)
-    said = f"groups: 62, with 310 of 1,310 photos; 248 could go; look at: {(tmp_path / 'sheet.html').as_uri()}"
+    said = f"groups: 62, with 310 of 1,310 photos; 248 could be removed; look at: {(tmp_path / 'sheet.html').as_uri()}"
     assert done.stderr.splitlines()[-1] == said
     assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
 
@@ -225,7 +225,7 @@ def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
 def test_without_copies_there_are_no_groups(demo_run):
     done = demo_run.script("duplicates.py")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 could go"
+    assert done.stderr.splitlines()[-1] == "groups: 0, with 0 of 62 photos; 0 could be removed"
 
 
 # ---- export ----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_an_embedding_depends_on_its_photo_and_encoder_alone(make_collection, tm
     with started(resumed, COLOUR_ENCODER_PAUSE=str(tmp_path)) as process:
         wait_until((tmp_path / "encode-reached").exists, process, "the third batch")
         os.killpg(process.pid, signal.SIGKILL)
-    assert "gone on from 4 of a broken-off job" in resumed.snakemake().stdout
+    assert "resumed 4 of an interrupted job" in resumed.snakemake().stdout
     assert resumed.embeddings() == expected.embeddings()
 
 

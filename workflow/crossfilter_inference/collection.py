@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from .config import Config
 from .db.connect import chunks, reading
 from .db.embeddings import read_embeddings
 from .db.state import state_folder
@@ -37,7 +36,14 @@ class Collection:
 
     Parameters
     ----------
-    config : Config
+    database : str or Path
+        Such as photos.sqlite.
+    embedding_type : str, optional
+        Needed if the database has embeddings of several types.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where the encoder runs that embeds queries.
+    labels : str or Path
+        CSV file with columns UUID and LABEL, to name regions of the map by.
 
     Attributes
     ----------
@@ -50,13 +56,20 @@ class Collection:
         If there are no embeddings.
     """
 
-    def __init__(self, config: Config):
-        self.database, self.embedding_type = config.output_embeddings_db, config.embedding_type
+    def __init__(
+        self,
+        database: str | Path,
+        embedding_type: str | None = None,
+        *,
+        device: str = "auto",
+        labels: str | Path = "",
+    ):
+        self.database = str(database)
+        self.embedding_type = embedding_type or only_embedding_type(self.database)
         self.folder = Path(state_folder(self.database), self.embedding_type)
-        self._device, self._labels = config.device, config.labels
+        self._device, self._labels = device, str(labels)
         self._tables = Tables(self.embedding_type)
-        if not Path(self.database).exists():
-            raise InputError(f"output_embeddings_db: there is no {self.database!r}; run snakemake, or name another one")
+        _check_exists(self.database)
         self.uuids: list[str] = []
         self.embeddings = np.empty((0, 0), "<f4")
         with reading(self.database) as connection:
@@ -65,8 +78,8 @@ class Collection:
                 self.uuids, self.embeddings = read_embeddings(connection, self.embedding_type)
         if not self.uuids:
             raise InputError(
-                f"{self.database!r} has no embeddings by {self.embedding_type}; run snakemake, or name another "
-                "--embedding_type or --output_embeddings_db"
+                f"{self.database!r} has no embeddings of type {self.embedding_type}; run the workflow, or name another "
+                "embedding_type or output_embeddings_db"
             )
 
     @cached_property
@@ -167,3 +180,33 @@ class Collection:
 
         embedding: np.ndarray = load_text_encoder(self.encoder).encode_texts([text])[0]
         return embedding
+
+
+def only_embedding_type(database: str) -> str:
+    """Find the embedding type of a database that has only one.
+
+    Raises
+    ------
+    InputError
+        If the database does not exist, or has no embeddings or several types.
+    """
+    _check_exists(database)
+    with reading(database) as connection:
+        tables = set(sa.inspect(connection).get_table_names())
+    ending = "_PROVENANCE"
+    types = sorted(table.removesuffix(ending) for table in tables if table.endswith(ending))
+    types = [name for name in types if Tables(name).embeddings.name in tables]
+    if len(types) == 1:
+        return types[0]
+    if types:
+        raise InputError(
+            f"{database!r} has embeddings of {len(types)} types; choose an embedding_type: {', '.join(types)}"
+        )
+    raise InputError(f"{database!r} has no embeddings; run the workflow, or name another output_embeddings_db")
+
+
+def _check_exists(database: str) -> None:
+    if not Path(database).exists():
+        raise InputError(
+            f"output_embeddings_db: there is no {database!r}; run the workflow, or name another output_embeddings_db"
+        )

@@ -166,6 +166,26 @@ class Config(Section):
         """Settings of the encoder in use."""
         return self.encoders[self.embedding_type]
 
+    def with_absolute_paths(self) -> "Config":
+        """Return the same settings, which any folder can use."""
+
+        def absolute(encoder: EncoderSettings) -> EncoderSettings:
+            paths = {}
+            if encoder.backend.endswith(".py"):
+                paths["backend"] = os.path.abspath(encoder.backend)
+            if os.path.isdir(encoder.model):
+                paths["model"] = os.path.abspath(encoder.model)
+            return encoder.model_copy(update=paths)
+
+        return self.model_copy(
+            update={
+                "input_dir": tuple(map(os.path.abspath, self.input_dir)),
+                "output_embeddings_db": os.path.abspath(self.output_embeddings_db),
+                "labels": os.path.abspath(self.labels) if self.labels else "",
+                "encoders": {name: absolute(encoder) for name, encoder in self.encoders.items()},
+            }
+        )
+
 
 def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> Config:
     """Read the configuration from files, as a run does.
@@ -184,8 +204,9 @@ def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> C
     """
     config: dict[str, object] = {}
     for path in files:
-        _update(config, read_config_file(path))
-    return check_config({**config, **{key: value for key, value in changes.items() if value is not None}})
+        update(config, read_config_file(path))
+    update(config, {key: value for key, value in changes.items() if value is not None})
+    return check_config(config)
 
 
 def read_config_file(path: str | Path) -> dict[str, object]:
@@ -197,7 +218,11 @@ def read_config_file(path: str | Path) -> dict[str, object]:
         If it cannot be read or holds no keys. The message names the line and the column of a mistake.
     """
     try:
-        read = yaml.safe_load(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
+        try:
+            read = json.loads(text)  # as Snakemake does; YAML reads some texts otherwise
+        except ValueError:
+            read = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -249,11 +274,12 @@ def check_config(config: Mapping[str, object]) -> Config:
     return checked
 
 
-def _update(config: dict[str, object], changes: Mapping[str, object]) -> None:
+def update(config: dict[str, object], changes: Mapping[str, object]) -> None:
+    """Override keys of a configuration; sections are merged key by key."""
     for key, value in changes.items():
         old = config.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            _update(old, value)
+            update(old, value)
         else:
             config[key] = value
 

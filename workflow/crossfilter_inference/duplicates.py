@@ -21,7 +21,6 @@ from PIL import Image
 from .collection import Collection, Photo
 from .map.neighbours import all_neighbours
 
-LEAST_COSINE = 0.6  # of centred embeddings; pairs below it are not compared
 _MIN_CORRELATION = 0.92  # of two copies of a picture
 _MIN_COARSE_CORRELATION = 0.7  # pairs below it are not compared in detail
 _MIN_COSINE_WITHOUT_THUMBNAILS = 0.92  # of centred embeddings, if a thumbnail is missing

@@ -29,20 +29,20 @@ rule embed_shard:
         mem_mb=lambda wildcards, attempt: RUN.cost.memory_mb(RUN.shard_sizes[wildcards.shard], attempt),
         runtime=lambda wildcards, attempt: RUN.cost.runtime(RUN.shard_sizes[wildcards.shard], attempt),
         n_gpus=0 if RUN.resources.on_cluster else RUN.shares.n_gpus,
-        scratch="no" if RUN.resources.is_main_process else "yes",
+        scratch="" if RUN.resources.is_main_process else "--scratch",
         scripts=SCRIPTS,
         state=RUN.state,
         batch_size=RUN.config.batch_size,
         device=RUN.config.device,
         database=RUN.database,
         max_megapixels=RUN.config.max_megapixels,
-        recompute="yes" if RUN.config.recompute_existing_embeddings else "no",
+        recompute="--recompute" if RUN.config.recompute_existing_embeddings else "",
     message:
         "embed shard {wildcards.shard}"
     shell:
         "HF_HUB_OFFLINE=1 python {resources.scripts:q}/embed_shard.py"
         " --shard {input.shard:q} --plan {resources.state:q}/plan.tsv --encoder {input.encoder:q}"
-        " --output {output.database:q} --database {resources.database:q} --recompute {resources.recompute}"
+        " --output {output.database:q} --database {resources.database:q} {resources.recompute}"
         " --batch_size {resources.batch_size} --threads {threads} --device {resources.device}"
-        " --gpus {resources.n_gpus} --scratch {resources.scratch}"
+        " --gpus {resources.n_gpus} {resources.scratch}"
         " --max_megapixels {resources.max_megapixels} --log {log:q}"

@@ -25,7 +25,7 @@ rule resolve_encoder:
         state=RUN.state,
         database=RUN.database,
         missing_images=RUN.config.missing_images,
-        recompute="yes" if RUN.config.recompute_existing_embeddings else "no",
+        recompute="--recompute" if RUN.config.recompute_existing_embeddings else "",
         device=RUN.config.device,
     params:
         name=RUN.type,
@@ -36,5 +36,5 @@ rule resolve_encoder:
         "python {resources.scripts:q}/resolve_encoder.py"
         " --name {params.name} --settings {params.settings:q}"
         " --database {resources.database:q} --plan {resources.state:q}/plan.tsv"
-        " --missing_images {resources.missing_images} --recompute {resources.recompute} --device {resources.device}"
+        " --missing_images {resources.missing_images} {resources.recompute} --device {resources.device}"
         " --output {output.encoder:q} --stamp {output.stamp:q} --log {log:q}"

@@ -111,10 +111,7 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
     seen_folders: set[tuple[int, int]] = set()
     for folder in folders:
         path = os.path.abspath(folder)
-        try:
-            os.scandir(path).close()
-        except OSError as error:
-            raise InputError(f"input_dir: cannot read the folder {path!r} ({error.strerror})") from None
+        check_folder(path)
         for entry in _walk(path, seen_folders, scan.rejected):
             stem, _, extension = entry.name.rpartition(".")
             extension = f".{extension.lower()}" if stem.strip(".") else ""
@@ -178,3 +175,11 @@ def _check(entry: os.DirEntry[str], stem: str) -> ImageFile | RejectedFile:
     if status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK):
         return RejectedFile(entry.path, "unreadable (Permission denied)")
     return ImageFile(stem, entry.path, status.st_size, status.st_mtime_ns)
+
+
+def check_folder(path: str) -> None:
+    """Refuse a folder of photos that is missing or cannot be read."""
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise InputError(f"input_dir: cannot read the folder {path!r} ({error.strerror})") from None

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
-from ..util.files import remove_parts
+from ..util.files import remove_parts, write_text
 from .prepare import Run
 
 # These files stay open as long as the process lives: a closed file loses its lock.
@@ -74,6 +74,8 @@ def start_run(run: Run) -> None:
     _date_back(folder)
     refuse_foreign_shards(folder, run.type)
     write_plan(f"{folder}/plan.tsv", run.plan)
+    # The command line finds the settings of a collection here if it is given no configuration file.
+    write_text(f"{folder}/config.json", f"{run.config.with_absolute_paths().to_json()}\n")
 
 
 def _embedded(database: str, embedding_type: str) -> set[str]:

@@ -1,0 +1,232 @@
+"""Functions as commands: options from signatures, help from docstrings, errors in one line."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from conftest import PROJECT
+
+from crossfilter_inference.cli import commands, options
+from crossfilter_inference.cli.workflow import snakemake_command
+from crossfilter_inference.config import check_config, read_config
+from crossfilter_inference.errors import InputError
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where.
+
+    Parameters
+    ----------
+    house_number : int, optional
+        Number of the house.
+    """
+
+    house_number: int | None = None
+
+
+def bake(
+    names: list[str] | None = None,
+    *rest: str,
+    n: Annotated[int, {"min": 1}] = 3,
+    oven: Path,
+    is_hot: bool = False,
+    with_salt: bool = True,
+    settings: dict[str, int] | None = None,
+    where: Where,
+) -> str:
+    """Bake some cakes.
+
+    Parameters
+    ----------
+    names : list of str
+        Names of cakes.
+    *rest : str
+        All else.
+    n : int
+        Number of cakes.
+    oven : Path
+        The oven.
+    is_hot : bool
+        Take a hot one.
+    with_salt : bool
+        Use salt.
+    settings : dict
+        As JSON.
+
+    Examples
+    --------
+        crossfilter-inference bake --oven big
+    """
+    return "done"
+
+
+def parsed(*words, functions=(bake,), **more):
+    call, _ = options.parse([*functions], [*words], **more)
+    return call
+
+
+def test_a_signature_becomes_options():
+    call = parsed(
+        "plain", "--oven", "big", "--no-with_salt", "--house_number", "5", "--settings", '{"a": 1}', "--", "-x"
+    )
+    assert call.func is bake
+    assert call.args == (["plain"], "-x")
+    assert call.keywords == {
+        "n": 3,
+        "oven": Path("big"),
+        "is_hot": False,
+        "with_salt": False,
+        "settings": {"a": 1},
+        "where": Where(5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "missing option '--oven'"),
+        (("--oven", "x", "--owen", "y"), "no such option: --owen"),
+        (("--oven", "x", "--n", "0"), "invalid value for '--n'"),
+        (("--oven", "x", "--n", "many"), "invalid value for '--n'"),
+        (("--oven", "x", "--settings", "{"), "invalid value for '--settings'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words, message):
+    with pytest.raises(options.UsageError, match=message) as caught:
+        parsed(*words)
+    assert "\n" not in str(caught.value)
+    assert "; for help: crossfilter-inference" in str(caught.value)
+
+
+def test_help_has_the_docstring(capsys):
+    assert options.parse([bake], ["--help"]) is None
+    told = capsys.readouterr().out
+    for text in ("Bake some cakes.", "crossfilter-inference bake --oven big", "Number of the house.", "Use salt."):
+        assert text in told
+
+
+def test_list_options_take_several_values_as_snakemake_does():
+    call = parsed("--configfile", "a", "b", "--sample", "3", "--configfile", "c", functions=(commands.verify,))
+    assert call.keywords["collection"].configfile == [Path("a"), Path("b"), Path("c")]
+    assert call.keywords["sample"] == 3
+
+
+def test_a_command_that_takes_no_more_refuses_more():
+    with pytest.raises(options.UsageError, match="nothing may follow --"):
+        parsed("--", "x", functions=(commands.export,))
+
+
+@pytest.mark.parametrize("function", [commands.run, *commands.COMMANDS])
+def test_every_command_has_help(function, capsys):
+    assert options.parse([*commands.COMMANDS], [function.__name__, "--help"], about="All.") is None
+    assert f"crossfilter-inference {function.__name__} " in capsys.readouterr().out
+
+
+def run(program, *words, **options):
+    text = (
+        f"import sys; sys.argv = ['x.py', *sys.argv[1:]]; sys.path.insert(0, {str(PROJECT / 'workflow')!r})\n{program}"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", text, *words], capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "last"),
+    [
+        ("return 'all done'", 0, "all done"),
+        ("raise InputError('x: wrong')", 1, "error: x: wrong"),
+        (
+            "raise OSError(28, 'No space left on device', 'y')",
+            1,
+            "error: 'y': No space left on device; fix this and ",
+        ),
+        ("raise KeyboardInterrupt", 130, "interrupted; finished work is kept"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", 143, ""),
+        ("return 1 / 0", 70, "ZeroDivisionError: division by zero"),
+        ("sys.exit(3)", 3, ""),
+    ],
+)
+def test_a_command_ends_with_its_exit_code_and_its_line(body, code, last, tmp_path):
+    program = (
+        "import os, signal, time\nfrom crossfilter_inference.cli.command import run_job\n"
+        "from crossfilter_inference.errors import InputError\n"
+        f"def main() -> str:\n    'Do it.'\n    {body}\nrun_job(main)"
+    )
+    done = run(program, "--log", tmp_path / "logs" / "x.log", "--stamp", tmp_path / "kind-1")
+    assert (done.returncode, (tmp_path / "kind-1").exists()) == (code, code == 0), done.stderr
+    assert (done.stderr.splitlines() or [""])[-1].startswith(last)
+    assert (tmp_path / "logs" / "x.log").read_text() == done.stderr
+
+
+def test_the_command_starts_without_heavy_imports():
+    program = (
+        "from crossfilter_inference.cli.commands import main\nmain()\n"
+        "print({'numpy', 'sqlalchemy', 'torch', 'pydantic', 'yaml', 'snakemake', 'rich'} & set(sys.modules))"
+    )
+    assert run(program).stdout.splitlines()[-1] == "set()"
+
+
+def config_of(command):
+    return dict(entry.split("=", 1) for entry in command[command.index("--config") + 1 :])
+
+
+def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
+    from snakemake.cli import parse_config
+
+    monkeypatch.chdir(tmp_path)
+    folders = ["föld er", "😀", os.fsdecode(b"caf\xe9")]
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine.yaml").write_text("umap: {n_neighbors: 7, radius: 2}\nencoders: {OWN: {backend: own.py}}\n")
+    given = snakemake_command(
+        ["mine.yaml"],
+        {
+            "input_dir": folders,
+            "output_embeddings_db": "x.sqlite",
+            "embedding_type": "OWN",
+            "batch_size": None,
+        },
+        [
+            "-n",
+            "--config",
+            "umap={min_dist: 0.5}",
+            "labels=",
+            "-C",
+            "retry_failures=true",
+            "--set-threads",
+            "embed_shard=1",
+        ],
+    )
+    config = check_config(parse_config(given[given.index("--config") + 1 :]))
+    assert config.input_dir == tuple(str(tmp_path / folder) for folder in folders)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert read_config([tmp_path / "config.json"], {}) == config
+    assert config.output_embeddings_db == str(tmp_path / "x.sqlite")
+    assert config.encoder.backend == str(tmp_path / "own.py")
+    assert (config.umap.n_neighbors, config.umap.radius, config.umap.min_dist) == (7, 2, 0.5)
+    assert (config.retry_failures, config.batch_size, config.labels) == (True, "auto", "")
+    assert given[given.index("--cores") + 2 : given.index("--config")] == ["-n", "--set-threads", "embed_shard=1"]
+    assert given[given.index("--directory") + 1] == str(tmp_path / "x")
+
+
+def test_config_must_have_keys_and_values():
+    with pytest.raises(InputError, match="--config: 'x' is not KEY=VALUE"):
+        snakemake_command([], {"input_dir": "a", "output_embeddings_db": "b"}, ["--config", "x"])
+
+
+def test_an_export_without_pyarrow_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"run pip install 'crossfilter-inference\[parquet\]'"):
+        commands.export(parquet=Path("x.parquet"), collection=commands.CollectionOptions())
+
+
+def test_a_run_is_refused_before_snakemake_starts(monkeypatch):
+    monkeypatch.setattr(os, "execv", pytest.fail)
+    with pytest.raises(InputError, match="embedding_type: 'SIGLIP3' is not configured; did you mean SIGLIP2"):
+        commands.run(["photos"], output_embeddings_db=Path("x.sqlite"), embedding_type="SIGLIP3")

@@ -1,0 +1,123 @@
+"""Run a command: log what it reports, turn a user's mistake into one line, and set the exit code.
+
+Exit codes: 0 success, 1 a user's mistake or trouble outside the program, 2 a wrong command line, 70 an internal error,
+128 and the signal's number after a signal.
+"""
+
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+from ..errors import InputError
+from ..util.files import write_stamp
+from .options import UsageError, parse
+
+# Trouble of a disk or a network share, which is not an error in this program.
+_OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
+
+
+def _report_early_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report Ctrl-C in one word if it comes while modules are imported."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("interrupted", file=sys.stderr)
+    os._exit(128 + signal.SIGINT)
+
+
+sys.excepthook = _report_early_interrupt
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Files that every job of a rule can write besides its outputs.
+
+    Parameters
+    ----------
+    log : Path, optional
+        File that also receives the log.
+    stamp : Path, optional
+        Empty file, written last, whose name identifies the settings.
+    """
+
+    log: Path | None = None
+    stamp: Path | None = None
+
+
+def run_job(function: Callable[..., str]) -> None:
+    """Run a function as the job of a rule, with the options of `JobFiles` besides its own."""
+    run([function], common=JobFiles)
+
+
+def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
+    """Run the function that the command line asks for, and log the line that it returns."""
+    logging.raiseExceptions = False  # on a full disk there is still the terminal
+    try:
+        parsed = parse(functions, sys.argv[1:], about, common)
+    except UsageError as error:
+        sys.exit(_report_usage(error))
+    if parsed is None:
+        return
+    call, files = parsed
+    logger = _start_log(files.log if files else None)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        line = call()
+        if files and files.stamp:
+            write_stamp(files.stamp)
+        if line:
+            logger.info(line)
+        return
+    except InputError as error:
+        logger.error("error: %s", error)
+        code: int | str | None = 1
+    except UsageError as error:
+        code = _report_usage(error)
+    except KeyboardInterrupt:
+        logger.error("interrupted; finished work is kept, and the next run resumes")
+        code = 128 + signal.SIGINT
+    except SystemExit as terminated:
+        code = terminated.code
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTER_TROUBLE:
+            where = f"{error.filename!r}: " if error.filename else ""
+            logger.error("error: %s%s; fix this and run the same command again", where, error.strerror)
+            code = 1
+        else:
+            logger.exception("internal error (please report this):")
+            code = 70
+    # Everything is cleaned up. An ordinary exit would wait for threads that are still in the encoder.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _report_usage(error: UsageError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _start_log(path: Path | None) -> logging.Logger:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if path:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, mode="w"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    logging.captureWarnings(True)
+    for name in ("httpx", "numba", "matplotlib", "PIL"):  # they log much at this level
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return logging.getLogger(__package__)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not disturb the cleaning up
+    sys.exit(128 + number)

@@ -1,0 +1,390 @@
+"""The commands of `crossfilter-inference`. The scripts of the same names run the same functions."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from ..errors import InputError
+from . import command
+from .options import COMMAND, UsageError, is_script
+
+if TYPE_CHECKING:
+    from ..collection import Collection, Photo
+    from ..config import Config
+
+
+@dataclass(frozen=True)
+class CollectionOptions:
+    """Which collection a command works on.
+
+    Parameters
+    ----------
+    output_embeddings_db : str, optional
+        Database of the collection.
+    configfile : list of Path, optional
+        Configuration files of the collection; later ones override earlier ones.
+    embedding_type : str, optional
+        Embedding type. Default: as configured, or the only one in the database.
+    device : str, optional
+        Device of the encoder: auto, cpu, cuda or mps. Default: as configured.
+    """
+
+    output_embeddings_db: Path | None = None
+    configfile: list[Path] | None = None
+    embedding_type: str | None = None
+    device: str | None = None
+
+
+def run(
+    folder: list[str] | None = None,
+    *snakemake_options: str,
+    output_embeddings_db: Path | None = None,
+    embedding_type: str | None = None,
+    batch_size: str | None = None,
+    recompute_existing_embeddings: bool | None = None,
+    reproject_umap_embeddings: bool | None = None,
+    device: str | None = None,
+    configfile: list[Path] | None = None,
+    cores: str = "all",
+) -> str:
+    """Embed the photos in folders into a database, and map them.
+
+    A later run embeds only new and changed photos. Everything is written next to the database. Options of Snakemake
+    can follow after --; for example, -n previews the run.
+
+    Parameters
+    ----------
+    folder : list of str, optional
+        Folders of photos named by UUIDs, searched with all subfolders.
+    *snakemake_options : str
+        Options of Snakemake; `--config` among them overrides the options here.
+    output_embeddings_db : Path, optional
+        SQLite database to create or to bring up to date.
+    embedding_type : str, optional
+        Encoder to use: SIGLIP2 (the default), EFFICIENTNET_LITE0, or one from a configuration file.
+    batch_size : str, optional
+        Photos per call of the encoder, or auto (the default).
+    recompute_existing_embeddings : bool, optional
+        Embed every photo again. Default: no.
+    reproject_umap_embeddings : bool, optional
+        Make the map after embedding. Default: yes.
+    device : str, optional
+        Device of the encoder: auto (the default), cpu, cuda or mps.
+    configfile : list of Path, optional
+        Configuration file with further settings; can be repeated.
+    cores : str
+        CPU cores to use: a number, or all.
+
+    Examples
+    --------
+        crossfilter-inference run ~/photos-by-uuid --output_embeddings_db photos.sqlite
+        crossfilter-inference run --configfile mine.yaml -- --dry-run
+    """
+    from .workflow import run_workflow
+
+    changes = {
+        "input_dir": folder or None,
+        "output_embeddings_db": output_embeddings_db and str(output_embeddings_db),
+        "embedding_type": embedding_type,
+        "batch_size": batch_size,
+        "recompute_existing_embeddings": recompute_existing_embeddings,
+        "reproject_umap_embeddings": reproject_umap_embeddings,
+        "device": device,
+    }
+    if not (folder or configfile or snakemake_options):
+        raise InputError(f"name a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
+    run_workflow(configfile or [], changes, snakemake_options, cores)
+
+
+def search(
+    *,
+    uuid: str | None = None,
+    image: Path | None = None,
+    text: str | None = None,
+    n: Annotated[int, {"min": 1}] = 10,
+    json: bool = False,
+    html: Path | None = None,
+    collection: CollectionOptions,
+) -> str:
+    """Find photos similar to a photo, an image file or a text.
+
+    Give one of --uuid, --image and --text. Text needs an encoder with a text tower, such as SIGLIP2. The command prints
+    similarity (cosine), UUID and path, the most similar photo first.
+
+    Parameters
+    ----------
+    uuid : str, optional
+        UUID of a photo of the collection; its first digits are enough.
+    image : Path, optional
+        Image file, which need not be in the collection.
+    text : str, optional
+        What the photos should show, such as 'a red panda on a branch'.
+    n : int
+        Number of photos to find.
+    json : bool
+        Print JSON.
+    html : Path, optional
+        Also write the photos as a page to this file.
+
+    Examples
+    --------
+        crossfilter-inference search --uuid 5237ab3d-4df8-52aa-ae37-fa74dffefb1a
+        crossfilter-inference search --image "demo/photos/fish/5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg" --n 5 --json
+    """
+    if sum(bool(query) for query in (uuid, image, text)) != 1:
+        raise UsageError("give one of --uuid, --image and --text")
+
+    from ..search import find_uuid
+    from ..search import search as find
+    from ..util.text import printable
+    from ..view.contact_sheet import write_contact_sheet
+
+    photos = _open(collection)
+    known = find_uuid(photos, uuid) if uuid else None
+    loaded = photos.load_image(str(image)) if image else None
+    if known:
+        query = photos.embeddings[photos.uuids.index(known)]
+    else:
+        query = photos.embed_image(loaded) if loaded else photos.embed_text(text or "")
+    found = find(photos, query, n, without=known)
+    if json:
+        _print_json([photo._asdict() for photo in found])
+    else:
+        for photo in found:
+            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
+    if html:
+        groups = [("Most similar first", [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found])]
+        thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
+        if known:
+            groups.insert(0, ("", [(known, photos.photos([known])[known].path, "")]))
+        elif image and loaded:
+            groups.insert(0, ("", [("", str(image), "")]))
+            thumbnails[""] = loaded.thumbnail
+        title = f"Photos of {text}" if text else "Photos like this one"
+        write_contact_sheet(str(html), title, groups, thumbnails)
+    return f"{len(found)} of {len(photos.uuids):,} photos{_look_at(html)}"
+
+
+def duplicates(
+    *,
+    least_cosine: Annotated[float, {"min": -1, "max": 1}] = 0.6,
+    by_cosine_alone: bool = False,
+    json: bool = False,
+    html: Path | None = None,
+    collection: CollectionOptions,
+) -> str:
+    """Find photos that are almost the same.
+
+    These are photos that were recompressed, resized, or cropped by a few percent. The command prints them in groups,
+    the largest group first, and the largest photo of each group first. It deletes nothing.
+
+    Parameters
+    ----------
+    least_cosine : float
+        Compare photos from this similarity (cosine of centered embeddings) upward.
+    by_cosine_alone : bool
+        Do not compare thumbnails. With --least_cosine 0.8 or so, this also groups photos of the same scene.
+    json : bool
+        Print JSON.
+    html : Path, optional
+        Also write the groups as a page to this file.
+
+    Examples
+    --------
+        crossfilter-inference duplicates --html duplicates.html
+    """
+    from ..duplicates import find_duplicates
+    from ..util.text import printable
+    from ..view.contact_sheet import write_contact_sheet
+
+    photos = _open(collection)
+    groups = find_duplicates(photos, least_cosine, os.cpu_count() or 1, by_cosine_alone=by_cosine_alone)
+    if json:
+        _print_json([[asdict(photo) for photo in group] for group in groups])
+    else:
+        for number, group in enumerate(groups, 1):
+            print(f"group {number}")
+            for photo in group:
+                print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
+    if html:
+        sheet = [
+            (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])
+            for number, group in enumerate(groups, 1)
+        ]
+        thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group])
+        write_contact_sheet(str(html), f"{len(groups)} groups of photos that are almost the same", sheet, thumbnails)
+    n_photos = sum(map(len, groups))
+    found = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
+    return f"{found}; {n_photos - len(groups)} could be removed{_look_at(html)}"
+
+
+def export(
+    *,
+    parquet: Path | None = None,
+    npy: Path | None = None,
+    atlas: Path | None = None,
+    collection: CollectionOptions,
+) -> str:
+    """Export embeddings and map to Parquet and NumPy files.
+
+    Parameters
+    ----------
+    parquet : Path, optional
+        Parquet file of embeddings, positions and neighbors of all photos.
+    npy : Path, optional
+        NumPy file of the embeddings as one array; the UUIDs go into a text file next to it (.uuids.txt).
+    atlas : Path, optional
+        Parquet file for embedding-atlas: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+
+    Examples
+    --------
+        crossfilter-inference export --parquet photos.parquet --npy photos.npy --atlas atlas.parquet
+    """
+    if not (parquet or npy or atlas):
+        raise InputError("nothing to export: name one of --parquet, --npy and --atlas")
+    if (parquet or atlas) and not importlib.util.find_spec("pyarrow"):
+        raise InputError(f"pyarrow, which writes Parquet files, is missing; run pip install '{COMMAND}[parquet]'")
+
+    from ..util.text import counted
+    from ..view.export import write_atlas, write_npy, write_parquet
+
+    photos = _open(collection)
+    written = []
+    if npy:
+        written += [str(npy), write_npy(str(npy), photos)]
+    if parquet or atlas:
+        contents = photos.read_map()
+        if parquet:
+            write_parquet(str(parquet), photos, contents)
+            written.append(str(parquet))
+        if atlas:
+            write_atlas(str(atlas), photos, contents)
+            written.append(str(atlas))
+    return f"{counted(len(photos.uuids), 'photos')} in {', '.join(written)}"
+
+
+def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: CollectionOptions) -> str:
+    """Check that database, shards and map agree (read-only).
+
+    The command prints one line per check, and how to fix each failure. The exit code is 0 if all checks pass, and
+    1 if one failed or a run is in progress.
+
+    Parameters
+    ----------
+    input_dir : list of str, optional
+        Folders of photos. Default: as configured, or those of the last run.
+    sample : int
+        Number of random photos to embed again and to compare with the stored rows; 0 skips this check.
+
+    Examples
+    --------
+        crossfilter-inference verify --configfile mine.yaml --sample 20
+    """
+    from ..verify.checks import closing_line
+    from ..verify.checks import verify as run_checks
+
+    checks = []
+    for check in run_checks(_find_config(collection, input_dir), n_sample=sample, n_threads=os.cpu_count() or 1):
+        print(check, flush=True)
+        checks.append(check)
+    print(closing_line(checks), flush=True)
+    sys.exit(int(any(check.state == "FAILED" for check in checks)))
+
+
+def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -> str:
+    """Write a report of the collection as one HTML file.
+
+    The report is for someone who did not run the workflow: map, outcome of every file, failures, quality, times and
+    versions. The command brings the collection up to date first.
+
+    Parameters
+    ----------
+    file : Path
+        Page to write.
+
+    Examples
+    --------
+        crossfilter-inference report --configfile mine.yaml
+    """
+    from .workflow import snakemake_command
+
+    config = _find_config(collection).model_dump()
+    for options in (["summarise"], ["summarise", "--report", os.path.abspath(file)]):
+        if code := subprocess.run(snakemake_command([], config, options), check=False).returncode:
+            sys.exit(code)
+    return f"{file}{_look_at(file)}"
+
+
+COMMANDS = (run, search, duplicates, export, verify, report)
+
+
+def main() -> None:
+    """Run `crossfilter-inference`."""
+    command.run(COMMANDS, about="Embed a folder of photos, map them on a globe, search them, and find duplicates.")
+
+
+def _open(options: CollectionOptions) -> "Collection":
+    from ..collection import Collection
+
+    if options.output_embeddings_db and not (is_script() or options.configfile or _last_config(options).exists()):
+        return Collection(options.output_embeddings_db, options.embedding_type, device=options.device or "auto")
+    config = _find_config(options)
+    return Collection(config.output_embeddings_db, config.embedding_type, device=config.device, labels=config.labels)
+
+
+def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":
+    """Read the configuration of a collection; a database alone has that of its last run."""
+    from ..config import read_config
+    from ..project import project_folder
+
+    files = [project_folder() / "config.yaml"] if is_script() else []
+    files += options.configfile or []
+    changes = {
+        "output_embeddings_db": options.output_embeddings_db and str(options.output_embeddings_db),
+        "embedding_type": options.embedding_type,
+        "device": options.device,
+        "input_dir": input_dir,
+    }
+    if not files:
+        if not options.output_embeddings_db:
+            raise InputError(
+                "no collection is named; add --output_embeddings_db photos.sqlite or --configfile mine.yaml"
+            )
+        last = _last_config(options)
+        if last.exists():
+            files = [last]
+        elif not input_dir:
+            raise InputError(
+                f"no settings of a run in {str(last.parent)!r}; name the folders of photos: --input_dir, "
+                "or the configuration: --configfile"
+            )
+        changes["embedding_type"] = last.parent.name
+    return read_config(files, changes)
+
+
+def _last_config(options: CollectionOptions) -> Path:
+    """Find the settings of the last run on a database."""
+    from ..collection import only_embedding_type
+    from ..db.state import state_folder
+
+    database = str(options.output_embeddings_db)
+    return Path(state_folder(database), options.embedding_type or only_embedding_type(database), "config.json")
+
+
+def _look_at(page: Path | None) -> str:
+    return f"; look at: {page.absolute().as_uri()}" if page else ""
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _size(photo: "Photo") -> str:
+    if not photo.width or not photo.size:
+        return "size unknown"
+    return f"{photo.width} x {photo.height}, {max(photo.size // 1000, 1):,} kB"

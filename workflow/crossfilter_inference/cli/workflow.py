@@ -1,0 +1,93 @@
+"""Start the workflow: options and configuration files become one Snakemake command that is right in any folder."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from ..config import read_config, update
+from ..db.state import state_folder
+from ..errors import InputError
+from ..photos.scan import check_folder
+from ..project import project_folder
+
+
+def snakemake_command(
+    files: Iterable[str | Path],
+    changes: Mapping[str, object],
+    options: Sequence[str] = (),
+    cores: str = "all",
+) -> list[str]:
+    """Make the command that runs the workflow.
+
+    Snakemake's own folder, `.snakemake`, lies in the state folder beside the database, not in the current folder.
+
+    Parameters
+    ----------
+    files : iterable of path
+        Configuration files; later ones override earlier ones.
+    changes : mapping
+        Keys that override the files; None leaves a key as it is. Paths are relative to the current folder.
+    options : sequence of str
+        Options of Snakemake. `--config` and `--configfile` among them override files and changes.
+    cores : str
+        A number, or all.
+
+    Raises
+    ------
+    InputError
+        If the configuration is not valid, or a folder of photos cannot be read.
+    """
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config", "-C", nargs="*", action="extend", default=[])
+    reader.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
+    found, options = reader.parse_known_args(options)
+    merged = {key: value for key, value in changes.items() if value is not None}
+    for entry in found.config:
+        update(merged, _parse_entry(entry))
+    config = read_config([*files, *found.configfile], merged).with_absolute_paths()
+    for folder in config.input_dir:  # before anything is written
+        check_folder(folder)
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *("--snakefile", str(project_folder() / "Snakefile")),
+        *("--directory", state_folder(config.output_embeddings_db)),
+        *("--cores", cores),
+        *options,
+        "--config",
+        *(f"{key}={_to_yaml(value)}" for key, value in config.model_dump().items()),
+    ]
+
+
+def run_workflow(
+    files: Iterable[str | Path],
+    changes: Mapping[str, object],
+    options: Sequence[str] = (),
+    cores: str = "all",
+) -> NoReturn:
+    """Become the command that `snakemake_command` makes of the same arguments."""
+    command = snakemake_command(files, changes, options, cores)
+    os.execv(command[0], command)
+
+
+def _to_yaml(value: object) -> str:
+    """Write a value as JSON that YAML reads too: only bytes of paths that are not UTF-8 are escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _parse_entry(entry: str) -> dict[str, object]:
+    """Read `key=value` as Snakemake does; numbers stay text here."""
+    key, equals, value = entry.partition("=")
+    if not equals:
+        raise InputError(f"--config: {entry!r} is not KEY=VALUE; write, for example, --config batch_size=16")
+    try:
+        return {key: yaml.load(value, yaml.BaseLoader)}
+    except yaml.YAMLError:
+        return {key: value}
