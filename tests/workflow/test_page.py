@@ -393,6 +393,7 @@ def _cut(text, n_bytes):
 
 
 CODE = "</script></title></p><script>window.hacked=1</script>"
+OPEN_SCRIPT = "<!--<script>"  # after it, the next </script> does not end a script element
 
 
 @pytest.mark.parametrize("where", ["folder", "file name", "region", "embedding type"])
@@ -402,7 +403,7 @@ def test_text_on_the_page_is_never_code(chromium, tmp_path, where):
         case "folder":
             contents.paths[0] = f"/photos/{CODE}/{contents.uuids[0]}.jpg"
         case "file name":
-            contents.paths[0] = f"/photos/beach/{CODE.replace('/', '')}.jpg"
+            contents.paths[0] = f"/photos/beach/{OPEN_SCRIPT}.jpg"
         case "region":
             contents.regions[0] = Region(0, 0, CODE)
         case "embedding type":
