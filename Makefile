@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+NPM := PATH=$(CURDIR)/$(BIN):$$PATH npm
 # Two files of tests at once; each runs whole workflows. On two cores, three are slower.
 TESTS ?=
 REPORT ?= report.html
@@ -27,12 +28,13 @@ test: .venv/extra  ## set up, then run the tests
 test-cluster: .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
 	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
 
-lint: .venv/installed  ## check style and workflow
+lint: .venv/installed node_modules/.package-lock.json  ## check style, workflow and the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=workflow $(BIN)/lint-imports
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
+	$(NPM) run --silent lint
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py --check
 
 soak: .venv/extra  ## play random histories with faults; goes on where it was broken off (half an hour)
@@ -48,10 +50,11 @@ bench: .venv/extra  ## measure embedding, map, planning, search and page; most w
 generated: .venv/installed  ## renew the files that follow from the code: schema and reference of the configuration
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py
 
-format: .venv/installed  ## bring code into shape
+format: .venv/installed node_modules/.package-lock.json  ## bring code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
+	$(NPM) run --silent format
 
 lock: .venv/installed  ## write the installed versions to requirements.lock, without those of the other two
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | \
@@ -63,6 +66,14 @@ lock: .venv/installed  ## write the installed versions to requirements.lock, wit
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	touch $@
+
+.venv/node: requirements-node.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-node.lock
+	touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json .venv/node
+	$(NPM) ci --no-audit --no-fund --loglevel=error
 	touch $@
 
 .venv/slurm: requirements-slurm.lock .venv/installed  ## set up for runs on a Slurm cluster
