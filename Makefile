@@ -56,9 +56,9 @@ format: .venv/installed node_modules/.package-lock.json  ## bring code into shap
 	$(BIN)/snakefmt .
 	$(NPM) run --silent format
 
-lock: .venv/installed  ## write the installed versions to requirements.lock, without those of the other two
+lock: .venv/installed  ## write the installed versions to requirements.lock, without those of the other three
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | \
-	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock --file requirements-slurm.lock; } > requirements.new
+	  grep --invert-match --fixed-strings --line-regexp --file requirements-extra.lock --file requirements-node.lock --file requirements-slurm.lock; } > requirements.new
 	mv requirements.new requirements.lock
 
 .venv/installed: requirements.lock
