@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+NPM := PATH=$(CURDIR)/$(BIN):$$PATH npm
 # Two files of tests at once; each runs whole workflows. On two cores, three are slower.
 TESTS ?=
 REPORT ?= report.html
@@ -27,12 +28,14 @@ test: .venv/dev .venv/extra  ## set up, then run the tests
 test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
 	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
 
-lint: .venv/dev  ## check style and workflow
+lint: .venv/dev node_modules/.package-lock.json  ## check style, types, structure, the workflow and the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=workflow $(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
+	$(NPM) run --silent lint
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py --check
 
 soak: .venv/dev  ## play random histories with faults; goes on where it was broken off (half an hour)
@@ -48,10 +51,11 @@ bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and pa
 generated: .venv/installed  ## renew the files that follow from the code: schema and reference of the configuration
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py
 
-format: .venv/dev  ## bring code into shape
+format: .venv/dev node_modules/.package-lock.json  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
+	$(NPM) run --silent format
 
 lock: .venv/installed .venv/dev .venv/extra .venv/slurm  ## write the installed versions to the lock files
 	$(BIN)/python .ci/lock.py
@@ -66,4 +70,8 @@ lock: .venv/installed .venv/dev .venv/extra .venv/slurm  ## write the installed 
 
 .venv/dev .venv/extra .venv/slurm: .venv/%: requirements-%.lock .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $< --constraint requirements.lock
+	touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json .venv/dev
+	$(NPM) ci --no-audit --no-fund --loglevel=error
 	touch $@

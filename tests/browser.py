@@ -1,4 +1,4 @@
-"""A real browser for the tests of the page: headless Chromium, with the network cut off."""
+"""A real browser for the tests of the page: headless Chromium without network access."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# WebGL without a GPU, which a test machine has not.
+_AT_REST = "() => !pending && !flight && !spin"
+# WebGL without a GPU: test machines have none.
 _OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 
@@ -25,7 +26,7 @@ def started() -> Iterator:
 def opened(
     browser: object, page: Path, *, width: int = 1280, height: int = 800, theme: str = "dark", **options: object
 ) -> Iterator:
-    """Open `map.html`; `trouble` takes what goes wrong: errors, and requests for anything else."""
+    """Open `map.html`. The list `trouble` of the tab collects errors and requests for other files."""
     size = {"width": width, "height": height}
     context = browser.new_context(viewport=size, color_scheme=theme, offline=True, **options)
     tab = context.new_page()
@@ -45,7 +46,7 @@ def is_foreign(url: str, page: Path) -> bool:
 
 
 def settle(tab: object) -> None:
-    """Wait until nothing moves any more and all thumbnails in sight are decoded."""
-    tab.wait_for_function("() => !pending && !flight && !spin", polling=50)
+    """Wait until nothing moves and all thumbnails in sight are decoded."""
+    tab.wait_for_function(_AT_REST, polling=50)
     tab.wait_for_timeout(150)
-    tab.wait_for_function("() => !pending && !flight && !spin", polling=50)
+    tab.wait_for_function(_AT_REST, polling=50)

@@ -1,14 +1,19 @@
-"""The globe in a real browser: what it shows is what the database holds."""
+"""The globe in a real browser: it shows the contents of the database."""
 
 import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import browser
 import numpy as np
 import pytest
 from conftest import page_data
+
+from crossfilter_inference.map.contents import MapContents
+from crossfilter_inference.map.regions import Region
+from crossfilter_inference.view.page import make_page
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: .ci/run installs one")
 
@@ -32,13 +37,14 @@ def tab(chromium, page):
 
 @pytest.fixture(autouse=True)
 def start_anew(tab):
-    """As the page opens, and nothing may have gone wrong at the end."""
+    """Reset the page before each test, and check afterwards that nothing went wrong."""
     tab.evaluate(
         """() => {
             select(-1);
-            [flight, spin, $("search").value] = [null, null, ""];
+            halt();
+            elements.search.value = "";
             Object.assign(view, home, { zoom: 1, flatness: 0 });
-            $("flat").setAttribute("aria-pressed", false);
+            elements.flat.setAttribute("aria-pressed", false);
             document.activeElement.blur();
             redraw();
         }"""
@@ -53,8 +59,45 @@ def places(demo_run):
     return {uuid: (lat, lon) for uuid, lat, lon in demo_run.sql("SELECT * FROM {T}_UMAP_HAVERSINE")}
 
 
+def make_contents():
+    """Make a map of twelve photos in a row along the equator."""
+    n = 12
+    uuids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(n)]
+    folders = ["beach"] * 6 + ["forest"] * 4 + ["town"] * 2
+    longitude = np.linspace(-60, 60, n)
+    return MapContents(
+        embedding_type="SIGLIP2",
+        uuids=uuids,
+        paths=[f"/photos/{folder}/{uuid}.jpg" for folder, uuid in zip(folders, uuids, strict=True)],
+        taken=[None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))],
+        latitude=np.zeros(n),
+        longitude=longitude,
+        neighbours=(np.arange(n)[:, None] + [1, 2]).astype(np.int32) % n,
+        similarity=np.full((n, 2), 0.8, np.float32),
+        kept=np.arange(n) % 3 / 2,
+        region_of=np.array([0] * 6 + [1] * 4 + [-1] * 2, np.int32),
+        regions=[Region(0, -30, "sea"), Region(0, 30)],
+        figures={"trustworthiness": 0.95, "neighbours_kept": 0.3},
+    )
+
+
+def write_page(folder, contents):
+    """Write a page without thumbnails."""
+    text, _ = make_page(contents, np.arange(len(contents)), {})
+    (folder / "map.html").write_text(text)
+    return folder / "map.html"
+
+
+@pytest.fixture(scope="module")
+def small(chromium, tmp_path_factory):
+    """Open a page with the photos of `make_contents`."""
+    with browser.opened(chromium, write_page(tmp_path_factory.mktemp("small"), make_contents())) as small:
+        yield small
+        assert small.trouble == []
+
+
 def on_screen(tab, uuid):
-    """Where a photo's place is: x, y and nearness."""
+    """Return x, y and nearness of a photo."""
     return tab.evaluate(
         "uuid => { const i = data.uuids.indexOf(uuid); return Array.from(onScreen.subarray(3 * i, 3 * i + 3)); }", uuid
     )
@@ -70,7 +113,7 @@ def hammer(latitude, longitude):
     return 2 * np.cos(phi) * np.sin(half) / divisor, np.sin(phi) / divisor
 
 
-def test_every_photo_is_there_with_its_place_path_and_time(demo_run, page, tab, places):
+def test_the_page_has_every_photo_with_its_position_path_and_time(demo_run, page, tab, places):
     images = {uuid: (path, taken) for uuid, path, taken in demo_run.sql("SELECT UUID, PATH, TAKEN FROM {T}_IMAGES")}
     data = page_data(page)
     assert data["uuids"] == sorted(places)
@@ -84,7 +127,7 @@ def test_every_photo_is_there_with_its_place_path_and_time(demo_run, page, tab, 
     assert "by EFFICIENTNET_LITE0, trustworthiness 0." in tab.inner_text("header p")
 
 
-def test_the_globe_is_drawn_and_turns_under_the_mouse(tab):
+def test_the_globe_is_drawn_and_a_drag_rotates_it(tab):
     before, longitude = tab.screenshot(), tab.evaluate("() => view.longitude")
     colours = tab.evaluate(
         """() => { points.draw(view, 6); const gl = points.gl, pixels = new Uint8Array(4 * 200 * 200);
@@ -101,7 +144,7 @@ def test_the_globe_is_drawn_and_turns_under_the_mouse(tab):
     assert tab.screenshot() != before
 
 
-def test_thumbnails_come_up_as_one_zooms_in(tab):
+def test_zooming_in_shows_more_thumbnails(tab):
     visible = """() => data.uuids.filter((_, i) =>
         onScreen[3 * i + 2] > 0.2 && Math.hypot(onScreen[3 * i] - 640, onScreen[3 * i + 1] - 400) < 300)"""
     few, there = len(shown(tab)), len(tab.evaluate(visible))
@@ -110,8 +153,8 @@ def test_thumbnails_come_up_as_one_zooms_in(tab):
     for _ in range(8):
         tab.mouse.wheel(0, -300)
     browser.settle(tab)
-    assert tab.evaluate("() => view.zoom") == pytest.approx(2.5 * 62**0.5), "nearer there is nothing to see"
-    assert {*tab.evaluate(visible)} <= {*shown(tab)}, "from near by each photo has room"
+    assert tab.evaluate("() => view.zoom") == pytest.approx(2.5 * 62**0.5), "the largest zoom"
+    assert {*tab.evaluate(visible)} <= {*shown(tab)}, "at the largest zoom every photo has room"
     boxes = tab.evaluate("() => state.boxes")
     assert [box["photo"] for box in boxes]
     for box in boxes:
@@ -120,15 +163,15 @@ def test_thumbnails_come_up_as_one_zooms_in(tab):
         assert abs(box["y"] - y) < 1
 
 
-def test_hovering_tells_uuid_and_folder(demo_run, tab):
+def test_hovering_shows_uuid_and_folder(demo_run, tab):
     [uuid] = shown(tab)[:1]
     x, y, _ = on_screen(tab, uuid)
     tab.mouse.move(x, y)
     tab.wait_for_selector("#card:not([hidden])")
-    told = tab.inner_text("#card .uuid")
-    assert told in tab.evaluate("() => data.uuids")
-    [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{told}'")
-    assert tab.inner_text("#card .path") == path.removesuffix(f"/{told}.jpg")
+    shown_uuid = tab.inner_text("#card .uuid")
+    assert shown_uuid in tab.evaluate("() => data.uuids")
+    [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{shown_uuid}'")
+    assert tab.inner_text("#card .path") == path.removesuffix(f"/{shown_uuid}.jpg")
     tab.mouse.move(3, 400)
     assert tab.is_hidden("#card")
 
@@ -146,7 +189,7 @@ def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
     for button, name in zip(buttons, nearest, strict=True):
         assert button.inner_text() == f"{rows[name] @ rows[uuid]:.2f}"
         assert button.query_selector("img").evaluate("image => image.naturalWidth") > 0
-    lines = tab.evaluate("() => mostAlike(state.selected).map(({ photo }) => data.uuids[photo])")
+    lines = tab.evaluate("() => mostSimilar(state.selected).map(({ photo }) => data.uuids[photo])")
     assert lines == nearest
     link = tab.get_attribute("#open", "href")
     [(path,)] = demo_run.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{uuid}'")
@@ -158,7 +201,7 @@ def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
     assert tab.is_hidden("#panel")
 
 
-def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
+def test_search_finds_a_uuid_in_any_spelling_and_moves_it_to_the_middle(tab):
     uuid = tab.evaluate("() => data.uuids[onScreen.findIndex((v, i) => i % 3 === 2 && v < -0.5) / 3 | 0]")
     assert on_screen(tab, uuid)[2] < 0, "it is on the far side"
     tab.keyboard.press("/")
@@ -173,7 +216,7 @@ def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
     assert near > 0.99
     tab.fill("#search", "ffffffffffff")
     tab.press("#search", "Enter")
-    assert tab.inner_text("#found") == "no photo with this UUID or path"
+    assert tab.inner_text("#found") == "no matching photo"
     tab.fill("#search", "")
     assert tab.is_hidden("#found")
     tab.click("#close")
@@ -181,11 +224,13 @@ def test_a_uuid_is_found_in_any_spelling_and_comes_to_the_middle(tab):
     assert abs(on_screen(tab, uuid)[0] - 640) < 2
 
 
-def test_a_click_on_the_legend_turns_its_photos_to_the_front(tab):
+def test_a_click_on_the_legend_rotates_its_photos_to_the_front(tab):
     for name in ("solar panel", "fish"):
         tab.click(f"#legend button:has-text('{name}')")
         browser.settle(tab)
-        near = tab.evaluate("name => data.uuids.map((_, i) => WAYS.folder.of(i) === name && onScreen[3 * i + 2])", name)
+        near = tab.evaluate(
+            "name => data.uuids.map((_, i) => COLOURINGS.folder.category(i) === name && onScreen[3 * i + 2])", name
+        )
         near = [nearness for nearness in near if nearness is not False]
         assert sum(nearness > 0.5 for nearness in near) > len(near) / 2
     tab.mouse.wheel(0, -3000)
@@ -212,7 +257,7 @@ def test_the_flat_view_is_hammers_projection(tab, places):
     assert tab.evaluate("() => view.flatness") == 0
 
 
-def test_regions_have_the_names_of_the_folders_and_lie_among_their_photos(page, tab):
+def test_regions_are_named_after_folders_and_lie_among_their_photos(page, tab):
     data = page_data(page)
     names = [region["name"] for region in data["regions"]]
     folders = {folder.rsplit("/", 1)[-1] for folder in data["folders"]}
@@ -224,21 +269,58 @@ def test_regions_have_the_names_of_the_folders_and_lie_among_their_photos(page, 
     assert all(names[number] == name for number, name in zip(numbers, own, strict=True) if number >= 0)
 
 
-@pytest.mark.parametrize("way", ["folder", "region", "quality"])
-def test_colours_follow_the_choice(tab, way):
-    tab.select_option("#colour", way)
-    browser.settle(tab)
-    colours = tab.evaluate("() => Array.from({ length: n }, (_, i) => colour(i))")
-    values = tab.evaluate("way => Array.from({ length: n }, (_, i) => WAYS[way].of(i))", way)
-    by_value = {}
-    for value, colour in zip(values, colours, strict=True):
-        assert by_value.setdefault(value, colour) == colour
+@pytest.mark.parametrize("colouring", ["folder", "region", "quality"])
+def test_colours_follow_the_menu(tab, colouring):
+    by_value = colours_by_value(tab, colouring)
     assert len({*by_value.values()}) >= 5
     legend = tab.inner_text("#legend")
-    assert ("0 %" in legend) if way == "quality" else ("windmill" in legend)
+    assert ("0%" in legend) if colouring == "quality" else ("windmill" in legend)
 
 
-def test_keys_turn_zoom_step_and_tell_of_themselves(tab):
+def colours_by_value(tab, colouring):
+    """Choose a colouring, and return the colour of each value: photos of one value have one colour."""
+    tab.select_option("#colour", colouring)
+    browser.settle(tab)
+    value = "(COLOURINGS[colouring].category ?? COLOURINGS[colouring].number)(i)"
+    pairs = tab.evaluate(f"colouring => Array.from({{ length: n }}, (_, i) => [{value}, colour(i)])", colouring)
+    by_value = dict(pairs)
+    assert all(by_value[value] == colour for value, colour in pairs)
+    return by_value
+
+
+# The legend of every colouring, on a page with the photos of `make_contents`.
+LEGENDS = {
+    "folder": ["beach 6", "forest 4", "town 2"],
+    "region": ["sea 6", "Region 2 4", "other 2"],
+    "time": ["2001-05-17 2004-05-17"],
+    "quality": ["0% 100%"],
+}
+
+
+@pytest.mark.parametrize("colouring", LEGENDS)
+def test_each_colouring_has_its_legend_and_colours(small, colouring):
+    by_value = colours_by_value(small, colouring)
+    legend = [" ".join(row.inner_text().split()) for row in small.query_selector_all("#legend li")]
+    assert legend == LEGENDS[colouring]
+    assert len({*by_value.values()}) == len(by_value) >= 3
+    if None in by_value:
+        assert by_value[None] == "rgb(152,162,173)", "grey is for unknown values"
+    for button in small.query_selector_all("#legend button"):
+        dot = button.query_selector("i").evaluate("dot => getComputedStyle(dot).backgroundColor.replaceAll(' ', '')")
+        assert dot in by_value.values()
+
+
+def test_the_menu_has_every_colouring_and_each_is_tested(small):
+    menu = small.eval_on_selector_all("#colour option", "options => options.map((option) => option.value)")
+    assert menu == small.evaluate("() => Object.keys(COLOURINGS)") == [*LEGENDS]
+    small.select_option("#colour", menu[0])
+    small.focus("#overlay")
+    for colouring in [*menu[1:], menu[0]]:
+        small.keyboard.press("c")
+        assert small.input_value("#colour") == colouring
+
+
+def test_keys_rotate_zoom_step_and_show_the_help(tab):
     start = tab.evaluate("() => ({ ...view })")
     for key in ("ArrowRight", "ArrowUp", "+"):
         tab.keyboard.press(key)
@@ -262,7 +344,7 @@ def test_keys_turn_zoom_step_and_tell_of_themselves(tab):
     tab.keyboard.press("t")
 
 
-def test_on_a_phone_a_tap_selects_and_the_globe_stays_in_sight(chromium, page):
+def test_on_a_phone_a_tap_selects_a_photo_and_the_globe_stays_visible(chromium, page):
     with browser.opened(chromium, page, width=390, height=844, theme="light", has_touch=True, is_mobile=True) as phone:
         assert phone.evaluate("() => document.documentElement.dataset.theme") == "light"
         assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
@@ -278,7 +360,7 @@ def test_on_a_phone_a_tap_selects_and_the_globe_stays_in_sight(chromium, page):
         assert phone.trouble == []
 
 
-def test_one_photo_and_paths_that_no_page_expects(chromium, page, tmp_path):
+def test_a_page_with_one_photo_and_an_unusual_path(chromium, page, tmp_path):
     text = page.read_text()
     data = page_data(page)
     odd = '</script><b onload="x">&\udce9.jpg'
@@ -307,8 +389,51 @@ def test_one_photo_and_paths_that_no_page_expects(chromium, page, tmp_path):
 
 
 def _cut(text, n_bytes):
-
     return base64.b64encode(base64.b64decode(text)[:n_bytes]).decode()
+
+
+CODE = "</script></title></p><script>window.hacked=1</script>"
+OPEN_SCRIPT = "<!--<script>"  # after it, the next </script> does not end a script element
+
+
+@pytest.mark.parametrize("where", ["folder", "file name", "region", "embedding type"])
+def test_text_on_the_page_is_never_code(chromium, tmp_path, where):
+    contents = make_contents()
+    match where:
+        case "folder":
+            contents.paths[0] = f"/photos/{CODE}/{contents.uuids[0]}.jpg"
+        case "file name":
+            contents.paths[0] = f"/photos/beach/{OPEN_SCRIPT}.jpg"
+        case "region":
+            contents.regions[0] = Region(0, 0, CODE)
+        case "embedding type":
+            contents = replace(contents, embedding_type=CODE)
+    with browser.opened(chromium, write_page(tmp_path, contents)) as tab:
+        assert tab.evaluate("() => window.hacked") is None
+        tab.keyboard.press("n")
+        browser.settle(tab)
+        match where:
+            case "folder":
+                assert tab.inner_text("#photo .path") == f"/photos/{CODE}"
+            case "file name":
+                assert tab.evaluate("() => path(0)") == contents.paths[0]
+            case "region":
+                assert tab.inner_text("#facts").startswith(CODE)
+            case "embedding type":
+                assert tab.title() == f"12 photos, {CODE}"
+                assert CODE in tab.inner_text("header p")
+        assert tab.evaluate("() => window.hacked") is None
+        assert tab.trouble == []
+
+
+def test_a_browser_without_webgl_shows_why_there_is_no_map(chromium, tmp_path):
+    without = "const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = "
+    without += "function (kind) { return kind === 'webgl2' ? null : get.call(this, kind); }"
+    tab = chromium.new_page()
+    tab.add_init_script(without)
+    tab.goto(write_page(tmp_path, make_contents()).as_uri())
+    assert tab.inner_text("#trouble").startswith("Cannot draw the map: this browser does not support WebGL 2.")
+    tab.close()
 
 
 def test_a_page_that_was_moved_still_works(chromium, page, tmp_path):

@@ -1,75 +1,118 @@
-"""The page `map.html`: the globe in one file, which needs nothing else and asks nobody for anything.
+"""The page `map.html`: the globe in one self-contained file, which makes no network requests.
 
-Its parts lie in `workflow/page/`. The data in it are JSON, with arrays as base64 of little-endian numbers; the
-thumbnails are base64, one a line.
+Its parts are in `web/`: the page, its style, and JavaScript modules, which are joined into one script. Its data are
+JSON, with arrays as base64 of little-endian numbers; the type `PageData` in `web/collection.js` describes them. The
+thumbnails are base64, one per line.
 """
 
 import base64
 import html
 import json
+import re
 from pathlib import Path, PurePosixPath
 from string import Template
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..map.contents import MapContents
 from ..util.text import counted, printable
 
 _PARTS = Path(__file__).resolve().parent / "web"
-_SCRIPTS = ("sphere.js", "pictures.js", "page.js")
+# Each module comes after those that it imports.
+_MODULES = (
+    "elements.js",
+    "sphere.js",
+    "points.js",
+    "thumbnails.js",
+    "layers.js",
+    "collection.js",
+    "colourings.js",
+    "painting.js",
+    "globe.js",
+    "legend.js",
+    "panel.js",
+    "search.js",
+    "page.js",
+)
 MOST_BYTES = 95_000_000  # of the file
-_MOST_PHOTOS = 500_000  # more by lot
-_DATA_BYTES = 45_000_000  # of all but thumbnails
-_PHOTO_BYTES = 76  # without neighbours: UUID, place, time, quality, folder and region
+_MOST_PHOTOS = 500_000  # of more, the page shows a random sample
+_DATA_BYTES = 45_000_000  # of everything but the thumbnails
+_PHOTO_BYTES = 76  # of a photo without its neighbours: UUID, position, time, quality, folder and region
 _NEIGHBOUR_BYTES = 10.7
 _MOST_NEIGHBOURS = 8
 
 
-def make_page(contents: MapContents, photos: np.ndarray, thumbnails: dict[int, bytes]) -> tuple[str, int]:
-    """Write the page.
+def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[int, bytes]) -> tuple[str, int]:
+    """Write the page as HTML.
 
     Parameters
     ----------
     contents : MapContents
     photos : array of shape (n_shown,), int
-        Rows of `contents` that are shown, in rising order.
+        Rows of `contents` that the page shows, in rising order.
     thumbnails : dict
-        JPEG files by row, the most wanted first; those for which the page has no room are left out.
+        JPEG files by row, the most wanted first. The page leaves out those that would make it larger than `MOST_BYTES`.
 
     Returns
     -------
     page : str
         HTML.
     n_thumbnails : int
-        Those on it.
+        Number of thumbnails on the page.
     """
     data = _data(contents, photos, _n_neighbours(len(photos)))
     rows = {int(row): i for i, row in enumerate(photos)}
     room = MOST_BYTES - len(_json(data))
     lines = {row: base64.b64encode(jpeg).decode() for row, jpeg in thumbnails.items()}
-    fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room  # with its line's end, and its row in base64
+    # With the end of the line, and the row in base64.
+    fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
     shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
     data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
     heading = counted(len(contents), "photos")
     caption = contents.caption().removeprefix(f"{heading} ")
     if len(photos) < len(contents):
-        caption += f"; {len(photos):,} of them, by lot, are on this page"
-    part = {name: (_PARTS / name).read_text("utf-8") for name in ("map.html", "page.css", *_SCRIPTS)}
-    page = Template(part["map.html"]).substitute(
+        caption += f"; this page shows a random sample of {len(photos):,}"
+    page = Template(_part("map.html")).substitute(
         title=html.escape(f"{heading}, {contents.embedding_type}"),
         heading=heading,
         caption=html.escape(caption),
-        style=part["page.css"].strip(),
+        style=_part("page.css"),
         data=_json(data),
         thumbnails="\n".join(lines[row] for row in shown),
-        script="\n".join(part[name].removeprefix('"use strict";\n') for name in _SCRIPTS).strip(),
+        script=_join_modules(),
     )
     return page, len(shown)
 
 
-def choose_photos(by_lot: list[int]) -> np.ndarray:
-    """Choose the photos that the page has room for: all, or many by lot, in rising order."""
-    return np.sort(np.array(by_lot[:_MOST_PHOTOS], int))
+def choose_photos(random_order: list[int]) -> npt.NDArray[np.int64]:
+    """Choose the photos that the page has room for: all, or a random sample.
+
+    Parameters
+    ----------
+    random_order : list of int
+        All photos.
+
+    Returns
+    -------
+    array of shape (n_shown,), int64
+        The chosen photos, in rising order.
+    """
+    return np.sort(np.array(random_order[:_MOST_PHOTOS], np.int64))
+
+
+def _part(name: str) -> str:
+    return (_PARTS / name).read_text("utf-8").strip()
+
+
+def _join_modules() -> str:
+    """Join the JavaScript modules into one script, without imports and exports.
+
+    The names that a module defines must be unique among all modules.
+    """
+    modules = "\n\n".join(_part(name) for name in _MODULES)
+    return re.sub(r"^import\b[^;]*;\n|^export ", "", modules, flags=re.MULTILINE)
 
 
 def _n_neighbours(n_images: int) -> int:
@@ -77,7 +120,7 @@ def _n_neighbours(n_images: int) -> int:
     return int(np.clip(room, 0, _MOST_NEIGHBOURS))
 
 
-def _data(contents: MapContents, photos: np.ndarray, n_neighbours: int) -> dict:
+def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) -> dict[str, object]:
     on_page = np.full(len(contents), -1, np.int32)
     on_page[photos] = np.arange(len(photos))
     folders: dict[str, int] = {}
@@ -106,9 +149,10 @@ def _data(contents: MapContents, photos: np.ndarray, n_neighbours: int) -> dict:
     }
 
 
-def _json(data: dict) -> str:
+def _json(data: dict[str, object]) -> str:
+    """Write JSON that can stand in a script element: with `<` escaped, no text can close the element."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _base64(values: object, dtype: str) -> str:
+def _base64(values: npt.ArrayLike, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()

@@ -1,13 +1,20 @@
-"use strict";
-// The sphere on the screen: where it is looked at from, and the photos' points, drawn by WebGL 2.
+// The geometry of the sphere, and its view on the screen.
 //
-// Places are unit vectors: x to longitude 0 on the equator, z to the north pole. A view turns them so that x is to the right, y up and z towards the
-// viewer, and draws them as a globe, or flat: Hammer's equal-area projection, scaled to 4 by 2.
+// Places are unit vectors: x points to longitude 0 on the equator, z to the north pole. A view rotates them so that x points to
+// the right, y up and z towards the viewer. It projects them as a globe, or onto a flat map: Hammer's equal-area projection,
+// scaled to 4 by 2.
 
-const FARTHEST = 0.7; // the smallest zoom
+export const FARTHEST = 0.7; // the smallest zoom
 
-/** Unit vectors from pairs of latitude and longitude in degrees. */
-function onSphere(degrees) {
+/** @typedef {{ longitude: number, latitude: number }} Position in radians */
+/** @typedef {Position & { zoom: number, flatness: number }} Pose what a view shows; flatness is 0 for the globe, 1 for the flat map */
+
+/**
+ * Convert positions to unit vectors.
+ * @param {ArrayLike<number>} degrees pairs of latitude and longitude
+ * @returns {Float32Array<ArrayBuffer>} x, y, z of each
+ */
+export function onSphere(degrees) {
   const vectors = new Float32Array((degrees.length / 2) * 3);
   for (let i = 0; i < degrees.length / 2; i++) {
     const [latitude, longitude] = [degrees[2 * i], degrees[2 * i + 1]].map((angle) => (angle * Math.PI) / 180);
@@ -18,19 +25,41 @@ function onSphere(degrees) {
 }
 
 /**
- * Where the sphere is looked at from: what is in the middle (radians), how near, as a globe (0) or flat (1), and how far
- * to the left of the window's middle (CSS pixels), which leaves room at the right.
+ * Return points on the shortest line between two places.
+ * @param {Float32Array} a unit vector
+ * @param {Float32Array} b unit vector
+ * @param {number} [n] steps
+ * @returns {Float32Array} x, y, z of n + 1 points
  */
-class View {
+export function shortestLine(a, b, n = 48) {
+  const angle = Math.acos(Math.min(1, Math.max(-1, a[0] * b[0] + a[1] * b[1] + a[2] * b[2])));
+  const line = new Float32Array(3 * (n + 1));
+  for (let i = 0; i <= n; i++) {
+    const t = i / n;
+    const [s, e] =
+      angle < 1e-4 ? [1 - t, t] : [Math.sin((1 - t) * angle), Math.sin(t * angle)].map((v) => v / Math.sin(angle));
+    for (let k = 0; k < 3; k++) line[3 * i + k] = s * a[k] + e * b[k];
+  }
+  return line;
+}
+
+/**
+ * What the screen shows of the sphere.
+ * @implements {Pose}
+ */
+export class View {
+  /** The position in the middle, in radians. */
   longitude = 0;
   latitude = 0;
   zoom = 1;
   flatness = 0;
+  /** CSS pixels from the middle of the window to the left; it leaves room for the panel. */
   shift = 0;
+  /** Of the window, in CSS pixels. */
   width = 1;
   height = 1;
 
-  /** @param {number} n of photos: where there are many, one may come nearer */
+  /** @param {number} n photos; the more there are, the larger the largest zoom */
   constructor(n) {
     this.nearest = Math.min(Math.max(2.5 * Math.sqrt(n), 12), 200); // the largest zoom
   }
@@ -43,12 +72,15 @@ class View {
     return (globe + this.flatness * (flat - globe)) * this.zoom;
   }
 
-  /** Where the middle of the sphere is, in CSS pixels. */
+  /**
+   * The middle of the sphere, in CSS pixels.
+   * @returns {[number, number]}
+   */
   get middle() {
     return [this.width / 2 - this.shift, this.height / 2];
   }
 
-  /** The axes to the right, up and towards the viewer, one after the other. */
+  /** Return the axes to the right, up and towards the viewer, as nine numbers. */
   camera() {
     const [sinLon, cosLon] = [Math.sin(this.longitude), Math.cos(this.longitude)];
     const [sinLat, cosLat] = [Math.sin(this.latitude), Math.cos(this.latitude)];
@@ -62,7 +94,8 @@ class View {
   /**
    * Project places to CSS pixels.
    * @param {Float32Array} places x, y, z of each
-   * @param {Float32Array} [screen] takes x, y and nearness of each: at most 0 is out of sight
+   * @param {Float32Array} [screen] takes the result
+   * @returns {Float32Array} x, y and nearness of each; a nearness of at most 0 is out of sight
    */
   project(places, screen = new Float32Array(places.length)) {
     const c = this.camera();
@@ -87,14 +120,23 @@ class View {
     return screen;
   }
 
-  /** Turn by a movement of the pointer, in CSS pixels. */
+  /**
+   * Rotate by a movement of the pointer.
+   * @param {number} dx CSS pixels
+   * @param {number} dy CSS pixels
+   */
   drag(dx, dy) {
     this.longitude -= dx / (this.radius * Math.max(Math.cos(this.latitude), 0.3));
     this.latitude += dy / this.radius;
     this.limit();
   }
 
-  /** Come nearer by a factor; what is under the pointer, given from the middle, stays there. */
+  /**
+   * Zoom, and keep the position under the pointer where it is.
+   * @param {number} factor above 1 zooms in
+   * @param {number} [x] of the pointer from the middle of the sphere, in CSS pixels
+   * @param {number} [y]
+   */
   approach(factor, x = 0, y = 0) {
     const before = this.radius;
     this.zoom = Math.min(Math.max(this.zoom * factor, FARTHEST), this.nearest);
@@ -103,100 +145,9 @@ class View {
     this.drag(-x * share * reach, -y * share * reach);
   }
 
+  /** Keep latitude and longitude within their ranges. */
   limit() {
     this.latitude = Math.min(Math.max(this.latitude, -Math.PI / 2), Math.PI / 2);
     this.longitude = Math.atan2(Math.sin(this.longitude), Math.cos(this.longitude));
-  }
-}
-
-const POINTS = {
-  vertex: `#version 300 es
-uniform mat3 camera;
-uniform float flatness, size, shift;
-uniform vec2 scale;
-in vec3 place;
-in vec4 colour;
-out vec4 tint;
-vec2 hammer(vec3 p) {
-  float half_longitude = atan(p.x, p.z) / 2.;
-  float c = sqrt(max(0., 1. - p.y * p.y));
-  return vec2(2. * c * sin(half_longitude), p.y) / sqrt(1. + c * cos(half_longitude));
-}
-void main() {
-  vec3 p = place * camera;
-  float seen = mix(smoothstep(-.01, .2, p.z), 1., flatness);
-  vec2 at = flatness > 0. ? mix(p.xy, hammer(p), flatness) : p.xy;
-  gl_Position = seen > 0. ? vec4(at * scale - vec2(shift, 0.), 0., 1.) : vec4(2.); // out of sight
-  gl_PointSize = size;
-  tint = vec4(colour.rgb, seen);
-}`,
-  fragment: `#version 300 es
-precision mediump float;
-in vec4 tint;
-out vec4 colour;
-void main() {
-  float inside = 1. - smoothstep(.36, .5, length(gl_PointCoord - .5));
-  colour = vec4(tint.rgb, 1.) * tint.a * inside * .9;
-}`,
-};
-
-/** Draws a point for every photo. */
-class Points {
-  constructor(canvas, places) {
-    const gl = canvas.getContext("webgl2", { antialias: false });
-    if (!gl) throw new Error("this browser has no WebGL 2");
-    this.gl = gl;
-    this.n = places.length / 3;
-    this.program = this.compile(POINTS);
-    this.attribute("place", places, 3);
-    this.attribute("colour", new Uint8Array(4 * this.n), 4);
-    gl.useProgram(this.program);
-    gl.enable(gl.BLEND);
-    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  }
-
-  compile({ vertex, fragment }) {
-    const gl = this.gl;
-    const program = gl.createProgram();
-    for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    return program;
-  }
-
-  attribute(name, values, size) {
-    const gl = this.gl;
-    const isBytes = values instanceof Uint8Array;
-    this[name] = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this[name]);
-    gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
-    const at = gl.getAttribLocation(this.program, name);
-    gl.enableVertexAttribArray(at);
-    gl.vertexAttribPointer(at, size, isBytes ? gl.UNSIGNED_BYTE : gl.FLOAT, isBytes, 0, 0);
-  }
-
-  /** Colours of all points: red, green, blue, 255 of each. */
-  paint(colours) {
-    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.colour);
-    this.gl.bufferData(this.gl.ARRAY_BUFFER, colours, this.gl.STATIC_DRAW);
-  }
-
-  /** @param {number} size of a point in CSS pixels */
-  draw(view, size) {
-    const gl = this.gl;
-    const uniform = (name) => gl.getUniformLocation(this.program, name);
-    gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
-    gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.uniformMatrix3fv(uniform("camera"), false, view.camera());
-    gl.uniform1f(uniform("flatness"), view.flatness);
-    gl.uniform1f(uniform("shift"), (2 * view.shift) / view.width);
-    gl.uniform1f(uniform("size"), (size * gl.canvas.width) / view.width);
-    gl.uniform2f(uniform("scale"), (2 * view.radius) / view.width, (2 * view.radius) / view.height);
-    gl.drawArrays(gl.POINTS, 0, this.n);
   }
 }

@@ -1,0 +1,100 @@
+// The photos of the page. A photo is a number from 0 to n - 1.
+import { elements } from "./elements.js";
+import { onSphere } from "./sphere.js";
+
+/** @import { Position } from "./sphere.js" */
+
+/**
+ * The JSON in the element `data`, as `view/page.py` writes it. Arrays of numbers are base64, little-endian.
+ * @typedef {object} PageData
+ * @property {string} type the embedding type
+ * @property {string[]} uuids
+ * @property {(string | null)[]} names file names; null stands for `<uuid>.jpg`
+ * @property {string[]} folders
+ * @property {string} folder int32: an index of `folders` for each photo
+ * @property {(string | null)[]} taken ISO 8601 without a time zone
+ * @property {string} places float32: latitude and longitude of each photo, in degrees
+ * @property {string} neighbours int32: the most similar photos of each photo, best first; -1 is a photo that is not on the page
+ * @property {string} similarities float32: their cosine similarities
+ * @property {string} quality uint8: percentage of a photo's most similar photos that are near it on the map
+ * @property {string} region int32: an index of `regions` for each photo; -1 is no region
+ * @property {{ name: string, place: [number, number] }[]} regions with latitude and longitude in degrees
+ * @property {string} thumbnails int32: the photo of each line of the element `thumbnails`
+ */
+
+/** @typedef {{ photo: number, similarity: number }} Neighbour */
+
+/** @type {PageData} */
+export const data = JSON.parse(elements.data.textContent);
+
+/**
+ * Decode an array of numbers.
+ * @template T
+ * @param {string} text base64
+ * @param {new (buffer: ArrayBuffer) => T} Kind
+ */
+const numbers = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+
+export const n = data.uuids.length;
+export const places = onSphere(numbers(data.places, Float32Array));
+const neighbours = numbers(data.neighbours, Int32Array);
+const similarities = numbers(data.similarities, Float32Array);
+export const nNeighbours = n ? neighbours.length / n : 0;
+export const folders = numbers(data.folder, Int32Array);
+export const regionOf = numbers(data.region, Int32Array);
+export const quality = numbers(data.quality, Uint8Array);
+/** Photos that have a thumbnail, the most wanted first. */
+export const withThumbnail = numbers(data.thumbnails, Int32Array);
+/** Regions that have a name, and their unit vectors. */
+export const regions = data.regions.filter((region) => region.name);
+export const regionPlaces = onSphere(regions.flatMap((region) => region.place));
+
+/**
+ * Return the unit vector of a photo: x, y, z.
+ * @param {number} photo
+ */
+export const place = (photo) => places.subarray(3 * photo, 3 * photo + 3);
+
+/**
+ * Return the path of a photo.
+ * @param {number} photo
+ */
+export const path = (photo) => `${data.folders[folders[photo]]}/${data.names[photo] ?? `${data.uuids[photo]}.jpg`}`;
+
+/**
+ * Return the base64 JPEG files of the thumbnails, in the order of `withThumbnail`.
+ * @returns {string[]}
+ */
+export function readThumbnails() {
+  const lines = elements.thumbnails.textContent.trim();
+  return lines ? lines.split("\n") : [];
+}
+
+/**
+ * Return the photos that are most similar to a photo, best first.
+ * @param {number} photo
+ * @returns {Neighbour[]}
+ */
+export function mostSimilar(photo) {
+  const row = [];
+  for (let i = photo * nNeighbours; i < (photo + 1) * nNeighbours; i++) {
+    if (neighbours[i] >= 0) row.push({ photo: neighbours[i], similarity: similarities[i] });
+  }
+  return row;
+}
+
+/**
+ * Return the middle of some photos.
+ * @param {Iterable<number>} photos
+ * @returns {Position}
+ */
+export function middle(photos) {
+  const sum = [0, 0, 0];
+  for (const photo of photos) {
+    place(photo).forEach((side, i) => {
+      sum[i] += side;
+    });
+  }
+  const [x, y, z] = sum;
+  return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
+}

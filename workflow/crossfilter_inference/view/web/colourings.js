@@ -1,0 +1,60 @@
+// The colourings of the points. The menu, the legend and the painting follow from this list.
+//
+// To add one, add an entry to COLOURINGS and a case to test_colours_follow_the_choice in tests/workflow/test_page.py.
+import { data, folders, nNeighbours, quality, regionOf } from "./collection.js";
+
+/**
+ * A colouring by category: the ten largest categories have a colour each.
+ * @typedef {object} CategoryColouring
+ * @property {string} title in the menu
+ * @property {boolean} isOffered whether the photos differ in it
+ * @property {(photo: number) => string | null} category of a photo; null is unknown
+ */
+
+/**
+ * A colouring by number, on a continuous scale.
+ * @typedef {object} NumberColouring
+ * @property {string} title in the menu
+ * @property {boolean} isOffered whether the photos differ in it
+ * @property {(photo: number) => number | null} number of a photo; null is unknown
+ * @property {(number: number) => string} text at an end of the scale
+ * @property {number} [low] an end of the scale; without it, the smallest number
+ * @property {number} [high] an end of the scale; without it, the largest number
+ */
+
+/** @typedef {CategoryColouring | NumberColouring} Colouring */
+
+/** @type {Record<string, Colouring>} */
+export const COLOURINGS = {
+  folder: {
+    title: "Folder",
+    isOffered: data.folders.length > 1,
+    category: (photo) => data.folders[folders[photo]].split("/").pop() || "/",
+  },
+  region: {
+    title: "Region",
+    isOffered: data.regions.length > 1,
+    category: (photo) => {
+      const region = regionOf[photo];
+      return region < 0 ? null : data.regions[region].name || `Region ${region + 1}`;
+    },
+  },
+  time: {
+    title: "Time",
+    isOffered: data.taken.filter(Boolean).length > 1,
+    number: (photo) => (data.taken[photo] ? Date.parse(`${data.taken[photo]}Z`) : null),
+    text: (time) => new Date(time).toISOString().slice(0, 10),
+  },
+  quality: {
+    title: "Placement quality",
+    isOffered: nNeighbours > 0,
+    number: (photo) => quality[photo],
+    text: (share) => `${Math.round(share)}%`,
+    low: 0,
+    high: 100,
+  },
+};
+
+/** Names of the colourings in the menu; there is always one. */
+const offered = Object.keys(COLOURINGS).filter((name) => COLOURINGS[name].isOffered);
+export const MENU = offered.length ? offered : ["folder"];

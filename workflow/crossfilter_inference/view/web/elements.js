@@ -1,0 +1,55 @@
+// The elements of map.html that scripts read or change.
+
+/**
+ * Find an element.
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} Kind its class
+ * @returns {T}
+ */
+function element(id, Kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof Kind)) throw new Error(`map.html has no ${Kind.name} with the id ${id}`);
+  return found;
+}
+
+export const elements = {
+  ground: element("ground", HTMLCanvasElement),
+  points: element("points", HTMLCanvasElement),
+  overlay: element("overlay", HTMLCanvasElement),
+  find: element("find", HTMLFormElement),
+  search: element("search", HTMLInputElement),
+  found: element("found", HTMLOutputElement),
+  colour: element("colour", HTMLSelectElement),
+  flat: element("flat", HTMLButtonElement),
+  home: element("home", HTMLButtonElement),
+  theme: element("theme", HTMLButtonElement),
+  ask: element("ask", HTMLButtonElement),
+  legend: element("legend", HTMLUListElement),
+  panel: element("panel", HTMLElement),
+  close: element("close", HTMLButtonElement),
+  photo: element("photo", HTMLDivElement),
+  facts: element("facts", HTMLParagraphElement),
+  open: element("open", HTMLAnchorElement),
+  neighbours: element("neighbours", HTMLOListElement),
+  card: element("card", HTMLDivElement),
+  help: element("help", HTMLDialogElement),
+  trouble: element("trouble", HTMLParagraphElement),
+  data: element("data", HTMLScriptElement),
+  thumbnails: element("thumbnails", HTMLScriptElement),
+};
+
+/**
+ * Create an element with a text.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {string} text
+ * @param {string} [className]
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function create(tag, text, className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}

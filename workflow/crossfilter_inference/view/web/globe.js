@@ -1,0 +1,298 @@
+// The globe: what it shows, how it is drawn, and how it moves.
+import {
+  middle,
+  mostSimilar,
+  n,
+  place,
+  places,
+  readThumbnails,
+  regionPlaces,
+  regions,
+  withThumbnail,
+} from "./collection.js";
+import { elements } from "./elements.js";
+import { Ground, Overlay } from "./layers.js";
+import { Points } from "./points.js";
+import { shortestLine, View } from "./sphere.js";
+import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./thumbnails.js";
+
+/** @import { NameBox, Theme, ThumbnailBox } from "./layers.js" */
+/** @import { Pose } from "./sphere.js" */
+
+/** @typedef {{ x: number, y: number }} Speed CSS pixels a frame */
+/** @typedef {{ key: keyof Pose, from: number, to: number }} Change */
+
+const REACH = 14; // CSS pixels from a point to the pointer
+const PHONE = matchMedia("(max-width: 700px)");
+export const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+
+export const view = new View(n);
+/** x, y and nearness of each photo, as of the last frame. */
+export const onScreen = new Float32Array(3 * n);
+export const thumbnails = new Thumbnails(readThumbnails(), withThumbnail, () => redraw());
+const ground = new Ground(elements.ground);
+const overlay = new Overlay(elements.overlay, thumbnails);
+
+export const state = {
+  hovered: -1, // a photo; -1 is none
+  selected: -1, // a photo; -1 is none
+  shown: new Int32Array(0), // photos with a thumbnail
+  boxes: /** @type {ThumbnailBox[]} */ ([]), // the topmost is the last
+  names: /** @type {NameBox[]} */ ([]),
+  shift: 0, // where view.shift moves to
+  frames: 0,
+};
+let theme = readTheme();
+let colours = new Uint8Array(4 * n);
+/** @type {Points | null} */
+let points = null;
+/** The request for the next frame; 0 is none. */
+let pending = 0;
+/** @type {{ changes: Change[], start: number | null, milliseconds: number } | null} */
+let flight = null;
+/** @type {Speed | null} */
+let spin = null;
+
+/** The position from which most photos are in sight. */
+const home = middle(Array(n).keys());
+home.latitude /= 2;
+
+/** Show the globe. */
+export function startGlobe() {
+  points = new Points(elements.points, places);
+  Object.assign(view, home);
+}
+
+/** @returns {Theme} */
+function readTheme() {
+  const style = getComputedStyle(document.documentElement);
+  const value = (/** @type {string} */ key) => style.getPropertyValue(`--${key}`).trim();
+  return {
+    ink: value("ink"),
+    halo: value("halo"),
+    accent: value("accent"),
+    middle: value("middle"),
+    edge: value("edge"),
+    lines: value("lines"),
+  };
+}
+
+/** @param {"dark" | "light"} name */
+export function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  theme = readTheme();
+  redraw();
+}
+
+/**
+ * Set the colours of all photos.
+ * @param {Uint8Array<ArrayBuffer>} wanted red, green, blue and 255 of each
+ */
+export function setColours(wanted) {
+  colours = wanted;
+  points?.paint(colours);
+  redraw();
+}
+
+/** @param {number} photo */
+const colour = (photo) => `rgb(${colours.subarray(4 * photo, 4 * photo + 3).join()})`;
+
+// ---- drawing
+
+export function redraw() {
+  if (!pending && points) pending = requestAnimationFrame(draw);
+}
+
+/** @param {number} now milliseconds */
+function draw(now) {
+  pending = 0;
+  if (flight) fly(flight, now);
+  if (spin) turn(spin);
+  const isMoving = stepAside() || flight || spin;
+  view.project(places, onScreen);
+  const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * view.zoom ** 0.3;
+  ground.draw(view, theme);
+  points?.draw(view, pointSize);
+  overlay.clear(view);
+  overlay.graticule(view, theme);
+  const side = thumbnailSide(view, n);
+  state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view);
+  state.shown = chooseThumbnails(view, onScreen, thumbnails.order, state.shown, side, state.names);
+  state.boxes = [];
+  const selection =
+    state.selected < 0 ? [] : [state.selected, ...mostSimilar(state.selected).map(({ photo }) => photo)];
+  const byNearness = [...state.shown]
+    .filter((photo) => !selection.includes(photo))
+    .sort((a, b) => onScreen[3 * a + 2] - onScreen[3 * b + 2]);
+  for (const photo of byNearness) {
+    drawThumbnail(photo, side * (0.55 + 0.45 * Math.min(1, onScreen[3 * photo + 2] + 0.1)));
+  }
+  if (state.selected >= 0) drawSelection(Math.max(side, 56));
+  overlay.names(state.names, theme);
+  if (state.hovered >= 0 && state.hovered !== state.selected) {
+    if (!drawThumbnail(state.hovered, Math.max(side * 1.25, 64))) drawRing(state.hovered, 8);
+  }
+  state.frames++;
+  if (isMoving) redraw();
+}
+
+/**
+ * @param {number} photo
+ * @param {number} side CSS pixels
+ * @param {number} [frame] its width, in CSS pixels
+ * @param {string} [tint] of the frame
+ * @returns {boolean} false if the browser has no image yet
+ */
+function drawThumbnail(photo, side, frame = 2, tint = colour(photo)) {
+  const box = overlay.thumbnail(photo, onScreen[3 * photo], onScreen[3 * photo + 1], side, tint, frame);
+  if (box) state.boxes.push(box);
+  return box !== null;
+}
+
+/**
+ * @param {number} photo
+ * @param {number} radius CSS pixels
+ */
+function drawRing(photo, radius) {
+  if (onScreen[3 * photo + 2] > 0) overlay.ring(onScreen[3 * photo], onScreen[3 * photo + 1], radius, theme.accent);
+}
+
+/**
+ * Draw the selected photo, the most similar photos, and lines to them.
+ * @param {number} side CSS pixels
+ */
+function drawSelection(side) {
+  const similar = mostSimilar(state.selected);
+  for (const { photo } of similar) {
+    overlay.line(view.project(shortestLine(place(state.selected), place(photo))), view, theme.accent, 2);
+  }
+  for (const { photo } of [...similar.reverse(), { photo: state.selected }]) {
+    if (onScreen[3 * photo + 2] <= HIDDEN) continue;
+    const size = photo === state.selected ? Math.min(side * 1.3, LARGEST) : side * 0.9;
+    if (!drawThumbnail(photo, size, photo === state.selected ? 4 : 2, theme.accent)) drawRing(photo, 7);
+  }
+}
+
+/** Fit the globe to the window, and make room for the panel: above it on a phone, else beside it. */
+export function resize() {
+  const { panel } = elements;
+  view.width = innerWidth;
+  view.height = innerHeight - (PHONE.matches ? panel.offsetHeight : 0);
+  state.shift = PHONE.matches || panel.hidden ? 0 : (innerWidth - panel.offsetLeft) / 2;
+  for (const canvas of [elements.ground, elements.points, elements.overlay]) {
+    const width = Math.round(view.width * devicePixelRatio);
+    const height = Math.round(view.height * devicePixelRatio);
+    canvas.style.height = `${view.height}px`;
+    // A changed size clears the canvas.
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  }
+  redraw();
+}
+
+// ---- moving
+
+/**
+ * Change the view within a moment.
+ * @param {Partial<Pose>} target
+ * @param {number} [milliseconds]
+ */
+export function go(target, milliseconds = 650) {
+  const changes = /** @type {(keyof Pose)[]} */ (Object.keys(target)).map((key) => {
+    const from = view[key];
+    let to = target[key] ?? from;
+    if (key === "longitude") to -= Math.round((to - from) / (2 * Math.PI)) * 2 * Math.PI; // the short way round
+    return { key, from, to };
+  });
+  spin = null;
+  flight = { changes, start: null, milliseconds: CALM.matches ? 0 : milliseconds };
+  redraw();
+}
+
+/**
+ * Go to a photo.
+ * @param {number} photo
+ */
+export function goTo(photo) {
+  const [x, y, z] = place(photo);
+  const latitude = Math.asin(Math.min(1, Math.max(-1, z)));
+  go({ longitude: Math.atan2(y, x), latitude, zoom: Math.max(view.zoom, 2.2) });
+}
+
+/** Show the whole globe again. */
+export const reset = () => go({ ...home, zoom: 1 });
+
+/** Switch between the globe and the flat map. */
+export function flatten() {
+  const isGlobe = view.flatness < 0.5;
+  elements.flat.setAttribute("aria-pressed", String(isGlobe));
+  go({ flatness: isGlobe ? 1 : 0 });
+}
+
+/** Stop moving. */
+export function halt() {
+  flight = null;
+  spin = null;
+}
+
+/**
+ * Rotate on, slower and slower.
+ * @param {Speed} speed
+ */
+export function release(speed) {
+  spin = { ...speed };
+}
+
+/**
+ * Make one step of a flight.
+ * @param {NonNullable<typeof flight>} current
+ * @param {number} now milliseconds
+ */
+function fly(current, now) {
+  current.start ??= now;
+  const t = current.milliseconds ? Math.min(1, (now - current.start) / current.milliseconds) : 1;
+  const share = t * t * (3 - 2 * t);
+  for (const { key, from, to } of current.changes) view[key] = from + share * (to - from);
+  view.limit();
+  if (t === 1) flight = null;
+}
+
+/**
+ * Make one step of a spin.
+ * @param {Speed} speed
+ */
+function turn(speed) {
+  view.drag(speed.x, speed.y);
+  speed.x *= 0.94;
+  speed.y *= 0.94;
+  if (Math.hypot(speed.x, speed.y) < 0.15) spin = null;
+}
+
+/**
+ * Make one step to the position beside the panel.
+ * @returns {boolean} whether the globe moved
+ */
+function stepAside() {
+  const distance = state.shift - view.shift;
+  view.shift += CALM.matches || Math.abs(distance) < 0.5 ? distance : 0.25 * distance;
+  return distance !== 0;
+}
+
+/**
+ * Find the photo at a position of the screen: the topmost thumbnail, or else the nearest point.
+ * @param {number} x CSS pixels
+ * @param {number} y CSS pixels
+ * @returns {number} -1 is none
+ */
+export function photoAt(x, y) {
+  const isUnder = (/** @type {ThumbnailBox} */ box) =>
+    Math.abs(box.x - x) <= box.halfWidth && Math.abs(box.y - y) <= box.halfHeight;
+  const topmost = state.boxes.findLast(isUnder);
+  if (topmost) return topmost.photo;
+  let [found, least] = [-1, REACH * REACH];
+  for (let i = 0; i < n; i++) {
+    const [dx, dy] = [onScreen[3 * i] - x, onScreen[3 * i + 1] - y];
+    const distance = dx * dx + dy * dy;
+    if (distance < least && onScreen[3 * i + 2] > 0) [found, least] = [i, distance];
+  }
+  return found;
+}

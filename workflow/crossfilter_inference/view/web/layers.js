@@ -1,0 +1,200 @@
+// What is drawn under the points, the surface of the sphere, and over them.
+import { onSphere } from "./sphere.js";
+import { LARGEST } from "./thumbnails.js";
+
+/** @import { View } from "./sphere.js" */
+/** @import { Thumbnails } from "./thumbnails.js" */
+
+/**
+ * Colours of the light or dark theme, from page.css.
+ * @typedef {object} Theme
+ * @property {string} ink of text
+ * @property {string} halo around text
+ * @property {string} accent of the selection
+ * @property {string} middle of the sphere's surface
+ * @property {string} edge of the sphere's surface
+ * @property {string} lines of the graticule
+ */
+
+/** @typedef {{ photo: number, x: number, y: number, halfWidth: number, halfHeight: number }} ThumbnailBox in CSS pixels */
+/** @typedef {{ name: string, x: number, y: number, half: number }} NameBox middle and half the width, in CSS pixels */
+
+const NAME_FONT = "600 15px system-ui, sans-serif";
+
+/** Meridians and parallels, every 30 degrees. */
+const GRATICULE = (() => {
+  const steps = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ step) =>
+    Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
+  const meridians = steps(-180, 150, 30).map((longitude) =>
+    steps(-87, 87, 3).flatMap((latitude) => [latitude, longitude]),
+  );
+  const parallels = steps(-60, 60, 30).map((latitude) =>
+    steps(-180, 180, 3).flatMap((longitude) => [latitude, longitude]),
+  );
+  return [...meridians, ...parallels].map(onSphere);
+})();
+
+/** A canvas with CSS pixels as its unit. */
+class Layer {
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
+    const context = canvas.getContext("2d");
+    if (!context) throw new Error("this browser does not support canvas elements");
+    this.context = context;
+  }
+
+  /** @param {View} view */
+  clear(view) {
+    const ratio = this.context.canvas.width / view.width;
+    this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.context.clearRect(0, 0, view.width, view.height);
+  }
+
+  /**
+   * Draw a line along projected points. It is broken where they are out of sight, and at the edge of the flat map.
+   * @param {Float32Array} screen x, y and nearness of each
+   * @param {View} view
+   * @param {string} colour
+   * @param {number} width CSS pixels
+   */
+  line(screen, view, colour, width) {
+    const context = this.context;
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.lineCap = "round";
+    context.beginPath();
+    let isDown = false;
+    for (let i = 0; i < screen.length; i += 3) {
+      const isSeen = screen[i + 2] > 0;
+      const isJump = isDown && Math.abs(screen[i] - screen[i - 3]) > 0.5 * view.radius;
+      if (isSeen && isDown && !isJump) context.lineTo(screen[i], screen[i + 1]);
+      else if (isSeen) context.moveTo(screen[i], screen[i + 1]);
+      isDown = isSeen;
+    }
+    context.stroke();
+  }
+}
+
+/** Draws the surface of the sphere. It stays the same while the sphere rotates. */
+export class Ground extends Layer {
+  drawn = "";
+
+  /**
+   * @param {View} view
+   * @param {Theme} theme
+   */
+  draw(view, theme) {
+    const { width, height, middle, radius, flatness } = view;
+    const wanted = [width, height, middle, radius, flatness, theme.middle, this.context.canvas.width].join();
+    if (wanted === this.drawn) return;
+    this.drawn = wanted;
+    this.clear(view);
+    const { context } = this;
+    const [x, y] = middle;
+    const shade = context.createRadialGradient(x, y, 0, x, y, radius);
+    const edge = flatness > 0.5 ? theme.middle : theme.edge;
+    shade.addColorStop(0, theme.middle);
+    shade.addColorStop(0.55, theme.middle);
+    shade.addColorStop(1, edge);
+    context.fillStyle = shade;
+    context.beginPath();
+    context.ellipse(x, y, radius * (1 + flatness), radius, 0, 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
+/** Draws over the points: the graticule, thumbnails, lines and the names of regions. */
+export class Overlay extends Layer {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {Thumbnails} thumbnails
+   */
+  constructor(canvas, thumbnails) {
+    super(canvas);
+    this.thumbnails = thumbnails;
+  }
+
+  /**
+   * @param {View} view
+   * @param {Theme} theme
+   */
+  graticule(view, theme) {
+    for (const line of GRATICULE) this.line(view.project(line), view, theme.lines, 1);
+  }
+
+  /**
+   * Draw a thumbnail in its frame.
+   * @param {number} photo
+   * @param {number} x of its middle, in CSS pixels
+   * @param {number} y of its middle, in CSS pixels
+   * @param {number} side the longer one, in CSS pixels
+   * @param {string} colour of the frame
+   * @param {number} frame its width, in CSS pixels
+   * @returns {ThumbnailBox | null} null if the browser has no image yet
+   */
+  thumbnail(photo, x, y, side, colour, frame) {
+    const image = this.thumbnails.get(photo);
+    if (!image) return null;
+    const scale = side / LARGEST;
+    const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+    const [left, top] = [x - width / 2, y - height / 2];
+    this.context.fillStyle = colour;
+    this.context.fillRect(left - frame, top - frame, width + 2 * frame, height + 2 * frame);
+    this.context.drawImage(image, left, top, width, height);
+    return { photo, x, y, halfWidth: width / 2 + frame, halfHeight: height / 2 + frame };
+  }
+
+  /**
+   * @param {number} x of the middle, in CSS pixels
+   * @param {number} y of the middle, in CSS pixels
+   * @param {number} radius CSS pixels
+   * @param {string} colour
+   */
+  ring(x, y, radius, colour) {
+    this.context.strokeStyle = colour;
+    this.context.lineWidth = 2.5;
+    this.context.beginPath();
+    this.context.arc(x, y, radius, 0, 2 * Math.PI);
+    this.context.stroke();
+  }
+
+  /**
+   * Choose the names of regions that are shown, in the middle of their regions. A name that would cover that of a larger
+   * region is left out.
+   * @param {{ name: string }[]} regions the largest first
+   * @param {Float32Array} screen x, y and nearness of each
+   * @param {View} view
+   * @returns {NameBox[]}
+   */
+  nameBoxes(regions, screen, view) {
+    this.context.font = NAME_FONT;
+    const boxes = /** @type {NameBox[]} */ ([]);
+    regions.forEach(({ name }, i) => {
+      const [y, near] = [screen[3 * i + 1], screen[3 * i + 2]];
+      const half = this.context.measureText(name).width / 2 + 4;
+      const x = Math.min(Math.max(screen[3 * i], half), view.width - half);
+      const isTaken = boxes.some((box) => Math.abs(box.x - x) < box.half + half && Math.abs(box.y - y) < 22);
+      if (near >= 0.25 && !isTaken) boxes.push({ name, x, y, half });
+    });
+    return boxes;
+  }
+
+  /**
+   * @param {NameBox[]} boxes
+   * @param {Theme} theme
+   */
+  names(boxes, theme) {
+    const context = this.context;
+    context.font = NAME_FONT;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    context.lineWidth = 4;
+    context.strokeStyle = theme.halo;
+    context.fillStyle = theme.ink;
+    for (const { name, x, y } of boxes) {
+      context.strokeText(name, x, y);
+      context.fillText(name, x, y);
+    }
+  }
+}

@@ -1,0 +1,92 @@
+// What the page says about a photo: the card at the pointer, and the panel of the selected photo.
+import { data, folders, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
+import { create, elements } from "./elements.js";
+import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
+
+/** @import { Neighbour } from "./collection.js" */
+
+/**
+ * Show the card of a photo at the pointer.
+ * @param {number} photo -1 hides the card
+ * @param {number} [x] CSS pixels
+ * @param {number} [y] CSS pixels
+ */
+export function hover(photo, x = 0, y = 0) {
+  const { card } = elements;
+  card.hidden = photo < 0;
+  if (photo >= 0) {
+    card.replaceChildren(...describe(photo));
+    const isTooFarRight = x + 18 + card.offsetWidth > innerWidth;
+    card.style.left = `${Math.max(8, isTooFarRight ? x - 18 - card.offsetWidth : x + 18)}px`;
+    card.style.top = `${Math.min(Math.max(8, y + 18), innerHeight - card.offsetHeight - 8)}px`;
+  }
+  if (photo !== state.hovered) redraw();
+  state.hovered = photo;
+}
+
+/**
+ * Select a photo, and show it in the panel.
+ * @param {number} photo -1 clears the selection
+ */
+export function select(photo) {
+  state.selected = photo;
+  elements.panel.hidden = photo < 0;
+  document.body.classList.toggle("has-panel", photo >= 0);
+  if (photo >= 0) {
+    const facts = [data.regions[regionOf[photo]]?.name];
+    if (nNeighbours) facts.push(`${quality[photo]}% of its most similar photos are near it on the map`);
+    elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
+    elements.facts.textContent = facts.filter(Boolean).join(" · ");
+    elements.open.hidden = !path(photo).startsWith("/"); // some rows have no file on record
+    elements.open.href = new URL(path(photo).split("/").map(encode).join("/"), location.href).href;
+    elements.neighbours.replaceChildren(...mostSimilar(photo).map(neighbourItem));
+  }
+  hover(-1);
+  resize();
+}
+
+/** @param {number} photo */
+function describe(photo) {
+  const lines = [create("div", data.uuids[photo], "uuid"), create("div", data.folders[folders[photo]], "path")];
+  const taken = data.taken[photo];
+  if (taken) lines.push(create("div", taken.replace("T", " "), "taken"));
+  return lines;
+}
+
+/**
+ * Encode a file name for a link. A byte that is not UTF-8 comes as a code from U+DC80 to U+DCFF.
+ * @param {string} name
+ */
+function encode(name) {
+  const encoded = [...name].map((c) =>
+    /[\udc80-\udcff]/.test(c) ? `%${(c.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(c),
+  );
+  return encoded.join("");
+}
+
+/**
+ * @param {number} photo
+ * @returns {HTMLImageElement[]} none if the photo has no thumbnail
+ */
+function portrait(photo) {
+  if (!thumbnails.has(photo)) return [];
+  const image = new Image();
+  image.src = thumbnails.source(photo);
+  image.alt = `photo ${data.uuids[photo]}`;
+  return [image];
+}
+
+/** @param {Neighbour} neighbour */
+function neighbourItem({ photo, similarity }) {
+  const button = create("button", "");
+  button.dataset.uuid = data.uuids[photo];
+  button.title = `${data.uuids[photo]}\n${path(photo)}`;
+  button.append(...portrait(photo), create("span", similarity.toFixed(2)));
+  button.onclick = () => {
+    select(photo);
+    goTo(photo);
+  };
+  const item = create("li", "");
+  item.append(button);
+  return item;
+}

@@ -1,0 +1,102 @@
+// Thumbnails: their images, their size, and the choice of those that have room.
+
+/** @import { NameBox } from "./layers.js" */
+/** @import { View } from "./sphere.js" */
+
+const MOST_THUMBNAILS = 700; // on the screen
+export const LARGEST = 96; // pixels; no thumbnail is larger
+export const HIDDEN = 0.12; // nearness below which a thumbnail would be on the edge of the globe
+
+/** Decodes thumbnails when they are needed. */
+export class Thumbnails {
+  /** Decoded images by photo, the least recently used first. */
+  images = /** @type {Map<number, HTMLImageElement>} */ (new Map());
+
+  /**
+   * @param {string[]} jpegs base64, the most wanted first
+   * @param {Int32Array} owners the photo of each
+   * @param {() => void} onLoad called when a thumbnail can be drawn
+   */
+  constructor(jpegs, owners, onLoad) {
+    this.order = owners;
+    this.jpegs = new Map(Array.from(owners, (photo, i) => [photo, jpegs[i]]));
+    this.onLoad = onLoad;
+  }
+
+  /** @param {number} photo */
+  has(photo) {
+    return this.jpegs.has(photo);
+  }
+
+  /** @param {number} photo */
+  source(photo) {
+    return `data:image/jpeg;base64,${this.jpegs.get(photo)}`;
+  }
+
+  /**
+   * Return the thumbnail of a photo, or null if it has none or the browser is still decoding it.
+   * @param {number} photo
+   */
+  get(photo) {
+    let image = this.images.get(photo);
+    if (!image) {
+      if (!this.has(photo)) return null;
+      image = new Image();
+      image.src = this.source(photo);
+      image.decode().then(this.onLoad, () => this.jpegs.delete(photo));
+      const [oldest] = this.images.keys();
+      if (this.images.size > 3 * MOST_THUMBNAILS) this.images.delete(oldest);
+    }
+    this.images.delete(photo); // so that it moves to the end
+    this.images.set(photo, image);
+    return image.complete && image.naturalWidth ? image : null;
+  }
+}
+
+/**
+ * Return the side of the thumbnails in CSS pixels. It grows with the zoom, and shrinks with the number of photos.
+ * @param {View} view
+ * @param {number} n photos
+ */
+export function thumbnailSide(view, n) {
+  const room = view.radius * Math.sqrt(3 / Math.min(Math.max(n, 1), 400));
+  return Math.min(Math.max(room, 34) * Math.max(view.zoom, 1) ** 0.3, LARGEST);
+}
+
+/**
+ * Choose the photos that are shown as thumbnails. Those that are shown already come first, so that they stay.
+ * @param {View} view
+ * @param {Float32Array} screen x, y and nearness of each photo
+ * @param {Int32Array} order photos that have a thumbnail, the most wanted first
+ * @param {Int32Array} shown photos that are shown already
+ * @param {number} side of a thumbnail, in CSS pixels
+ * @param {NameBox[]} names names of regions; no thumbnail covers them
+ * @returns {Int32Array<ArrayBuffer>} photos whose thumbnails hardly cover each other
+ */
+export function chooseThumbnails(view, screen, order, shown, side, names) {
+  const columns = Math.ceil(view.width / side) + 4;
+  const taken = new Int32Array(columns * (Math.ceil(view.height / side) + 4)).fill(-1);
+  const chosen = /** @type {number[]} */ ([]);
+  const offer = (/** @type {number} */ photo) => {
+    const [x, y, near] = [screen[3 * photo], screen[3 * photo + 1], screen[3 * photo + 2]];
+    if (near < HIDDEN || x < -side || y < -side || x > view.width + side || y > view.height + side) return;
+    const cell = (Math.floor(y / side) + 2) * columns + Math.floor(x / side) + 2;
+    if (taken[cell] >= 0) return;
+    for (let row = -columns; row <= columns; row += columns) {
+      for (let neighbour = cell + row - 1; neighbour <= cell + row + 1; neighbour++) {
+        const other = taken[neighbour];
+        if (other < 0) continue;
+        if (Math.abs(screen[3 * other] - x) < 0.9 * side && Math.abs(screen[3 * other + 1] - y) < 0.72 * side) return;
+      }
+    }
+    for (const name of names) {
+      if (Math.abs(name.x - x) < name.half + 0.45 * side && Math.abs(name.y - y) < 9 + 0.36 * side) return;
+    }
+    taken[cell] = photo;
+    chosen.push(photo);
+  };
+  for (const photos of [shown, order]) {
+    for (let i = 0; i < photos.length && chosen.length < MOST_THUMBNAILS; i++) offer(photos[i]);
+  }
+  return Int32Array.from(chosen);
+}
