@@ -86,7 +86,7 @@ def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
     ("changes", "message"),
     [
         ({"input_dir": "no/such/folder"}, "/no/such/folder' (No such file or directory)"),
-        ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, left alone: 1 (1 .txt))"),
+        ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, ignored: 1 (1 .txt)); set it to a folder"),
         ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
         ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?"),
         ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; did you mean COLOUR?; choose one of"),
