@@ -26,7 +26,7 @@ def name(number, suffix=".jpg"):
     return f"00000000-0000-4000-8000-{number:012x}{suffix}"
 
 
-def check(collection, output, *, embedded, failures=(), rejected=(), **popen):
+def check(collection, output, *, embedded, failures=(), rejected=(), **how):
     """Compare what became of each file: it is embedded, has failed for a reason, or is rejected for one."""
     assert "Traceback" not in output
     assert collection.embeddings().keys() == {Path(photo).stem for photo in embedded}
@@ -34,7 +34,7 @@ def check(collection, output, *, embedded, failures=(), rejected=(), **popen):
     assert found == sorted((Path(photo).stem, reason) for photo, reason in dict(failures).items())
     assert dict(rejected).items() == rejected_files(collection).items()
     if not TRY_AGAIN & set(dict(failures).values()):
-        assert collection.dry_run(**popen) == {}
+        assert collection.dry_run(**how) == {}
 
 
 def rejected_files(collection):
@@ -44,8 +44,8 @@ def rejected_files(collection):
     return {os.path.relpath(path, collection.folder / "photos"): reason.split(" (")[0] for path, reason in rows}
 
 
-def run(collection, **popen):
-    done = collection.snakemake(**popen)
+def run(collection, **how):
+    done = collection.snakemake(**how)
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
 
