@@ -9,7 +9,7 @@ TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run report test test-cluster lint soak bench generated format lock
+.PHONY: help run report test test-all test-cluster lint soak bench generated format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -21,11 +21,14 @@ report: .venv/installed  ## run the workflow, and write a report of it: report.h
 	$(BIN)/snakemake --cores all summarise
 	$(BIN)/snakemake --cores all summarise --report $(REPORT)
 
-test: .venv/extra  ## set up, then run the tests
+test: .venv/installed  ## set up, then run the tests that every change needs; those of optional packages only if they are installed
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
+test-all: .venv/extra  ## set up, then run all tests; a skipped test is a failure
+	$(BIN)/pytest --all $(TEST_OPTIONS) $(TESTS)
+
 test-cluster: .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
-	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
+	$(BIN)/pytest --all $(TEST_OPTIONS) tests/cluster
 
 lint: .venv/installed  ## check style and workflow
 	$(BIN)/ruff check .

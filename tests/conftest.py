@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import browser
 import pytest
 import warm
 import yaml
@@ -56,6 +57,12 @@ def needs(*packages: str) -> pytest.MarkDecorator:
     """Skip a test where an optional package is missing."""
     missing = [name for name in packages if find_spec(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}; make test-all installs it")
+
+
+needs_browser = pytest.mark.skipif(
+    browser.CHROMIUM is None or find_spec("playwright") is None,
+    reason="not installed: Chromium or playwright; .ci/run installs both",
+)
 
 
 class Collection:

@@ -54,6 +54,7 @@ def test_of_identical_rows_the_first_ones_are_taken():
     assert indices[50].tolist() == [50, *range(40, 50), *range(51, 55)]
 
 
+@pytest.mark.slow  # it compiles pynndescent
 def test_above_the_limit_neighbours_are_almost_the_exact_ones_and_always_the_same(monkeypatch):
     rows = random_rows(2000, 16)
     exact, _ = neighbours.all_neighbours(rows, 15, 2)

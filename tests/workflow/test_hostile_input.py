@@ -195,7 +195,8 @@ def run_with_mount(collection, mount):
     unshare = ["unshare", *as_root, "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec"]
     program = mount.replace("{photos}", shlex.quote(str(collection.folder / "photos")))
     if not shutil.which("unshare") or (tried := subprocess.run([*unshare, program], capture_output=True)).returncode:
-        pytest.skip("no such mount here: " + (tried.stderr.decode().split("\n")[0] if shutil.which("unshare") else ""))
+        reason = tried.stderr.decode().split("\n")[0] if shutil.which("unshare") else "no unshare"
+        pytest.skip(f"no such mount here ({reason}); root may mount, with ntfs-3g")
     program += f"\n{shlex.join(collection.command())} 2>&1; {shlex.join(collection.command('-n'))} 2>&1"
     done = subprocess.run([*unshare, program], capture_output=True, text=True, timeout=280, cwd=collection.folder)
     assert done.returncode == 0, done.stdout + done.stderr

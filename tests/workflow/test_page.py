@@ -8,9 +8,9 @@ import shutil
 import browser
 import numpy as np
 import pytest
-from conftest import page_data
+from conftest import needs_browser, page_data
 
-pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium here: .ci/run installs one")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
