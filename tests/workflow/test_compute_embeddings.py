@@ -19,6 +19,7 @@ def uuids(database):
     return rows
 
 
+@pytest.mark.slow
 def test_two_folders_into_two_databases_from_a_third_folder(tmp_path):
     photos = DEMO_PHOTOS
     for name, part in {"one": photos[:5], "two": photos[5:9]}.items():

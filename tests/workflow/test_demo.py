@@ -8,6 +8,7 @@ from collections import Counter
 import msgpack
 import msgpack_numpy
 import numpy as np
+import pytest
 import warm
 from conftest import DEMO, DEMO_PHOTOS, PROJECT, jobs
 from PIL import Image
@@ -90,6 +91,7 @@ def test_nothing_is_to_be_done_after_the_first_run(demo):
     assert look_at(demo) in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_nothing_is_to_be_done_after_another_type_was_run_into_the_same_database(demo):
     rows = demo.embeddings()
     demo.configure(embedding_type="COLOUR")

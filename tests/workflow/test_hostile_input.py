@@ -152,6 +152,7 @@ def test_what_may_not_be_read_is_rejected(make_collection, as_user):
         (photos / "listed").chmod(0o700)
 
 
+@pytest.mark.slow
 def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_collection, tmp_path):
     collection = make_collection(3)
     photos = collection.folder / "photos"
@@ -204,6 +205,7 @@ def run_with_mount(collection, mount):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_disk_of_photos_may_be_read_only(make_collection):
     collection = make_collection(3)
     embedded = [path.name for path in (collection.folder / "photos").iterdir()]
@@ -211,6 +213,7 @@ def test_the_disk_of_photos_may_be_read_only(make_collection):
     check(collection, run_with_mount(collection, mount), embedded=embedded)
 
 
+@pytest.mark.slow
 def test_the_disk_of_photos_may_take_no_note_of_case(make_collection):
     collection = make_collection(1)
     (collection.folder / "photos").rename(collection.folder / "origin")
