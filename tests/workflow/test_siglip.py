@@ -77,22 +77,6 @@ def test_rows_equal_what_transformers_gives(make_collection, tmp_path, model_typ
 
 
 @pytest.mark.slow
-def test_other_weights_in_the_same_folder_are_noticed(make_collection, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    save_checkpoint(checkpoint, "siglip")
-    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(checkpoint)}}
-    collection = make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
-    collection.run()
-    before = collection.embeddings()
-    weights = checkpoint / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
-    save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
-    assert collection.run() == {"resolve_encoder": 1, "embed_shard": 1, "store_embeddings": 1}
-    assert all(row != before[uuid] for uuid, row in collection.embeddings().items())
-
-
-@pytest.mark.slow
 def test_a_checkpoint_in_the_cache_needs_no_network(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     commit = "0123456789abcdef0123456789abcdef01234567"
