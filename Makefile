@@ -10,7 +10,7 @@ TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run report test test-cluster lint soak bench generated format lock
+.PHONY: help run report test test-all test-cluster lint soak bench generated format lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,11 +22,14 @@ report: .venv/installed  ## run the workflow, and write a report of it: report.h
 	$(BIN)/snakemake --cores all summarise
 	$(BIN)/snakemake --cores all summarise --report $(REPORT)
 
-test: .venv/dev .venv/extra  ## set up, then run the tests
+test: .venv/dev  ## set up, then run the tests for every change
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (installed and started as root, on Debian) and in fresh environments
-	$(BIN)/pytest $(TEST_OPTIONS) tests/cluster
+test-all: .venv/dev .venv/extra  ## set up, then run all tests; a skipped test is a failure
+	$(BIN)/pytest --all $(TEST_OPTIONS) $(TESTS)
+
+test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (as root, on Debian) and in new environments
+	$(BIN)/pytest --all $(TEST_OPTIONS) tests/cluster
 
 lint: .venv/dev node_modules/.package-lock.json  ## check style, types, structure, the workflow and the page's JavaScript
 	$(BIN)/ruff check .

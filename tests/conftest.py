@@ -8,8 +8,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import browser
 import pytest
 import warm
 import yaml
@@ -19,6 +21,48 @@ PROJECT = Path(__file__).resolve().parent.parent
 DEMO = PROJECT / "demo" / "photos"
 DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 COLOUR_ENCODER = PROJECT / "tests" / "colour_encoder.py"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run slow tests too; a skipped test is a failure")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests, but for those that the command line names one by one."""
+    if config.getoption("all") or any("::" in argument for argument in config.args):
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    return _without_skip((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    return _without_skip((yield), collector.config)
+
+
+def _without_skip(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config):
+    """With --all, make a failure of a skipped test."""
+    if report.skipped and config.getoption("all") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"--all allows no skipped test: {report.longrepr[-1]}"
+    return report
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip a test where an optional package is missing."""
+    missing = [name for name in packages if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}; make test-all installs it")
+
+
+needs_browser = pytest.mark.skipif(
+    browser.CHROMIUM is None or find_spec("playwright") is None,
+    reason="not installed: Chromium or playwright; .ci/run installs both",
+)
 
 
 class Collection:
@@ -50,30 +94,18 @@ class Collection:
             *options,
         ]
 
-    def snakemake(self, *options: str, cores: int | None = 2, **popen: object) -> subprocess.CompletedProcess:
-        """Run Snakemake; its output is in `stdout`."""
-        command = self.command(*options, cores=cores)
-        if not popen:
-            return warm.run(command, self.folder, timeout=280)
-        return subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=280,
-            cwd=self.folder,
-            check=False,
-            **popen,
-        )
+    def snakemake(self, *options: str, cores: int | None = 2, **how: object) -> subprocess.CompletedProcess:
+        """Run Snakemake, with the keyword arguments of `warm.run`; its output is in `stdout`."""
+        return warm.run(self.command(*options, cores=cores), self.folder, timeout=280, **how)
 
-    def run(self, *options: str, **popen: object) -> dict[str, int]:
+    def run(self, *options: str, **how: object) -> dict[str, int]:
         """Run Snakemake, which must succeed; return how many jobs of each rule it ran."""
-        done = self.snakemake(*options, **popen)
+        done = self.snakemake(*options, **how)
         assert done.returncode == 0, done.stdout[-8000:]
         return jobs(done.stdout)
 
-    def dry_run(self, *options: str, **arguments: object) -> dict[str, int]:
-        return self.run("-n", *options, **arguments)
+    def dry_run(self, *options: str, **how: object) -> dict[str, int]:
+        return self.run("-n", *options, **how)
 
     def keep(self) -> None:
         """Make a copy of all that is there, for take_back."""
@@ -225,17 +257,9 @@ def demo(demo_run: Collection, tmp_path: Path) -> Collection:
 
 
 @pytest.fixture(scope="session")
-def as_user():
-    """Options of a process that root's privilege to read everything does not help."""
-
-    def drop_privilege() -> None:
-        import ctypes
-
-        drop_capability = 24  # PR_CAPBSET_DROP
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            ctypes.CDLL(None).prctl(drop_capability, capability, 0, 0, 0)
-
-    return {"preexec_fn": drop_privilege} if os.getuid() == 0 else {}
+def as_user() -> dict[str, bool]:
+    """Options of a run that root's privilege to read and write everything does not help."""
+    return {"as_user": os.getuid() == 0}
 
 
 @pytest.fixture(scope="session")

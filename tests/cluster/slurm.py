@@ -164,6 +164,15 @@ class ClusterCollection(Collection):
             ),
         ]
 
+    def snakemake(
+        self, *options: str, cores: int | None = 2, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess:
+        """Run Snakemake; its output is in `stdout`."""
+        if not self.is_traced:
+            return super().snakemake(*options, cores=cores, env=env)
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(self.command(*options, cores=cores), cwd=self.folder, env=env, timeout=280, **out)
+
     def start(self, *options: str, **environment: str) -> subprocess.Popen:
         """Start a run in the background; its output goes to `run.log`."""
         with (self.folder / "run.log").open("a") as output:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SOAK = Path(__file__).parent / "soak.py"
 
 

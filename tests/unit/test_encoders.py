@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT, demo_photo
+from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT, demo_photo, needs
 
 from crossfilter_inference.encoders import devices, efficientnet_lite0, identity, registry
 from crossfilter_inference.encoders.torch_encoder import TorchEncoder
@@ -56,8 +56,8 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(li
 
 
 def test_an_unused_gpu_is_reported(tmp_path, monkeypatch, caplog):
-    if torch.cuda.is_available() or torch.backends.mps.is_available():
-        pytest.skip("the GPU of this machine is used")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     (tmp_path / "gpu").touch()
     for gpus, n_warnings in (((tmp_path / "none",), 0), ((tmp_path / "gpu",), 1)):
         monkeypatch.setattr(devices, "GPUS", gpus)
@@ -121,9 +121,8 @@ def test_a_folder_without_checkpoint_is_named(tmp_path):
         registry.resolve_encoder("A", {"backend": "siglip", "model": str(tmp_path), "revision": "main"})
 
 
-def test_an_unusable_device_is_refused():
-    if torch.cuda.is_available():
-        pytest.skip("this machine has the device")
+def test_an_unusable_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"^device: PyTorch .* cannot use 'cuda' on this machine; set it to auto"):
         devices.choose_device("cuda")
 
@@ -155,6 +154,7 @@ def test_a_collection_keeps_what_auto_chose():
     assert registry.resolve_encoder("A", other, before=before)["dtype"] == "float32", "another encoder"
 
 
+@needs("openvino")
 def test_dtype_and_runtime_are_part_of_the_provenance():
     digests = {
         identity.provenance_digest(registry.resolve_encoder("A", {"backend": "efficientnet_lite0", **settings}))
@@ -178,7 +178,11 @@ def test_a_runtime_for_cpus_is_refused_on_a_gpu():
 
 @pytest.mark.parametrize(
     ("dtype", "runtime", "bound"),
-    [("float32", "torch", 1e-6), ("float32", "openvino", 1e-6), ("bfloat16", "torch", 1e-2)],
+    [
+        ("float32", "torch", 1e-6),
+        pytest.param("float32", "openvino", 1e-6, marks=needs("openvino")),
+        ("bfloat16", "torch", 1e-2),
+    ],
 )
 def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_threads(lite0, dtype, runtime, bound):
     settings = {"backend": "efficientnet_lite0", "dtype": dtype, "runtime": runtime}
@@ -201,6 +205,7 @@ def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_t
     assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < bound
 
 
+@needs("openvino")
 def test_openvino_sends_no_telemetry(lite0):
     encoder = registry.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)
     encoder.encode_images(np.zeros((1, 224, 224, 3), np.uint8))

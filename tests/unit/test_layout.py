@@ -13,6 +13,7 @@ from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import unit_vectors_from_angles
 
 CURVE = layout.Curve(1.58, 0.9, 4)
+STOCK = {"trustworthiness": 0.98291, "neighbours_kept": 0.43744}  # of umap-learn 0.5.12 on the sphere, for `clusters`
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +53,22 @@ def test_the_layout_is_bit_identical_in_another_process_with_other_cores(cluster
 
 
 def test_the_layout_keeps_more_neighbours_than_umap_learn_on_the_same_sphere(clusters):
+    rows, labels = clusters
+    ours = measure(rows, lay_out(rows), 2, labels)
+    assert ours["trustworthiness"] > STOCK["trustworthiness"]
+    assert ours["neighbours_kept"] > STOCK["neighbours_kept"]
+    assert ours["label_purity"] > 0.99
+
+
+@pytest.mark.slow  # it compiles umap-learn
+def test_the_stored_figures_of_umap_learn_are_those_of_the_installed_version(clusters):
     import umap
 
     rows, labels = clusters
-    ours = measure(rows, lay_out(rows), 2, labels)
     with pytest.warns(UserWarning, match="n_jobs"):
         model = umap.UMAP(metric="cosine", output_metric="haversine", random_state=42).fit(rows)
     stock = measure(rows, unit_vectors_from_angles(*model.embedding_.T), 2, labels)
-    assert ours["trustworthiness"] > stock["trustworthiness"]
-    assert ours["neighbours_kept"] > stock["neighbours_kept"]
-    assert ours["label_purity"] > 0.99
+    assert {name: stock[name] for name in STOCK} == pytest.approx(STOCK, abs=0.003)
 
 
 def test_photos_use_a_smaller_share_of_a_larger_sphere(clusters):

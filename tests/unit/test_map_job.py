@@ -1,6 +1,8 @@
 """The map of a database when photos are added or removed, settings change, and jobs are killed."""
 
+import copy
 import json
+import shutil
 import sqlite3
 import uuid
 from pathlib import Path
@@ -38,6 +40,13 @@ class Mapping:
         self.random = np.random.default_rng(0)
         self.centres = self.random.normal(size=(6, 32))
         self.by_uuid = {}
+
+    def copy(self, folder):
+        """Copy database and map, to change them at will."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        other = copy.deepcopy(self)
+        other.folder, other.database = folder, str(folder / "x.sqlite")
+        return other
 
     def path(self, name):
         return str(self.folder / name)
@@ -107,12 +116,17 @@ class Mapping:
         return dict(rows)
 
 
-@pytest.fixture
-def mapping(tmp_path):
-    mapping = Mapping(tmp_path)
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    mapping = Mapping(tmp_path_factory.mktemp("fitted"))
     mapping.add(150)
     assert mapping.make() == "fitted to 150 photos"
     return mapping
+
+
+@pytest.fixture
+def mapping(fitted, tmp_path):
+    return fitted.copy(tmp_path)
 
 
 def test_an_unchanged_map_is_kept(mapping):

@@ -49,13 +49,18 @@ def test_two_groups_of_identical_photos_have_two_positions():
     assert cosines[:10, :10].mean() > cosines[:10, 10:].mean() + 0.1
 
 
-@pytest.fixture
-def mapping(tmp_path):
-    mapping = Mapping(tmp_path)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    mapping = Mapping(tmp_path_factory.mktemp("stored"))
     mapping.add(120)
     mapping.make()
     mapping.store()
     return mapping
+
+
+@pytest.fixture
+def mapping(stored, tmp_path):
+    return stored.copy(tmp_path)
 
 
 def test_the_model_is_a_umap_with_its_parameters(mapping):

@@ -54,6 +54,7 @@ def test_the_first_of_identical_rows_are_the_neighbours():
     assert indices[50].tolist() == [50, *range(40, 50), *range(51, 55)]
 
 
+@pytest.mark.slow  # it compiles pynndescent
 def test_above_the_limit_neighbours_are_reproducible_and_almost_exact(monkeypatch):
     rows = random_rows(2000, 16)
     exact, _ = neighbours.all_neighbours(rows, 15, 2)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import compute_embeddings
+import pytest
 from conftest import DEMO_PHOTOS, PROJECT
 
 from crossfilter_inference.cli import command
@@ -23,6 +24,7 @@ def uuids(database):
     return rows
 
 
+@pytest.mark.slow
 def test_two_folders_into_two_databases_from_a_third_folder(tmp_path):
     photos = DEMO_PHOTOS
     for name, part in {"one": photos[:5], "two": photos[5:9]}.items():

@@ -8,10 +8,13 @@ import pytest
 
 UNSHARE = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("unshare") or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode,
-    reason="this system lets nobody mount a small disk",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not shutil.which("unshare") or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode,
+        reason="this system lets nobody mount a small disk",
+    ),
+]
 
 
 def run_on_small_disk(collection, folder, size, before="", after=""):

@@ -43,6 +43,7 @@ def run_with_gpus(make_collection, tmp_path, **environment):
     return [path.read_text().split() for path in notes.glob("*.done")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "gpus"), [({}, "0123"), ({"CUDA_VISIBLE_DEVICES": "4,5,6,7"}, "4567")], ids=["all", "some"]
 )

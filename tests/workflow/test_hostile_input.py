@@ -26,7 +26,7 @@ def name(number, suffix=".jpg"):
     return f"00000000-0000-4000-8000-{number:012x}{suffix}"
 
 
-def check(collection, output, *, embedded, failures=(), rejected=(), **popen):
+def check(collection, output, *, embedded, failures=(), rejected=(), **how):
     """Compare what became of each file: it is embedded, has failed for a reason, or is rejected for one."""
     assert "Traceback" not in output
     assert collection.embeddings().keys() == {Path(photo).stem for photo in embedded}
@@ -34,7 +34,7 @@ def check(collection, output, *, embedded, failures=(), rejected=(), **popen):
     assert found == sorted((Path(photo).stem, reason) for photo, reason in dict(failures).items())
     assert dict(rejected).items() == rejected_files(collection).items()
     if not TRY_AGAIN & set(dict(failures).values()):
-        assert collection.dry_run(**popen) == {}
+        assert collection.dry_run(**how) == {}
 
 
 def rejected_files(collection):
@@ -44,8 +44,8 @@ def rejected_files(collection):
     return {os.path.relpath(path, collection.folder / "photos"): reason.split(" (")[0] for path, reason in rows}
 
 
-def run(collection, **popen):
-    done = collection.snakemake(**popen)
+def run(collection, **how):
+    done = collection.snakemake(**how)
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
 
@@ -152,6 +152,7 @@ def test_what_may_not_be_read_is_rejected(make_collection, as_user):
         (photos / "listed").chmod(0o700)
 
 
+@pytest.mark.slow
 def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_collection, tmp_path):
     collection = make_collection(3)
     photos = collection.folder / "photos"
@@ -195,7 +196,8 @@ def run_with_mount(collection, mount):
     unshare = ["unshare", *as_root, "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec"]
     program = mount.replace("{photos}", shlex.quote(str(collection.folder / "photos")))
     if not shutil.which("unshare") or (tried := subprocess.run([*unshare, program], capture_output=True)).returncode:
-        pytest.skip("no such mount here: " + (tried.stderr.decode().split("\n")[0] if shutil.which("unshare") else ""))
+        reason = tried.stderr.decode().split("\n")[0] if shutil.which("unshare") else "no unshare"
+        pytest.skip(f"no such mount here ({reason}); root may mount, with ntfs-3g")
     program += f"\n{shlex.join(collection.command())} 2>&1; {shlex.join(collection.command('-n'))} 2>&1"
     done = subprocess.run([*unshare, program], capture_output=True, text=True, timeout=280, cwd=collection.folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -203,6 +205,7 @@ def run_with_mount(collection, mount):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_disk_of_photos_may_be_read_only(make_collection):
     collection = make_collection(3)
     embedded = [path.name for path in (collection.folder / "photos").iterdir()]
@@ -210,6 +213,7 @@ def test_the_disk_of_photos_may_be_read_only(make_collection):
     check(collection, run_with_mount(collection, mount), embedded=embedded)
 
 
+@pytest.mark.slow
 def test_the_disk_of_photos_may_take_no_note_of_case(make_collection):
     collection = make_collection(1)
     (collection.folder / "photos").rename(collection.folder / "origin")

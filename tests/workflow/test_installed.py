@@ -10,10 +10,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import DEMO, PROJECT, jobs
 
 pytest.importorskip("hatchling", reason="builds the wheel: make .venv/dev installs it")
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NEEDED = (
     *("config.yaml", "envs", "LICENSE", "profiles", "pyproject.toml", "README.md"),
     *("scripts", "Snakefile", "workflow"),
@@ -77,7 +78,7 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def collection(installed, as_user):
+def collection(installed):
     """The demo photos after a run in the empty folder, with an installation that cannot be written."""
     before = installed.contents()
     for path in before:
@@ -86,7 +87,7 @@ def collection(installed, as_user):
     said = installed.run(
         *("run", DEMO, "--output_embeddings_db", "photos.sqlite", "--embedding_type", "EFFICIENTNET_LITE0"),
         *("--cores", 2, "--", "--config", "umap={n_neighbors: 9}"),
-        **as_user,
+        preexec_fn=warm.drop_privilege if os.getuid() == 0 else None,
     )
     assert f"look at:  {(installed.empty / 'photos' / 'EFFICIENTNET_LITE0' / 'map.html').as_uri()}" in said
     assert installed.contents() == before

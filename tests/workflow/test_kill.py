@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import hear_ctrl_c, leave_hot_journal
 
+pytestmark = pytest.mark.slow
 MAP = {"reproject_umap_embeddings": True}
 
 

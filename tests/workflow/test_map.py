@@ -29,6 +29,7 @@ def drift(before, after):
     return degrees_between(old, unit_vectors_from_latitude_longitude(latitude, longitude)).mean()
 
 
+@pytest.mark.slow
 def test_the_map_stays_where_it_is_while_photos_come(make_collection):
     collection = make_collection(50, **MAP)
     collection.run()
@@ -46,6 +47,7 @@ def test_the_map_stays_where_it_is_while_photos_come(make_collection):
         assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_placed_photos_move_no_other_and_the_way_of_updating_runs_nothing(make_collection):
     collection = make_collection(50, **MAP)
     collection.run()
@@ -63,6 +65,7 @@ def test_placed_photos_move_no_other_and_the_way_of_updating_runs_nothing(make_c
     assert drift(after, places(collection)) > 5
 
 
+@pytest.mark.slow
 def test_the_map_is_the_same_bit_by_bit_with_other_shards_and_cores(make_collection):
     large = make_collection(30, "large", **MAP)
     large.run()
@@ -73,6 +76,7 @@ def test_the_map_is_the_same_bit_by_bit_with_other_shards_and_cores(make_collect
         assert large.sql(query) == small.sql(query)
 
 
+@pytest.mark.slow
 def test_labels_judge_the_map_without_making_another(demo):
     before = places(demo)
     with (DEMO / "photos.csv").open() as file:

@@ -90,6 +90,7 @@ def test_by_a_copied_shard_file(make_collection):
     assert len(collection.embeddings()) == 8
 
 
+@pytest.mark.slow
 def test_by_a_copied_shard_file_that_kept_an_old_time(make_collection):
     collection, other = make_collection(5), make_collection(5, "other")
     change_model(other)
@@ -124,6 +125,7 @@ def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_ano
     assert len(collection.embeddings()) == 1
 
 
+@pytest.mark.slow
 def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
     collection = make_collection(11)
     as_the_original(collection, of_another_model)
@@ -180,6 +182,7 @@ def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection, of_the_sa
     assert not np.array_equal(unpack_embedding(collection.embeddings()[turned.stem]), rows[turned.stem])
 
 
+@pytest.mark.slow
 def test_by_a_changed_configuration_beside_rows_of_gone_photos(make_collection):
     collection = make_collection(12, shard_size=5)
     collection.run()
@@ -220,6 +223,7 @@ def put_another_checkpoint(tmp_path):
     os.utime(weights, (1_500_000_000, 1_500_000_000))
 
 
+@pytest.mark.slow
 def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
     collection = siglip_collection(make_collection, tmp_path)
     collection.run()
@@ -231,6 +235,7 @@ def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
     assert "(weights_sha256: " in line
 
 
+@pytest.mark.slow
 def test_by_another_checkpoint_that_comes_while_the_run_is_on(make_collection, tmp_path):
     collection = siglip_collection(make_collection, tmp_path)
     collection.run()

@@ -64,6 +64,7 @@ def test_the_same_bytes_under_another_uuid_are_copied(collection):
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_renamed_folder_embeds_nothing_and_keeps_the_map(demo):
     demo.configure(input_dir=[str(demo.folder / "one"), "more"])
     shutil.copytree(DEMO, demo.folder / "one" / "before", copy_function=shutil.copy2)
@@ -80,6 +81,7 @@ def test_a_renamed_folder_embeds_nothing_and_keeps_the_map(demo):
     assert demo.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_shard_of_which_nothing_is_left_is_retired_and_one_with_gone_rows_is_not(collection):
     before = collection.embeddings()
     for path in photos(collection)[:6]:  # the first shard, and one of the second
@@ -100,6 +102,7 @@ def test_a_shard_of_which_nothing_is_left_is_retired_and_one_with_gone_rows_is_n
     assert shards(collection) == ({"000002", "000003", "000004"},) * 2
 
 
+@pytest.mark.slow
 def test_a_photo_that_comes_back_after_its_shard_was_made_again_without_it_is_embedded(collection):
     saved = collection.folder / "saved.jpg"
     photo = photos(collection)[0]
@@ -129,6 +132,7 @@ def test_an_encoder_that_is_resolved_again_to_the_same_embeds_nothing(collection
 # ---- going on -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["all", "Snakemake alone"])
 def test_a_killed_shard_is_gone_on_from_and_a_job_left_over_ends(make_collection, tmp_path, kill):
     expected = make_collection(30, name="undisturbed")
@@ -162,6 +166,7 @@ def test_a_killed_shard_is_gone_on_from_and_a_job_left_over_ends(make_collection
 # ---- failures -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failed_photos_are_tried_again_when_asked_and_when_their_files_change(make_collection):
     collection = make_collection(3)
     bad = collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg"
@@ -254,6 +259,7 @@ def test_a_damaged_database_is_named_and_made_again_once_it_is_away(collection, 
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["encoder.json", "embeddings.json", "manifest.tsv", "rejected.tsv", "map.tsv", "shards/000001.tsv"]
 )

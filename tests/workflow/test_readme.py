@@ -39,6 +39,7 @@ def clone(tmp_path_factory):
     return clone
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_command_and_snippet_of_the_readme_works(clone):
     home = clone.parent

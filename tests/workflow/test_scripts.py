@@ -43,6 +43,7 @@ def examples(name):
     return [f"python {command.strip()}" for command in text.split("      python ")[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_example_works(folder, name):
     commands = examples(name)

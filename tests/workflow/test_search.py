@@ -190,6 +190,7 @@ def with_copies(tmp_path_factory):
     return collection, originals
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, tmp_path):
     collection, originals = with_copies
@@ -207,6 +208,7 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
     assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg;base64,") == 310
 
 
+@pytest.mark.slow
 def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
     collection, _ = with_copies
     done = collection.script("duplicates.py", "--json", "--by_cosine_alone", "--least_cosine", "0.9")

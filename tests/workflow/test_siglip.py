@@ -48,7 +48,7 @@ def save_checkpoint(folder, model_type):
     return processor, model.eval()
 
 
-@pytest.mark.parametrize("model_type", ["siglip", "siglip2"])
+@pytest.mark.parametrize("model_type", [pytest.param("siglip", marks=pytest.mark.slow), "siglip2"])
 def test_rows_equal_what_transformers_gives(make_collection, tmp_path, model_type):
     processor, model = save_checkpoint(tmp_path / "checkpoint", model_type)
     collection = make_collection(
@@ -76,21 +76,7 @@ def test_rows_equal_what_transformers_gives(make_collection, tmp_path, model_typ
     assert collection.dry_run() == {}
 
 
-def test_other_weights_in_the_same_folder_are_noticed(make_collection, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    save_checkpoint(checkpoint, "siglip")
-    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(checkpoint)}}
-    collection = make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
-    collection.run()
-    before = collection.embeddings()
-    weights = checkpoint / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
-    save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
-    assert collection.run() == {"resolve_encoder": 1, "embed_shard": 1, "store_embeddings": 1}
-    assert all(row != before[uuid] for uuid, row in collection.embeddings().items())
-
-
+@pytest.mark.slow
 def test_a_checkpoint_in_the_cache_needs_no_network(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -119,6 +105,7 @@ def test_without_network_and_checkpoint_one_line_shows_the_ways_out(make_collect
     assert not collection.database.exists()
 
 
+@pytest.mark.slow
 def test_another_kind_of_model_is_refused(make_collection, tmp_path):
     import transformers
 
@@ -186,6 +173,7 @@ def test_text_rows_equal_what_transformers_gives(tmp_path, model_type):
     assert (1 - (alone.astype(float) * expected).sum(axis=1)).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_words(make_collection, tmp_path):
     import transformers
 
@@ -225,6 +213,7 @@ def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_w
     assert all(first >= second - 1e-5 * abs(first) for first, second in pairwise(ordered))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
@@ -237,6 +226,7 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
     assert "has no tokenizer, which embedding texts needs; " in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):
     """Bit by bit: alone, among 1,000, first and last, beside other neighbours, with one thread and with two."""
     save_checkpoint(tmp_path / "checkpoint", "siglip")
@@ -272,6 +262,7 @@ def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_pat
         assert (1 - (others.astype(float) * first).sum(axis=1)).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_gives_the_same_rows(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}

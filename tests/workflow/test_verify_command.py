@@ -57,6 +57,7 @@ def test_all_checks_pass_after_a_run_and_nothing_is_written(collection):
     assert files(collection) == before
 
 
+@pytest.mark.slow
 def test_a_map_is_verified_too(demo):
     code, lines = verify(demo, "--sample", "2")
     assert (code, lines[-1]) == (0, "all checks passed"), lines

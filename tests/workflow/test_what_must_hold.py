@@ -103,11 +103,16 @@ def test_whatever_is_killed_a_rerun_ends_in_the_same_database(three_shards, make
     assert collection.sql("SELECT * FROM {T}_SHARDS") == three_shards.sql("SELECT * FROM {T}_SHARDS")
 
 
-def test_deleting_the_database_rebuilds_it_from_the_shards(collection):
-    before = collection.embeddings()
-    collection.database.unlink()
-    assert collection.run() == {"store_embeddings": 1}
-    assert collection.embeddings() == before
+def test_deleting_the_database_rebuilds_it_from_the_shards_with_its_map(demo):
+    before = demo.embeddings()
+    places = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
+    demo.database.unlink()
+    ran = demo.run()
+    assert "embed_shard" not in ran
+    assert ran["store_embeddings"] == 1
+    assert demo.embeddings() == before
+    assert demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID") == places
+    assert demo.dry_run() == {}
 
 
 @pytest.mark.parametrize("after", ["the first run", "another type and back", "a killed run that was completed"])
