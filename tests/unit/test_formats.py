@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from types import SimpleNamespace
 
 import pytest
 from conftest import PROJECT
@@ -48,10 +47,10 @@ def next_format(monkeypatch):
     def step(connection, tables):
         tables_module._add_column(connection, tables.images, "NEXT")
 
-    define = Tables.__wrapped__.__init__
+    define, facts = Tables.__wrapped__.__init__, LoadedImage.facts
     with monkeypatch.context() as patch:
         patch.setattr(Tables.__wrapped__, "__init__", add_column)
-        patch.setattr(LoadedImage, "next", "seen", raising=False)
+        patch.setattr(LoadedImage, "facts", property(lambda image: {**facts.fget(image), "next": "seen"}))
         patch.setattr(tables_module, "_STEPS", (*tables_module._STEPS, step))
         number = tables_module.FORMAT_VERSION + 1
         for module in (tables_module, journal, run_database, checks):
@@ -190,12 +189,11 @@ def test_a_newer_format_is_refused_wherever_it_is_opened_and_nothing_changes(sto
     known = this_format(next_format)
     before = sums()
     receipt = (database, store.path("receipt.json"), "T", "embeddings_digest")
-    config = SimpleNamespace(output_embeddings_db=database, embedding_type="T", device="cpu", labels="")
     for path, use in {
         database: [
             store.merge,
             make_map,
-            lambda: Collection(config),
+            lambda: Collection(database, "T"),
             lambda: check_database_format(database, "T"),
             lambda: generation(*receipt),
         ],
