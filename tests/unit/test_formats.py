@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from types import SimpleNamespace
 
 import pytest
 from conftest import PROJECT
@@ -43,15 +42,15 @@ def next_format(monkeypatch):
 
     def add_column(tables, embedding_type):
         define(tables, embedding_type)
-        tables.images.append_column(Column("CAMERA", TEXT, info={"is_fact": True}))
+        tables.images.append_column(Column("NEXT", TEXT, info={"is_fact": True}))
 
     def step(connection, tables):
-        tables_module._add_column(connection, tables.images, "CAMERA")
+        tables_module._add_column(connection, tables.images, "NEXT")
 
-    define = Tables.__wrapped__.__init__
+    define, facts = Tables.__wrapped__.__init__, LoadedImage.facts
     with monkeypatch.context() as patch:
         patch.setattr(Tables.__wrapped__, "__init__", add_column)
-        patch.setattr(LoadedImage, "camera", "Leica", raising=False)
+        patch.setattr(LoadedImage, "facts", property(lambda image: {**facts.fget(image), "next": "seen"}))
         patch.setattr(tables_module, "_STEPS", (*tables_module._STEPS, step))
         number = tables_module.FORMAT_VERSION + 1
         for module in (tables_module, journal, run_database, checks):
@@ -62,9 +61,10 @@ def next_format(monkeypatch):
 
 
 def this_format(next_format):
-    """Go back to this version of the code."""
+    """Go back to this version of the code, and return its format."""
     next_format.undo()
     Tables.cache_clear()
+    return tables_module.FORMAT_VERSION
 
 
 def sql(path, query):
@@ -93,7 +93,7 @@ def test_digests_of_shards_of_format_1_are_those_of_today(path):
     assert sum(len(part or failures) for part, failures in rows) == (3 if path.stem == "000003" else 5)
 
 
-def test_a_database_without_a_recorded_format_is_of_format_1(tmp_path):
+def test_a_database_without_a_recorded_format_is_of_format_1():
     with reading(FORMAT_1 / "photos.sqlite") as connection:
         assert "format_version" not in read_provenance(connection, "EFFICIENTNET_LITE0")
         assert check_format(connection, "EFFICIENTNET_LITE0") == 1
@@ -114,8 +114,8 @@ def test_a_migrated_database_has_the_layout_of_a_new_one_and_all_its_rows(store,
     request.getfixturevalue("next_format")
     store.photo(4, source=4)
     assert store.run().n_merged == 1
-    camera = {UUID[-1]: value for UUID, value in sql(store.path("x.sqlite"), "SELECT UUID, CAMERA FROM T_IMAGES")}
-    assert camera == {"0": None, "1": None, "2": None, "3": None, "4": "Leica"}
+    values = {uuid[-1]: value for uuid, value in sql(store.path("x.sqlite"), "SELECT UUID, NEXT FROM T_IMAGES")}
+    assert values == {"0": None, "1": None, "2": None, "3": None, "4": "seen"}
     assert store.rows().items() >= before.items()
     store.merge(database="fresh.sqlite")
     assert layout(store.path("x.sqlite")) == layout(store.path("fresh.sqlite"))
@@ -186,17 +186,14 @@ def test_a_newer_format_is_refused_wherever_it_is_opened_and_nothing_changes(sto
 
     store.run()
     database, shard = store.path("x.sqlite"), store.path("embeddings/000001.sqlite")
-    with open(store.path("no-photo.tsv"), "w"):
-        pass
-    this_format(next_format)
+    known = this_format(next_format)
     before = sums()
     receipt = (database, store.path("receipt.json"), "T", "embeddings_digest")
-    config = SimpleNamespace(output_embeddings_db=database, embedding_type="T", device="cpu", labels="")
     for path, use in {
         database: [
             store.merge,
             make_map,
-            lambda: Collection(config),
+            lambda: Collection(database, "T"),
             lambda: check_database_format(database, "T"),
             lambda: generation(*receipt),
         ],
@@ -210,8 +207,10 @@ def test_a_newer_format_is_refused_wherever_it_is_opened_and_nothing_changes(sto
         for open_it in use:
             with pytest.raises(NewerFormat) as refused:
                 open_it()
-            assert f"'{os.path.realpath(path)}' has format 2 of T" in str(refused.value)
-            assert "knows formats up to 1; upgrade crossfilter-inference. Nothing was changed" in str(refused.value)
+            assert f"'{os.path.realpath(path)}' has format {known + 1} of T" in str(refused.value)
+            assert f"knows formats up to {known}; upgrade crossfilter-inference. Nothing was changed" in str(
+                refused.value
+            )
     assert before.items() == {path: digest for path, digest in sums().items() if path in before}.items()
 
 

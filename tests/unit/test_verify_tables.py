@@ -280,10 +280,11 @@ def test_a_missing_map_is_skipped(collection):
 
 
 def test_an_older_database_is_upgraded_by_a_run(collection, monkeypatch):
-    monkeypatch.setattr(checks, "FORMAT_VERSION", checks.FORMAT_VERSION + 1)
+    known = checks.FORMAT_VERSION
+    monkeypatch.setattr(checks, "FORMAT_VERSION", known + 1)
     name, text = collection.failed()
     assert name == "database"
-    assert re.fullmatch(r"'.*x\.sqlite' has format 1: run snakemake, which upgrades it", text)
+    assert re.fullmatch(rf"'.*x\.sqlite' has format {known}: run snakemake, which upgrades it", text)
 
 
 @pytest.mark.parametrize("database", ["x.sqlite", "x/T/embeddings/000001.sqlite"])
