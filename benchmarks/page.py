@@ -1,8 +1,8 @@
-"""The page with 100,000 photos in headless Chromium without a GPU: size, time to the first picture, frames, memory.
+"""Measure the page with 100,000 photos in headless Chromium without a GPU: size, first paint, frames, memory.
 
     python benchmarks/page.py
 
-An empty scene, a page that clears its canvas and nothing else, says what the browser alone takes.
+The empty scene, a page that only clears its canvas, gives the cost of the browser alone.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def main() -> None:
         scenes = {
             "empty scene": ("empty.html", CLEAR),
             "globe": ("map.html", TURN),
-            "globe, from near by": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
+            "globe, close up": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
             "flat map": ("map.html", TURN.replace("{", "{ view.flatness = 1;", 1)),
         }
         figures = {
