@@ -59,17 +59,6 @@ def test_versions_agree():
     assert f"## {project['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
 
 
-def test_the_documentation_lists_every_table_with_its_columns():
-    from crossfilter_inference.db.tables import Tables
-
-    text = (PROJECT / "docs" / "database.md").read_text()
-    for table in Tables("<TYPE>").metadata.tables.values():
-        if table.name != "<TYPE>_THUMBNAILS":
-            columns = ", ".join(f"`{column.name}`" for column in table.c)
-            row = f"| `{table.name}` | {columns} |"
-            assert row in text, f"docs/database.md: the table {table.name} has changed; its row begins with {row}"
-
-
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
 
 
