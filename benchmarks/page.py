@@ -1,8 +1,8 @@
-"""Measure the page with 100,000 photos in headless Chromium without a GPU: size, first paint, frames, memory.
+"""The page with 100,000 photos in headless Chromium without a GPU: size, time to the first picture, frames, memory.
 
     python benchmarks/page.py
 
-The empty scene, a page that only clears its canvas, gives the cost of the browser alone.
+An empty scene, a page that clears its canvas and nothing else, says what the browser alone takes.
 """
 
 import argparse

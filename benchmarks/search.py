@@ -1,4 +1,4 @@
-"""Measure a search among 100,000 photos: from the database rows to the result, and the whole command.
+"""Search among 100,000 photos: from the rows in the database to the answer, and the whole command.
 
 python benchmarks/search.py
 """
@@ -58,7 +58,7 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run([*command, "--output_embeddings_db", database], check=True, capture_output=True)
             whole.append(time.perf_counter() - start)
-    for name, seconds in (("from the database rows to the result", within), ("the whole command, by UUID", whole)):
+    for name, seconds in (("from the rows to the answer", within), ("the whole command, by UUID", whole)):
         print(f"| {name} | {statistics.median(seconds):.2f} s | {min(seconds):.2f} to {max(seconds):.2f} s |")
 
 

@@ -1,7 +1,7 @@
-r"""Measure speed, memory, quality and updates of the map, and compare them with umap-learn.
+r"""Measure the map: speed, memory, quality and updates, against umap-learn as it is, on the sphere and in the plane.
 
-*Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with ours (`a * R**(2b)`,
-`learning_rate = 1 / R**2`). It prints tables and writes them to SPHERE.md next to this file.
+Stock is umap-learn's own layout on the sphere, as the original tool calls it (a sphere of radius 1), or with our radius
+(`a * R**(2b)`, `learning_rate = 1 / R**2`). Prints tables, and writes them to SPHERE.md beside this file.
 
 Example:
     make bench
@@ -44,7 +44,7 @@ model = umap.UMAP(n_components=2, metric="cosine", output_metric="haversine", ra
 """
 OURS = """
 import sys, numpy, os
-from crossfilter_inference.map import fit as placement, model as umap_model
+from crossfilter_inference import placement, umap_model
 rows = numpy.load(sys.argv[1])
 curve = umap_model.make_curve({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]
@@ -54,7 +54,7 @@ print(len(umap_model.to_pickle(places, curve, 0.1)))
 """
 DESCENT = """
 import sys, numpy, time
-from crossfilter_inference.map import neighbours
+from crossfilter_inference import neighbours
 rows, start = numpy.load(sys.argv[1]), time.perf_counter()
 neighbours._descend(rows, 15)
 print(time.perf_counter() - start)
@@ -119,7 +119,7 @@ def measure_speed(folder: Path) -> None:
 
     say("## Layout, ms per epoch")
     say()
-    say("CPU time on one core for 20 epochs, without compilation. Medians of 3 runs in turns.")
+    say("CPU time on one core; 20 epochs, without compilation; medians of 3 in turns.")
     say()
     say("| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |")
     say("|---|---|---|---|---|---|")
@@ -172,7 +172,7 @@ def measure_speed(folder: Path) -> None:
 
 
 def measure_whole_fit(folder: Path) -> None:
-    say(f"## Whole fit, including the start of the process ({N_CORES} cores, 768 dimensions)")
+    say(f"## Whole fit, from the start of the process, {N_CORES} cores, 768 dimensions")
     say()
     say("| photos | seconds | peak memory, MB | model, MB |")
     say("|---|---|---|---|")
@@ -197,7 +197,7 @@ def measure_neighbours(folder: Path) -> None:
     rows, _ = make_clusters(80_000)
     np.save(folder / "rows-1000.npy", rows[:1000])
     compilation = float(run(DESCENT, folder / "rows-1000.npy")[2][0])
-    say(f"Each process also compiles NN-descent, which takes {compilation:.1f} s.")
+    say(f"NN-descent is compiled in every process, which comes to its time: {compilation:.1f} s.")
     say()
     say("| photos | exact | NN-descent | recall |")
     say("|---|---|---|---|")
@@ -233,7 +233,7 @@ def measure_quality(folder: Path) -> None:
     radius = round(RADIUS)
     say(f"## Quality, means over {N_SEEDS} seeds")
     say()
-    say("All layouts use the same neighbours. The last column is the share of the sphere that the map uses.")
+    say("All from the same neighbours. The last column is the share of the sphere in use.")
     say()
     say("| set | layout | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|")
@@ -253,7 +253,7 @@ def measure_quality(folder: Path) -> None:
 def measure_radius(folder: Path) -> None:
     say(f"## The radius for few photos, means over {N_SEEDS} seeds")
     say()
-    say("Samples of the labelled sets. The last radius of each sample is the default for its number of photos.")
+    say("Samples of the labelled sets; the default for their number of photos comes last.")
     say()
     say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|---|")
@@ -271,8 +271,8 @@ def measure_radius(folder: Path) -> None:
 def measure_updates(folder: Path) -> None:
     say("## Updates, 1 % new photos")
     say()
-    say(f"Means over {N_SEEDS} choices of the new photos. Drift is that of the old photos, in degrees; T is")
-    say("trustworthiness@15, kept is the share of neighbours kept. The last two columns place a tenth of the photos.")
+    say(f"Means over {N_SEEDS} choices of the new photos: drift of the old ones in degrees, trustworthiness@15 and")
+    say("neighbours kept; the last two columns place a tenth of the photos among the others.")
     say()
     say("| set | align: drift | T, kept after align | after place | after a refit | > 30 degrees | purity, place |")
     say("|---|---|---|---|---|---|---|")
@@ -317,8 +317,8 @@ def measure_updates(folder: Path) -> None:
     start = time.perf_counter()
     placement.update(uuids, rows, np.arange(100_000), CURVE, N_CORES, old, improve=True)
     aligned = time.perf_counter() - start
-    say(f"With 100,000 photos, the fit takes {fitted:.1f} s. Placing 1,000 more takes {placed:.1f} s")
-    say(f"({placed / fitted:.3f} of it), and placing with align {aligned:.1f} s.")
+    say(f"100,000 photos fitted in {fitted:.1f} s; 1,000 placed among them in {placed:.1f} s ({placed / fitted:.3f}),")
+    say(f"placed and aligned in {aligned:.1f} s.")
     say()
 
 
@@ -340,7 +340,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        say("# Map benchmarks")
+        say("# The map, measured")
         say()
         packages = ", ".join(f"{name} {version(name)}" for name in ("umap-learn", "numba", "numpy"))
         say(f"`make bench` on {N_CORES} cores of an {platform.processor() or platform.machine()}; {packages}.")
