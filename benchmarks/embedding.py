@@ -1,7 +1,7 @@
-r"""Measure the embedding stage against the bare model, the original's way, and what a user would pick instead.
+r"""Compare the speed of the embedding stage with the bare model, the original tool and other libraries.
 
-Everything runs interleaved in one process, with a checkpoint of full size and random weights; figures are medians over
-the rounds. Prints a table, and writes it to RESULTS.md beside this file.
+The candidates run in turns in one process, with a full-size checkpoint and random weights. Figures are medians over the
+rounds. It prints a table and writes it to RESULTS.md next to this file.
 
 Example:
     make bench
@@ -184,7 +184,7 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
                 "1.30" if megapixels == 12 else "",
             ),
             (
-                f"our loop {' '.join(fastest)}, the fastest here / reference loop, {megapixels} MP",
+                f"our loop {' '.join(fastest)} (fastest here) / reference loop, {megapixels} MP",
                 f"{theirs / ours[fastest]:.2f}",
                 {12: "3.0", 1: "2.4"}[megapixels],
             ),
@@ -200,7 +200,7 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
             )
         ratio = bench.median("reference preprocessing", megapixels) / bench.median("preprocess", megapixels)
         milliseconds = 1e3 * bench.median("preprocess", megapixels)
-        name = f"preprocessing, {megapixels} MP, against the reference's ({milliseconds:.1f} ms/photo on all cores)"
+        name = f"preprocessing, {megapixels} MP, speed-up over the reference ({milliseconds:.1f} ms/photo on all cores)"
         table.append((name, f"{ratio:.1f}", "6" if megapixels == 12 else ""))
     for name, values in cosines.items():
         values = np.concatenate(values)
@@ -291,8 +291,8 @@ def matrix(folder: Path, n_rounds: int, n_rows: int = 100_000, n_dims: int = 768
             rows = [{"UUID": f"{n:036d}", "EMBEDDING": pack_embedding(embeddings[n])} for n in numbers]
             connection.execute(table.insert(), rows)
     program = (
-        "import sys, time, numpy; from crossfilter_inference.connections import reading\n"
-        "from crossfilter_inference.database import read_embeddings\n"
+        "import sys, time, numpy; from crossfilter_inference.db.connect import reading\n"
+        "from crossfilter_inference.db.embeddings import read_embeddings\n"
         "for _ in range(int(sys.argv[3])):\n"
         "    start = time.perf_counter()\n"
         "    with reading(sys.argv[1]) as connection: read_embeddings(connection, 'BENCH')\n"
@@ -357,12 +357,15 @@ def main() -> None:
         table = on_cpu(bench, arguments.rounds)
         table += [start_up(bench, arguments.rounds), matrix(folder, arguments.rounds), memory(folder, arguments.rounds)]
     lines = [
-        "# Results of benchmarks/embedding.py",
+        "# Embedding speed",
         "",
-        f"{machine(arguments.device)}. SigLIP {arguments.model} with random weights, photos of 12 and 1 megapixels, "
-        f"{arguments.photos} of each in each of {arguments.rounds} rounds; medians.",
+        "Written by `benchmarks/embedding.py`, a part of `make bench`. *Limit* is the bare model on decoded images; "
+        "*reference loop* is the original tool's loop with the model loaded once. MP is megapixels.",
         "",
-        "| figure | reached | at least |",
+        f"{machine(arguments.device)}. SigLIP {arguments.model} with random weights, photos of 12 and 1 megapixels. "
+        f"Medians of {arguments.rounds} rounds with {arguments.photos} photos of each size.",
+        "",
+        "| figure | measured | target |",
         "|---|---|---|",
         *(f"| {name} | {value} | {wanted} |" for name, value, wanted in table),
     ]

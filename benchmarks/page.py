@@ -131,7 +131,7 @@ def main() -> None:
         scenes = {
             "empty scene": ("empty.html", CLEAR),
             "globe": ("map.html", TURN),
-            "globe, from near by": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
+            "globe, close up": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
             "flat map": ("map.html", TURN.replace("{", "{ view.flatness = 1;", 1)),
         }
         figures = {

@@ -1,7 +1,7 @@
-r"""What planning, the DAG and the merge cost in collections of up to a million photos; writes benchmarks/SCALE.md.
+r"""Measure planning, Snakemake's graph and the merge with up to a million photos; write benchmarks/SCALE.md.
 
-The photos are files of one byte: nothing but their names, sizes and times is looked at here. The shard databases are
-written by the library with random rows of 768 floats, as if the encoder had made them, and merged by the workflow.
+The photos are files of one byte, because planning reads only names, sizes and times. The library writes the shard
+databases with random rows of 768 floats, as if the encoder had computed them. The workflow merges them.
 
     PYTHONPATH=workflow python benchmarks/scale.py --sizes 10000 100000 1000000 --folder /tmp/scale
 """
@@ -126,7 +126,7 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     seconds, memory, _ = collection.snakemake("-n")
     figures["first plan (`snakemake -n`)"] = f"{seconds:.1f} s, {memory:.0f} MB"
     seconds, memory, _ = collection.snakemake("write_manifest", "resolve_encoder")
-    figures["first plan, and manifest and shard lists written"] = f"{seconds:.1f} s"
+    figures["first plan, with manifest and shard lists"] = f"{seconds:.1f} s"
     collection.embed()
     seconds, memory, _ = collection.snakemake()
     merge_seconds, merge_memory = collection.benchmark("store_embeddings")
@@ -138,7 +138,7 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
         assert "Nothing to be done" in said, said[-3000:]
         ours.append(seconds)
     figures["nothing new (`snakemake -n`)"] = f"{statistics.median(ours):.1f} s, {memory:.0f} MB"
-    figures["`find` listing the same"] = f"{statistics.median(theirs):.2f} s"
+    figures["`find`, same files"] = f"{statistics.median(theirs):.2f} s"
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     figures["ratio"] = f"{statistics.median(ratios):.1f}"
     for photo in sorted((PROJECT / "demo" / "photos").glob("*.jpg"))[:3]:
@@ -148,8 +148,8 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     seconds, _, said = collection.snakemake()
     assert "embedded 3 photos" in said, said[-3000:]
     merge_seconds, merge_memory = collection.benchmark("store_embeddings")
-    figures["3 new, until their rows are in the database"] = f"{seconds:.1f} s"
-    figures["of it the merge"] = f"{merge_seconds:.1f} s, {merge_memory:.0f} MB"
+    figures["3 new photos, until their rows are in the database"] = f"{seconds:.1f} s"
+    figures["merge of 3 new photos"] = f"{merge_seconds:.1f} s, {merge_memory:.0f} MB"
     shutil.rmtree(collection.folder)
     return figures
 

@@ -1,9 +1,10 @@
-"""Write the files that follow from the code: the JSON schema and the reference of the configuration.
+"""Write the files that follow from the code: schema and reference of the configuration, columns of the tables.
 
 `make generated` renews them; `make lint` checks them (`--check`).
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from crossfilter_inference.config import Config, EncoderSettings, Section, UmapSettings
+from crossfilter_inference.db.tables import Tables
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +46,19 @@ def reference() -> str:
     parts += _table("Section `encoders`", EncoderSettings, "encoders.NAME.")
     parts.append(_CLOSING)
     return "\n".join(parts)
+
+
+def database() -> str:
+    """Return the page about the database, with the columns that the tables have in the code."""
+    text = (PROJECT / "docs" / "database.md").read_text("utf-8")
+    for table in Tables("<TYPE>").metadata.tables.values():
+        columns = ", ".join(f"`{column.name}`" for column in table.c)
+        text, n_rows = re.subn(rf"^(\| `{table.name}` \|) [^|]* \|", rf"\1 {columns} |", text, flags=re.MULTILINE)
+        if n_rows != 1:
+            sys.exit(
+                f"docs/database.md: {n_rows} rows of the table {table.name}; it needs one: | `{table.name}` | | ... |"
+            )
+    return text
 
 
 def _table(title: str, section: type[Section], prefix: str) -> Iterator[str]:
@@ -96,6 +111,7 @@ def _without_titles(schema: Any) -> Any:
 FILES = {
     PROJECT / "workflow" / "schemas" / "config.schema.yaml": schema,
     PROJECT / "docs" / "configuration.md": reference,
+    PROJECT / "docs" / "database.md": database,
 }
 
 if __name__ == "__main__":

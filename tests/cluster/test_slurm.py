@@ -233,8 +233,9 @@ def test_ctrl_c_ends_the_jobs_too(start_run, slurm):
     assert "Traceback" not in broken.collection.output
 
 
-def test_the_command_of_the_readme_plans_a_run(slurm):
-    dry_run, run, _ = re.findall(r"^snakemake --profile .*$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+def test_the_command_of_the_documentation_plans_a_run(slurm):
+    text = (PROJECT / "docs" / "cluster.md").read_text()
+    dry_run, run, _ = re.findall(r"^snakemake --profile .*$", text, re.MULTILINE)
     assert dry_run == f"{run} --dry-run"
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

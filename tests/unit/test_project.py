@@ -96,12 +96,15 @@ def test_versions_agree():
     assert f"## {citation['version']} - {citation['date-released']}" in (PROJECT / "CHANGELOG.md").read_text()
 
 
-def test_the_readme_shows_every_table_with_its_columns():
-    from crossfilter_inference.db.tables import Tables
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
 
-    readme = (PROJECT / "README.md").read_text()
-    tables = Tables("<TYPE>")
-    for table in tables.metadata.tables.values():
-        if table.name != "<TYPE>_THUMBNAILS":
-            columns = ", ".join(f"`{column.name}`" for column in table.c)
-            assert f"| `{table.name}` | {columns} |" in readme
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)(.*?)\)", document.read_text()):
+        path, _, anchor = target.partition("#")
+        file = document.parent / path if path else document
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, target
