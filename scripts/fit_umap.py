@@ -1,10 +1,9 @@
 """The job of rule fit_umap."""
 
-from typing import Any
-
 import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.map.job import make_map
+from crossfilter_inference.map.settings import MapSettings
 
 
 def main(
@@ -12,7 +11,7 @@ def main(
     type: str,
     receipt: str,
     database: str,
-    settings: dict[str, Any],
+    settings: MapSettings,
     model: str,
     map: str,
     neighbours: str,

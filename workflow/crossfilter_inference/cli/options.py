@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin, is_typeddict
 
 import typer
 
@@ -196,8 +196,8 @@ def _is_list(kind: object) -> bool:
 
 
 def _kinds(kind: object) -> set[object]:
-    """Name all types in an annotation: `list[str] | None` has list, str and None."""
-    return {kind, get_origin(kind)}.union(*map(_kinds, get_args(kind)))
+    """Name all types in an annotation: `list[str] | None` has list, str and None; a TypedDict is a dict."""
+    return {dict if is_typeddict(kind) else kind, get_origin(kind)}.union(*map(_kinds, get_args(kind)))
 
 
 def _decapitalized(text: str) -> str:
