@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT
@@ -53,7 +54,7 @@ def test_the_final_output_names_every_file_once_and_the_map_only_if_it_is_wanted
     files = run.final_output()
     assert files[0] == "results/photos.sqlite"
     assert len({*files}) == len(files)
-    assert {"<results>/map.html", "<results>/embeddings/000001.sqlite", run.umap_stamp} <= {*files}
+    assert {"<results>/map.html", "<results>/embeddings/000001.sqlite", run.stamps.umap} <= {*files}
     without_map = prepare(reproject_umap_embeddings=False).final_output()
     assert {*files} - {*without_map} == {file for file in files if "map" in file.rsplit("/", 1)[-1]} | {
         "<results>/neighbours.npz"
@@ -63,17 +64,16 @@ def test_the_final_output_names_every_file_once_and_the_map_only_if_it_is_wanted
 @pytest.mark.parametrize(
     ("changes", "stamp"),
     [
-        ({"encoders": {"COLOUR": {"backend": str(COLOUR_ENCODER), "model": "b"}}}, "encoder_stamp"),
-        ({"missing_images": "delete"}, "store_stamp"),
-        ({"umap": {"min_dist": 0.5}}, "umap_stamp"),
-        ({"shard_size": 1}, "manifest_stamp"),
+        ({"encoders": {"COLOUR": {"backend": str(COLOUR_ENCODER), "model": "b"}}}, "encoder"),
+        ({"missing_images": "delete"}, "store"),
+        ({"umap": {"min_dist": 0.5}}, "umap"),
+        ({"shard_size": 1}, "manifest"),
         ({"batch_size": 3, "device": "cpu", "max_megapixels": 5}, None),
     ],
 )
 def test_a_setting_changes_the_stamp_of_what_it_concerns_and_no_other(folder, changes, stamp):
-    stamps = ("manifest_stamp", "encoder_stamp", "store_stamp", "umap_stamp", "map_stamp")
-    before, after = prepare(), prepare(**changes)
-    assert [name for name in stamps if getattr(before, name) != getattr(after, name)] == [stamp] * (stamp is not None)
+    before, after = asdict(prepare().stamps), asdict(prepare(**changes).stamps)
+    assert [name for name in before if before[name] != after[name]] == [stamp] * (stamp is not None)
 
 
 def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
@@ -98,7 +98,7 @@ def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
 def test_a_mistake_is_one_line_and_changes_nothing(folder, changes, message):
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError) as raised:
-        prepare(**changes).final_output()
+        prepare(**changes)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert sorted(folder.rglob("*")) == before

@@ -8,7 +8,7 @@ from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish
 from crossfilter_inference.run import start as run
 from crossfilter_inference.run.forecast import Cost, share_out
-from crossfilter_inference.run.prepare import Resources, Run
+from crossfilter_inference.run.prepare import Resources, Run, Stamps
 from crossfilter_inference.shards.plan import Plan
 
 
@@ -24,6 +24,7 @@ def planned(folder, known_shards=(), shards=()):
         shards=list(shards),
         shares=share_out(1, None, None, may_use_gpu=False),
         cost=Cost(1, 1, 1),
+        stamps=Stamps(*"12345"),
     )
 
 

@@ -112,7 +112,7 @@ def test_every_command_works_with_the_database_alone(collection):
     assert collection.run("search", "--uuid", "5237ab3d", "--n", 3, *NAMED).splitlines()[-1] == "3 of 62 photos"
     assert collection.run("duplicates", *NAMED).startswith("groups: 0, with 0 of 62 photos")
     collection.run("export", "--parquet", "x.parquet", "--npy", "x.npy", "--atlas", "atlas.parquet", *NAMED)
-    assert collection.run("verify", "--sample", 2, *NAMED).splitlines()[-1] == "all is well"
+    assert collection.run("verify", "--sample", 2, *NAMED).splitlines()[-1] == "all checks passed"
     collection.run("report", *NAMED)
     made = ["atlas.parquet", "report.html", "x.npy", "x.parquet", "x.uuids.txt"]
     for name in made:

@@ -83,7 +83,7 @@ def test_by_a_copied_shard_file(make_collection):
     collection.add_photos(3)
     line, output = refused(collection)
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
-    assert line.endswith("delete it, and its photos are embedded again")
+    assert line.endswith("delete it, and run snakemake, which embeds its photos again")
     assert "Finished jobid" not in output
     (collection.state / "embeddings" / "000001.sqlite").unlink()
     collection.run()

@@ -137,10 +137,11 @@ def test_the_globe_is_drawn_and_a_drag_rotates_it(tab):
     tab.mouse.move(640, 400)
     tab.mouse.down()
     tab.mouse.move(500, 400, steps=5)
+    tab.wait_for_timeout(100)  # a pointer that rests does not throw the globe
     tab.mouse.up()
     browser.settle(tab)
     turned = tab.evaluate("() => view.longitude") - longitude
-    assert 0.2 < (turned + np.pi) % (2 * np.pi) - np.pi < 1.5, "to the left by a third of the globe or so"
+    assert 0.3 < (turned + np.pi) % (2 * np.pi) - np.pi < 0.6, "as far as the pointer moved"
     assert tab.screenshot() != before
 
 

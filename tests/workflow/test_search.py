@@ -302,7 +302,7 @@ def test_without_a_map_only_the_array_can_be_exported(demo, tmp_path):
     (demo.state / "map.tsv").unlink()
     done = demo.script("export.py", "--parquet", str(tmp_path / "x.parquet"))
     assert done.returncode == 1
-    assert "map.tsv'; make the map: snakemake --cores 8" in done.stderr
+    assert "map.tsv' is missing; make the map: snakemake --cores 8" in done.stderr
     assert demo.script("export.py", "--npy", str(tmp_path / "x.npy")).returncode == 0
     assert not (tmp_path / "x.parquet").exists()
     done = demo.script("export.py")

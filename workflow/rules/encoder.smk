@@ -12,7 +12,7 @@ rule resolve_encoder:
     """Resolve the encoder to a commit, digests and preprocessing, and fetch its weights."""
     output:
         encoder=update("<results>/encoder.json"),
-        stamp=RUN.encoder_stamp,
+        stamp=RUN.stamps.encoder,
     log:
         "<logs>/resolve_encoder/resolve_encoder.log",
     benchmark:

@@ -12,7 +12,7 @@ rule write_manifest:
         manifest=update("<results>/manifest.tsv"),
         rejected=update("<results>/rejected.tsv"),
         shards=collect("<results>/shards/{shard}.tsv", shard=RUN.plan.new_shards),
-        stamp=RUN.manifest_stamp,
+        stamp=RUN.stamps.manifest,
     log:
         "<logs>/write_manifest/write_manifest.log",
     benchmark:

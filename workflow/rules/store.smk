@@ -17,7 +17,7 @@ rule store_embeddings:
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=RUN.shards),
     output:
         receipt="<results>/embeddings.json",
-        stamp=RUN.store_stamp,
+        stamp=RUN.stamps.store,
         database=[] if os.path.exists(RUN.database) else update(RUN.database),
     log:
         "<logs>/store_embeddings/store_embeddings.log",

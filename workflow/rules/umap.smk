@@ -17,7 +17,7 @@ rule fit_umap:
         map=update("<results>/map.tsv"),
         neighbours=update("<results>/neighbours.npz"),
         quality=update("<results>/map_quality.json"),
-        stamp=RUN.umap_stamp,
+        stamp=RUN.stamps.umap,
     log:
         "<logs>/fit_umap/fit_umap.log",
     benchmark:
@@ -53,7 +53,7 @@ rule store_map:
         quality="<results>/map_quality.json",
     output:
         receipt="<results>/map_stored.json",
-        stamp=RUN.map_stamp,
+        stamp=RUN.stamps.map,
     log:
         "<logs>/store_map/store_map.log",
     benchmark:

@@ -72,6 +72,17 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Stamps:
+    """The stamps of a run: paths of empty files, by the settings or the contents that they stand for."""
+
+    manifest: str
+    encoder: str
+    store: str
+    umap: str
+    map: str
+
+
+@dataclass(frozen=True)
 class Run:
     """A planned run.
 
@@ -88,6 +99,7 @@ class Run:
         Shards that this run makes or uses, the oldest first.
     shares : Shares
     cost : Cost
+    stamps : Stamps
     store_generation, map_generation : int
         They rise when the database is no longer the one that the last run left.
     notes, warnings : tuple of str
@@ -102,6 +114,7 @@ class Run:
     shards: list[str]
     shares: Shares
     cost: Cost
+    stamps: Stamps
     store_generation: int = 0
     map_generation: int = 0
     notes: tuple[str, ...] = ()
@@ -127,40 +140,15 @@ class Run:
         """Whether words of the encoder name the regions of the map."""
         return _uses_words(self.config)
 
-    @property
-    def manifest_stamp(self) -> str:
-        """Stamp of the plan."""
-        return _stamp("manifest", self.plan.digest())
-
-    @property
-    def encoder_stamp(self) -> str:
-        """Stamp of the encoder's settings."""
-        return _stamp("encoder", identity.settings_digest(self.type, self.config.encoder.model_dump()))
-
-    @property
-    def store_stamp(self) -> str:
-        """Stamp of what the database is made with."""
-        return _stamp("store", digest([self.config.missing_images, self.store_generation]))
-
-    @property
-    def umap_stamp(self) -> str:
-        """Stamp of the map's settings."""
-        return _stamp("umap", map_settings.settings_digest(self.config.umap.model_dump(), self.config.labels))
-
-    @property
-    def map_stamp(self) -> str:
-        """Stamp of the map in the database."""
-        return _stamp("map", str(self.map_generation))
-
     def final_output(self) -> list[str]:
         """Name everything that the run leaves behind."""
         files = ["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]
         files += [f"shards/{shard}.tsv" for shard in self.plan.new_shards]
         files += [f"embeddings/{shard}.sqlite" for shard in self.shards]
-        stamps = [self.manifest_stamp, self.encoder_stamp, self.store_stamp]
+        stamps = [self.stamps.manifest, self.stamps.encoder, self.stamps.store]
         if self.config.reproject_umap_embeddings:
             files += _MAP_FILES
-            stamps += [self.umap_stamp, self.map_stamp]
+            stamps += [self.stamps.umap, self.stamps.map]
         return [self.database, *(f"<results>/{file}" for file in files), *stamps]
 
 
@@ -190,7 +178,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     )
     cost = embedding_cost(state, config.encoder.backend, shares)
     if not resources.is_main_process:
-        return Run(config, resources, state, Plan([], [], []), {}, [], shares, cost)
+        nothing = Plan([], [], [])
+        return Run(config, resources, state, nothing, {}, [], shares, cost, _stamps(config, nothing, 0, 0))
 
     check_database_path(database)
     check_database_format(database, config.embedding_type)
@@ -217,6 +206,10 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         with_words=_uses_words(config),
     )
     notes = (f"{plan.summary()}; {scan.summary()}", expected or page_line(state))
+    store_generation, map_generation = (
+        generation(database, f"{state}/{receipt}", config.embedding_type, key)
+        for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
+    )
     return Run(
         config,
         resources,
@@ -226,16 +219,24 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         shards,
         shares,
         cost,
-        generation(database, f"{state}/embeddings.json", config.embedding_type, "embeddings_digest"),
-        generation(database, f"{state}/map_stored.json", config.embedding_type, "map_digest"),
+        _stamps(config, plan, store_generation, map_generation),
+        store_generation,
+        map_generation,
         notes=tuple(filter(None, notes)),
         warnings=tuple(filter(None, (stranger,))),
     )
 
 
+def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: int) -> Stamps:
+    values = {
+        "manifest": plan.digest(),
+        "encoder": identity.settings_digest(config.embedding_type, config.encoder.model_dump()),
+        "store": digest([config.missing_images, store_generation]),
+        "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),
+        "map": str(map_generation),
+    }
+    return Stamps(**{name: f"<results>/settings/{name}-{value}" for name, value in values.items()})
+
+
 def _uses_words(config: Config) -> bool:
     return not config.labels and identity.may_understand_texts(config.encoder.model_dump())
-
-
-def _stamp(kind: str, settings: str) -> str:
-    return f"<results>/settings/{kind}-{settings}"

@@ -46,7 +46,7 @@ def positions(collection):
 def verify(collection):
     done = collection.script("verify.py", "--sample", "3")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("all is well\n")
+    assert done.stdout.endswith("all checks passed\n")
 
 
 def test_every_released_format_has_a_collection():
