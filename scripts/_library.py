@@ -1,7 +1,8 @@
 """Find the library that belongs to these scripts: import this module before `crossfilter_inference`.
 
 In a clone, its own code wins over an installed one. In an installation, the scripts lie inside the package; the conda
-environment of a job does not have it, and must not see the other packages beside it, so it is loaded by its path.
+environment of a job does not have it, or only a folder of its name. It must not see the other packages next to the
+library, so this module loads the library by its path.
 """
 
 import importlib.util
@@ -12,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 if (PROJECT / "workflow" / "crossfilter_inference").is_dir():
     sys.path.insert(0, str(PROJECT / "workflow"))
-elif importlib.util.find_spec("crossfilter_inference") is None:
+elif (_found := importlib.util.find_spec("crossfilter_inference")) is None or _found.origin is None:
     _spec = importlib.util.spec_from_file_location("crossfilter_inference", PROJECT.parent / "__init__.py")
     assert _spec and _spec.loader
     _library = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)

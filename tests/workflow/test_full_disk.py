@@ -58,7 +58,7 @@ def test_a_full_disk_under_the_database(make_collection, tmp_path):
     )
     assert done.returncode == 1, done.stderr
     [line] = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
-    assert line.endswith("(database or disk is full); it is as it was before")
+    assert line.endswith("(database or disk is full); the database is unchanged")
     assert "Traceback" not in done.stdout
     rows = collection.sql("SELECT UUID, EMBEDDING FROM {T}_EMBEDDINGS", tmp_path / "after.sqlite")
     assert dict(rows) == before
