@@ -164,6 +164,16 @@ def test_a_command_ends_with_its_exit_code_and_its_line(body, code, last, tmp_pa
     assert (tmp_path / "logs" / "x.log").read_text() == done.stderr
 
 
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_a_signal_after_the_work_is_done_does_not_make_it_a_failure(signal):
+    program = (
+        "import os, signal\nfrom crossfilter_inference.cli.command import run_job\n"
+        "def main() -> str:\n    'Do it.'\n    return 'all done'\nrun_job(main)\n"
+        f"os.kill(os.getpid(), signal.{signal})"
+    )
+    assert run(program).returncode == 0
+
+
 def test_the_command_starts_without_heavy_imports():
     program = (
         "from crossfilter_inference.cli.commands import main\nmain()\n"

@@ -71,6 +71,9 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
     signal.signal(signal.SIGTERM, _terminate)
     try:
         line = call()
+        # The work is done. A signal that came during the exit would make Snakemake remove the outputs.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         if files and files.stamp:
             write_stamp(files.stamp)
         if line:
