@@ -1,9 +1,9 @@
-# make run: the demo, from nothing. make help: the rest.
+# make run: set up and run the demo. make help: list all targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 NPM := PATH=$(CURDIR)/$(BIN):$$PATH npm
-# Two files of tests at once; each runs whole workflows. On two cores, three are slower.
+# Run two test files at once; many of them run whole workflows. On two cores, three at once are slower.
 TESTS ?=
 REPORT ?= report.html
 TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -12,20 +12,20 @@ RUNS_IN_PROCESS ?= 20000
 
 .PHONY: help run report test test-all test-cluster lint soak bench generated format lock
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-run: .venv/installed  ## set up, then run the workflow as config.yaml says: the demo
+run: .venv/installed  ## set up, then run the workflow with config.yaml: the demo
 	$(BIN)/snakemake --cores all
 
-report: .venv/installed  ## run the workflow, and write a report of it: report.html
+report: .venv/installed  ## run the workflow, then write a report: report.html
 	$(BIN)/snakemake --cores all summarise
 	$(BIN)/snakemake --cores all summarise --report $(REPORT)
 
-test: .venv/dev  ## set up, then run the tests for every change
+test: .venv/dev  ## set up, then run the quick tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-all: .venv/dev .venv/extra  ## set up, then run all tests; a skipped test is a failure
+test-all: .venv/dev .venv/extra  ## set up, then run all tests; fails if one is skipped
 	$(BIN)/pytest --all $(TEST_OPTIONS) $(TESTS)
 
 test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (as root, on Debian) and in new environments
@@ -41,17 +41,17 @@ lint: .venv/dev node_modules/.package-lock.json  ## check style, types, structur
 	$(NPM) run --silent lint
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py --check
 
-soak: .venv/dev  ## play random histories with faults; goes on where it was broken off (half an hour)
+soak: .venv/dev  ## run random histories with faults; resumes if interrupted (half an hour)
 	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
 
-bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS are for the embedding
+bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS go to benchmarks/embedding.py
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/sphere.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/search.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/page.py
 
-generated: .venv/installed  ## renew the files that follow from the code: schema and reference of the configuration
+generated: .venv/installed  ## renew the generated files: schema and reference of the configuration, columns of the tables
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py
 
 format: .venv/dev node_modules/.package-lock.json  ## format the code
@@ -65,7 +65,7 @@ lock: .venv/installed .venv/dev .venv/extra .venv/slurm  ## write the installed 
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	  { echo "make: $(PYTHON) is older than Python 3.11; choose a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

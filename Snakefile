@@ -17,7 +17,7 @@ rule all:
         RUN.final_output(),
     localrule: True
     message:
-        "all is up to date"
+        "everything is up to date"
 
 
 include: "workflow/rules/manifest.smk"

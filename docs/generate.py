@@ -1,4 +1,4 @@
-"""Write the files that follow from the code: schema and reference of the configuration, columns of the tables.
+"""Generate files from the code: schema and reference of the configuration, columns of the tables.
 
 `make generated` renews them; `make lint` checks them (`--check`).
 """
@@ -19,17 +19,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 _INTRODUCTION = """# Configuration
 
-Every key of `config.yaml`. A key that you leave out has its default. A misspelled key or a wrong value stops the run
-with one line, before anything changes.
+Every key of `config.yaml`. An omitted key has its default. If a key is misspelt or a value is not allowed, the run
+stops with a one-line error before anything changes.
 
-To change a few keys, write them into a file of your own and name it: `snakemake --cores 8 --configfile mine.yaml`. To
-change a single key, use `--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. Relative
-paths start at the folder in which the command runs.
+To change a few keys, put them into a file: `snakemake --cores 8 --configfile mine.yaml`. To change a single key, use
+`--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. Paths are relative to the folder
+in which you run the command.
 
-After a change of the encoder the next run embeds every photo again. After a change of the map's shape under `umap` it
-fits a new map. A setting that cannot change the numbers (`batch_size`, `device`, `--cores`) causes no work.
+If you change the encoder, the next run embeds every photo again. If you change a setting under `umap` that shapes the
+map, it makes a new map. Settings that cannot change the results (`batch_size`, `device`, `--cores`) cause no work.
 """
-_CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has tables of its own.
+_CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has its own tables.
 [encoders.md](encoders.md) shows how to add one.
 """
 

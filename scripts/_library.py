@@ -1,8 +1,8 @@
 """Find the library that belongs to these scripts: import this module before `crossfilter_inference`.
 
-In a clone, its own code wins over an installed one. In an installation, the scripts lie inside the package; the conda
-environment of a job does not have it, or only a folder of its name. It must not see the other packages next to the
-library, so this module loads the library by its path.
+In a clone, its own code takes precedence over an installed package. In an installation, the scripts are inside the
+package. A job's conda environment lacks the package, or has only an empty folder of its name. It must not see the other
+packages next to the library, so this module loads the library by its path.
 """
 
 import importlib.util

@@ -1,4 +1,7 @@
-"""The original tool's command. With a Python that lacks Snakemake, the one that `make` set up takes over."""
+"""Run the workflow with the original tool's command line.
+
+If this Python lacks Snakemake, the script restarts itself with the one in `.venv`.
+"""
 
 import importlib.util
 import os
@@ -19,19 +22,19 @@ def main(
     reproject_umap_embeddings: bool = True,
     cores: str = "all",
 ) -> str:
-    r"""Embed a folder of <uuid>.jpg photos into a database, and make a map of them.
+    r"""Embed the photos of a folder into a database, and map them.
 
-    This is the original tool's command: it takes its options, with its defaults. All other settings are those of
-    config.yaml. Options of Snakemake can follow after --.
+    This command takes the options of the original tool, with the same defaults. All other settings come from
+    config.yaml. Options after -- go to Snakemake.
 
     Parameters
     ----------
     *snakemake_options : str
-        Options of Snakemake; `--config` among them overrides the options here.
+        Options for Snakemake; `--config` overrides the options above.
     input_dir : str
-        Folder of photos named by UUIDs.
+        Folder of photos named by UUIDs; subfolders are included.
     output_embeddings_db : str
-        SQLite database to create or to bring up to date.
+        SQLite database to create or update.
     embedding_type : str
         Encoder to use.
     batch_size : int
@@ -39,7 +42,7 @@ def main(
     recompute_existing_embeddings : bool, optional
         Embed every photo again. Default: no.
     reproject_umap_embeddings : bool
-        Make the map after embedding.
+        Update the map after embedding.
     cores : str
         CPU cores to use: a number, or all.
 

@@ -20,7 +20,7 @@ def main(
     png: str,
     svg: str,
 ) -> str:
-    r"""Draw the map: a page with the globe, and pictures of the whole sphere for papers.
+    r"""Draw the globe page, and pictures of the whole sphere for papers.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def main(
     embeddings : str
         Folder of the shard databases, which hold the thumbnails.
     labels : str
-        CSV file with columns UUID and LABEL, to name regions by.
+        CSV file with columns UUID and LABEL, to name regions.
     words : str
-        words.npz, to name regions by if there are no labels.
+        words.npz, to name regions if no labels are given.
     page : str
         HTML file to write.
     png : str

@@ -37,9 +37,9 @@ def main(
     output : str
         Shard database to write.
     database : str, optional
-        Database to copy or adopt rows of the same photos from.
+        Database from which to copy or adopt the rows of these photos.
     recompute : bool
-        Copy and adopt nothing.
+        Recompute every embedding; copy and adopt nothing.
     batch_size : str
         Photos per call of the encoder, or auto.
     threads : int
@@ -47,11 +47,11 @@ def main(
     device : str
         auto, cpu, cuda or mps.
     gpus : int
-        Number of GPUs, of which the job takes a free one; 0: any or none.
+        Number of GPUs in this machine to choose a free one from; 0: use any GPU, or none.
     scratch : bool
-        Build the shard database in the folder that TMPDIR names.
+        Build the shard database in $TMPDIR, then move it.
     max_megapixels : float
-        Larger photos fail.
+        Photos above this size fail.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from crossfilter_inference.util.files import read_json
 
 
 def main(*, encoder: str, words: str, output: str) -> str:
-    r"""Embed the words that regions of the map can be named by.
+    r"""Embed the words that can name regions of the map.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def main(
     labels: str = "",
     threads: int = 1,
 ) -> str:
-    r"""Make the map of all embeddings in a database, or bring it up to date.
+    r"""Make or update the map of all embeddings in a database.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def main(
     quality : str
         map_quality.json to write.
     labels : str
-        CSV file with columns UUID and LABEL, to judge the map by.
+        CSV file with columns UUID and LABEL, to measure map quality.
     threads : int
-        CPU cores to use; the map does not depend on it.
+        CPU cores to use; the number does not affect the map.
 
     Examples
     --------

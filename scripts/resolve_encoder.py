@@ -34,13 +34,13 @@ def main(
     output : Path
         encoder.json to write.
     database : str, optional
-        Database whose rows of missing photos must not be mixed with new ones.
+        Database to check: its rows of missing photos must not be mixed with new ones.
     plan : str, optional
-        plan.tsv, the list of the photos.
+        plan.tsv, the list of photos.
     missing_images : str
         keep or delete.
     recompute : bool
-        Every photo is embedded again.
+        Whether this run embeds every photo again.
     device : str
         auto, cpu, cuda or mps.
 

@@ -25,7 +25,7 @@ def main(
     manifest : str
         manifest.tsv.
     database : str
-        Database to bring up to date.
+        Database to update.
     shards : str
         Folder of the shard lists.
     embeddings : str
@@ -33,9 +33,9 @@ def main(
     receipt : str
         embeddings.json to write.
     missing_images : str
-        keep or delete the rows of missing photos.
+        keep or delete: what to do with rows of missing photos.
     generation : int
-        Number that the receipt gets.
+        Generation to record in the receipt.
 
     Examples
     --------

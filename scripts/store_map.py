@@ -24,7 +24,7 @@ def main(*, type: str, database: str, model: str, map: str, quality: str, receip
     receipt : str
         Receipt to write.
     generation : int
-        Number that the receipt gets.
+        Generation to record in the receipt.
 
     Examples
     --------

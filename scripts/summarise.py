@@ -6,7 +6,7 @@ from crossfilter_inference.view.report import NAMES, write_summary
 
 
 def main(*, database: str, state: str, output: str, introduction: str) -> str:
-    r"""Write the first page of the report, and its tables: outcomes, failures, quality, times, provenance.
+    r"""Write the report's first page and tables: outcomes, failures, quality, times, provenance.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ def main(*, database: str, state: str, output: str, introduction: str) -> str:
     output : str
         Folder of the first page and the tables.
     introduction : str
-        Text that the first page begins with, as reStructuredText.
+        Introduction of the first page, a reStructuredText file.
 
     Examples
     --------

@@ -67,7 +67,7 @@ def test_values_may_be_text_as_on_the_command_line():
 
 
 def test_labels_must_be_there(tmp_path):
-    with pytest.raises(InputError, match=r"labels: there is no file 'missing\.csv'; name a CSV file"):
+    with pytest.raises(InputError, match=r"labels: 'missing\.csv' does not exist; name a CSV file"):
         check(labels="missing.csv")
     (tmp_path / "labels.csv").touch()
     assert check(labels=str(tmp_path / "labels.csv")).labels == str(tmp_path / "labels.csv")

@@ -1,7 +1,7 @@
 """The settings of a run: typed, with their defaults, bounds and descriptions.
 
-Everything that is said about a setting follows from its field here: the check and its message, the default, the JSON
-schema for editors (`workflow/schemas/config.schema.yaml`) and `docs/configuration.md`.
+The field of a setting is the single source of its check, its error message and its default, of the JSON schema for
+editors (`workflow/schemas/config.schema.yaml`), and of `docs/configuration.md`.
 """
 
 import json
@@ -65,10 +65,10 @@ class Backend(Text):
 
 
 class EncoderSettings(Section):
-    """One encoder, as it is configured."""
+    """Settings of one encoder."""
 
     backend: Annotated[str, Backend()] = Field(
-        description="Built-in backend (see docs/encoders.md), or the path of a Python file with your own."
+        description="Built-in backend, or the path of a Python file with your own (see docs/encoders.md)."
     )
     model: Line = Field(
         default="google/siglip2-base-patch16-224",
@@ -77,34 +77,34 @@ class EncoderSettings(Section):
     revision: Line = Field(default="main", description="Branch, tag or commit on the model hub (backend siglip).")
     dtype: Annotated[Dtype, Choice(get_args(Dtype))] = Field(
         default="auto",
-        description="Number format of the network. auto: bfloat16 on a GPU that supports it, else float32.",
+        description="Number format of the network. auto: bfloat16 on a GPU that supports it, otherwise float32.",
     )
     runtime: Annotated[Runtime, Choice(get_args(Runtime))] = Field(
-        default="torch", description="What runs the network. openvino runs on CPUs and is a separate package."
+        default="torch", description="Library that runs the network. openvino runs on CPUs and is a separate package."
     )
 
 
 class UmapSettings(Section):
-    """How the map is made."""
+    """Settings of the map."""
 
     n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
         default=15, description="Neighbours of each photo that determine its position."
     )
     min_dist: Annotated[float, Number(float, 0, 1)] = Field(
-        default=0.1, description="Minimum distance between photos on the map, as a length on a sphere of that radius."
+        default=0.1, description="Minimum distance between photos on the map, as a length on the sphere (umap.radius)."
     )
     radius: Annotated[float | Literal["auto"], Number(float, 0.5, 100, auto=True)] = Field(
         default="auto",
-        description="Radius of the sphere in UMAP's units of length. Larger leaves more room between groups.",
+        description="Radius of the sphere in UMAP's units of length. A larger one leaves more room between groups.",
     )
     update: Annotated[Update, Choice(get_args(Update))] = Field(
-        default="align", description="What happens to the map when photos are added or removed."
+        default="align", description="How the map changes when photos are added or removed."
     )
     refit_share: Annotated[float, Number(float, 0, 1)] = Field(
-        default=0.2, description="Fraction of new photos above which align fits a new map."
+        default=0.2, description="Fraction of new photos above which align makes a new map."
     )
     compare_with_plane: Flag = Field(
-        default=False, description="Also measure what a plain map in the plane would keep."
+        default=False, description="Also measure how many neighbours a flat UMAP would keep."
     )
     random_state: Annotated[int, Number(int, 0, 2**32 - 1)] = Field(
         default=42, description="Random seed. The same seed gives the same map."
@@ -115,7 +115,8 @@ class Config(Section):
     """All settings of a run."""
 
     embedding_type: Line = Field(
-        default="SIGLIP2", description="Encoder to use, one of those under encoders. Its tables carry this name."
+        default="SIGLIP2",
+        description="Encoder to use, one of those under encoders. Its name is the prefix of its tables.",
     )
     input_dir: Annotated[tuple[str, ...], Texts(Text(), one=True)] = Field(
         description="Folder of photos named by UUIDs, searched with all subfolders; or a list of folders."
@@ -125,41 +126,44 @@ class Config(Section):
     )
     batch_size: Annotated[int | Literal["auto"], Number(int, 1, 4096, auto=True)] = Field(
         default="auto",
-        description="Photos per call of the encoder, or auto. It changes the numbers by rounding at most.",
+        description="Photos per call of the encoder, or auto. It affects the embeddings by rounding at most.",
     )
     device: Annotated[Device, Choice(get_args(Device))] = Field(
-        default="auto", description="Device of the encoder. auto takes a GPU that PyTorch can use, else the CPU."
+        default="auto", description="Device of the encoder. auto uses a GPU if PyTorch supports it, otherwise the CPU."
     )
     recompute_existing_embeddings: Flag = Field(default=False, description="Embed every photo again in every run.")
-    reproject_umap_embeddings: Flag = Field(default=True, description="Make the map of all photos after embedding.")
+    reproject_umap_embeddings: Flag = Field(default=True, description="Update the map after embedding.")
     shard_size: Annotated[int | Literal["auto"], Number(int, 1, 1_000_000, auto=True)] = Field(
-        default="auto", description="Photos per embedding job. auto keeps a job's start below 5 % of its time."
+        default="auto", description="Photos per embedding job. auto keeps the start-up of a job below 5 % of its time."
     )
     image_extensions: Annotated[
         tuple[str, ...], Texts(Text(r"\.[^./]+", "a dot and what follows it, such as .jpg"))
-    ] = Field(default=(".jpg", ".jpeg"), description="Extensions of photos, with their dot, in upper or lower case.")
+    ] = Field(
+        default=(".jpg", ".jpeg"), description="File extensions of photos, each with its dot; case does not matter."
+    )
     missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
-        default="keep", description="What happens to the rows of photos that are missing from input_dir."
+        default="keep", description="Whether to keep or delete the rows of photos that are missing from input_dir."
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.2,
-        description="Largest fraction of the embeddings that one run may delete. A larger one stops the run.",
+        description="Largest fraction of the embeddings that one run may delete. Above it, the run stops.",
     )
     max_megapixels: Annotated[float, Number(float, 0.001, 4000)] = Field(
-        default=268, description="Photos above this size fail, so that one huge image cannot exhaust the memory."
+        default=268,
+        description="Larger photos are skipped and count as failed, so that one huge image cannot exhaust memory.",
     )
     retry_failures: Flag = Field(default=False, description="Try failed photos again in every run.")
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1,
-        description="Fail the run, after storing everything, if a larger fraction of more than 20 photos failed.",
+        description="Fail the run (after storing everything) if a larger fraction fails. Ignored up to 20 photos.",
     )
     labels: Annotated[str, Text(optional=True)] = Field(
-        default="", description="CSV file with columns UUID and LABEL: what photos show, to judge the map by."
+        default="", description="CSV file with columns UUID and LABEL, to name regions and to measure map quality."
     )
     encoders: Annotated[dict[TypeName, EncoderSettings], BeforeValidator(_with_shipped_encoders)] = Field(
-        default_factory=dict, description="Encoders by the name that their tables carry."
+        default_factory=dict, description="Encoders, by the prefix of their tables."
     )
-    umap: UmapSettings = Field(default_factory=UmapSettings, description="How the map is made.")
+    umap: UmapSettings = Field(default_factory=UmapSettings, description="Settings of the map.")
 
     @property
     def encoder(self) -> EncoderSettings:
@@ -167,7 +171,7 @@ class Config(Section):
         return self.encoders[self.embedding_type]
 
     def with_absolute_paths(self) -> "Config":
-        """Return the same settings, which any folder can use."""
+        """Return the same settings with absolute paths, valid in any folder."""
 
         def absolute(encoder: EncoderSettings) -> EncoderSettings:
             paths = {}
@@ -220,7 +224,7 @@ def read_config_file(path: str | Path) -> dict[str, object]:
     try:
         text = Path(path).read_text("utf-8")
         try:
-            read = json.loads(text)  # as Snakemake does; YAML reads some texts otherwise
+            read = json.loads(text)  # as Snakemake does; YAML reads some texts differently
         except ValueError:
             read = yaml.safe_load(text)
     except OSError as error:
@@ -234,7 +238,7 @@ def read_config_file(path: str | Path) -> dict[str, object]:
     except yaml.YAMLError as error:
         raise InputError(f"--configfile: {str(path)!r} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(read, dict | None):
-        raise InputError(f"--configfile: {str(path)!r} holds no keys; write lines such as input_dir: ~/Pictures")
+        raise InputError(f"--configfile: {str(path)!r} contains no keys; write lines such as input_dir: ~/Pictures")
     return read or {}
 
 
@@ -244,7 +248,7 @@ def check_config(config: Mapping[str, object]) -> Config:
     Parameters
     ----------
     config : mapping
-        As read from YAML. Numbers and truth values from the command line may still be text.
+        As read from YAML. Numbers and booleans from the command line may still be text.
 
     Returns
     -------
@@ -254,7 +258,8 @@ def check_config(config: Mapping[str, object]) -> Config:
     Raises
     ------
     InputError
-        It names the key, its value, what is allowed, and the nearest valid key of a misspelt one.
+        If the configuration is not valid. The message names the key, its value, the allowed values, and the nearest
+        valid key if one is misspelt.
     """
     try:
         checked = Config.model_validate(config)
@@ -270,7 +275,7 @@ def check_config(config: Mapping[str, object]) -> Config:
         )
     checked = _with_home(checked)
     if checked.labels and not os.path.isfile(checked.labels):
-        raise InputError(f"labels: there is no file {checked.labels!r}; name a CSV file with columns UUID and LABEL")
+        raise InputError(f"labels: {checked.labels!r} does not exist; name a CSV file with columns UUID and LABEL")
     return checked
 
 

@@ -1,8 +1,8 @@
 """
-Plan the run: everything that is decided before the first job, by `prepare_run`.
+Plan the run before the first job, with `prepare_run`.
 
-The plan is made when Snakemake's main process reads the Snakefile, so a dry run shows exactly the jobs that will run.
-`onstart` takes the lock and writes the plan for the jobs; `-n` does not run it.
+Snakemake's main process makes the plan when it reads the Snakefile, so a dry run shows the exact jobs. `onstart` takes
+the lock and writes the plan for the jobs; a dry run skips it.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")
-# The rules say `python`: the one that runs Snakemake, unless a conda environment brings its own.
+# `python` in the rules is the Python that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv('PATH')}")
 
 from snakemake.logging import logger

@@ -1,11 +1,11 @@
 """
 Embed the photos, one job per shard.
 
-NEEDS: <results>/shards/{shard}.tsv, <results>/encoder.json, and <results>/plan.tsv for where the photos are now
+NEEDS: <results>/shards/{shard}.tsv, <results>/encoder.json, and <results>/plan.tsv for the current paths of the photos
 MAKES: <results>/embeddings/{shard}.sqlite
 
-A job that was broken off leaves a log of the rows that it has made, from which the next one goes on. One that finds its
-database already made of the same list by the same encoder ends at once.
+An interrupted job leaves a journal of its finished rows, from which the next job resumes. If the shard database is
+already complete, for the same list and encoder, the job ends at once.
 """
 
 
@@ -22,7 +22,7 @@ rule embed_shard:
         "<benchmarks>/embed_shard/{shard}.tsv"
     conda:
         "../../envs/embed.yaml"
-    # One job with all cores is as fast as several that share them, and needs the memory of the encoder once.
+    # One job with all cores is as fast as several that share them, and loads the encoder into memory only once.
     threads: RUN.shares.embed_cores
     resources:
         gpu=1 if RUN.shares.n_gpus else 0,

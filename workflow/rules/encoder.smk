@@ -1,15 +1,15 @@
 """
-Find out what the encoder is. The only step that may use the network.
+Resolve the encoder. This is the only step that may use the network.
 
 NEEDS: the encoder's entry in the configuration, the files of a local checkpoint
 MAKES: <results>/encoder.json
 
-An encoder that would put its embeddings beside those of another one is refused here, before anything is computed.
+The rule fails if the encoder's embeddings would be mixed with those of another encoder, before any is computed.
 """
 
 
 rule resolve_encoder:
-    """Resolve the encoder to a commit, digests and preprocessing, and fetch its weights."""
+    """Resolve the encoder to a commit, digests and preprocessing, and download its weights."""
     output:
         encoder=update("<results>/encoder.json"),
         stamp=RUN.stamps.encoder,

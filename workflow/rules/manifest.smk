@@ -1,5 +1,5 @@
 """
-Write down which photos there are and which shard owns each.
+Record all photos and the shard that owns each.
 
 NEEDS: <results>/plan.tsv, written by `onstart`
 MAKES: <results>/manifest.tsv, <results>/rejected.tsv, and the list of every new shard
@@ -7,7 +7,7 @@ MAKES: <results>/manifest.tsv, <results>/rejected.tsv, and the list of every new
 
 
 rule write_manifest:
-    """Promote the plan of this run to the manifest and the lists of new shards."""
+    """Write the manifest and the lists of new shards, from the plan of this run."""
     output:
         manifest=update("<results>/manifest.tsv"),
         rejected=update("<results>/rejected.tsv"),

@@ -1,16 +1,16 @@
 """
 Draw the map.
 
-NEEDS: the map, its neighbours and its quality; paths in the database; the thumbnails in the shard databases
-MAKES: <results>/map.html, the globe, and <results>/map.png and <results>/map.svg for papers; <results>/words.npz, to
-name regions by, if the encoder understands texts
+NEEDS: the map, its neighbours and its quality; paths from the database; thumbnails from the shard databases
+MAKES: <results>/map.html, the globe; <results>/map.png and <results>/map.svg, for papers; if the encoder understands
+text, <results>/words.npz, to name regions
 """
 
 from crossfilter_inference.map.settings import WORDS_FILE
 
 
 rule embed_words:
-    """Embed the words that regions of the map can be named by."""
+    """Embed the words that can name regions of the map."""
     input:
         encoder="<results>/encoder.json",
         words=WORDS_FILE,
@@ -26,14 +26,14 @@ rule embed_words:
         mem_mb=forecast.TEXT_MEMORY_MB,
         scripts=SCRIPTS,
     message:
-        "embed the words that regions can be named by"
+        "embed the words that can name regions"
     shell:
         "python {resources.scripts:q}/embed_words.py"
         " --encoder {input.encoder:q} --words {input.words:q} --output {output.words:q} --log {log:q}"
 
 
 rule draw_map:
-    """Draw the globe, and the whole sphere with the photos' thumbnails."""
+    """Draw the globe page, and pictures of the whole sphere with thumbnails."""
     input:
         map="<results>/map.tsv",
         neighbours="<results>/neighbours.npz",

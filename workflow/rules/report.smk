@@ -1,5 +1,5 @@
 """
-First page and tables of the report, written on request: make report.
+Write the first page and the tables of the report, on request: make report.
 
 NEEDS: the outputs of a run
 MAKES: <results>/summary/: the report's first page, and tables of outcomes, failures, quality, times and provenance

@@ -1,11 +1,11 @@
 """
-Merge the shards into the database. The only writers of the database are the rules store_embeddings and store_map.
+Merge the shards into the database. Only the rules store_embeddings and store_map write to the database.
 
 NEEDS: <results>/encoder.json, <results>/manifest.tsv and every shard database
 MAKES: the database, and the receipt <results>/embeddings.json
 
-The database is an output only while it is missing: it is written by several rules and several embedding types, and
-its transaction, not Snakemake, takes back what a failed job did.
+The database is an output only while it is missing, because several rules and several embedding types write to it. Its
+transaction, not Snakemake, undoes the changes of a failed job.
 """
 
 

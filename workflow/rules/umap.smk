@@ -1,14 +1,14 @@
 """
-Make the map and put it into the database.
+Make the map and store it in the database.
 
-NEEDS: the receipt <results>/embeddings.json, which stands for all rows of the database; labels, if there are any
+NEEDS: the receipt <results>/embeddings.json, which represents all rows of the database; labels, if configured
 MAKES: <results>/umap_model.pkl, <results>/map.tsv, <results>/neighbours.npz,
 <results>/map_quality.json, and two tables of the database
 """
 
 
 rule fit_umap:
-    """Make the map of all embeddings of the database, or bring it up to date."""
+    """Make or update the map of all embeddings in the database."""
     input:
         receipt="<results>/embeddings.json",
         labels=RUN.config.labels or [],
@@ -45,7 +45,7 @@ rule fit_umap:
 
 
 rule store_map:
-    """Put the UMAP model and every photo's place into the database."""
+    """Store the UMAP model and the position of every photo in the database."""
     input:
         receipt="<results>/embeddings.json",
         model="<results>/umap_model.pkl",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CollectionOptions:
-    """Which collection a command works on.
+    """Options that choose the collection of a command.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class CollectionOptions:
     configfile : list of Path, optional
         Configuration files of the collection; later ones override earlier ones.
     embedding_type : str, optional
-        Embedding type. Default: as configured, or the only one in the database.
+        Embedding type. Default: as configured, or the only type in the database.
     device : str, optional
         Device of the encoder: auto, cpu, cuda or mps. Default: as configured.
     """
@@ -54,17 +54,17 @@ def run(
 ) -> str:
     """Embed the photos in folders into a database, and map them.
 
-    A later run embeds only new and changed photos. Everything is written next to the database. Options of Snakemake
-    can follow after --; for example, -n previews the run.
+    A later run embeds only new and changed photos. All files are written next to the database. Options after -- go to
+    Snakemake; for example, -n previews the run.
 
     Parameters
     ----------
     folder : list of str, optional
-        Folders of photos named by UUIDs, searched with all subfolders.
+        Folders of photos named by UUIDs; subfolders are included.
     *snakemake_options : str
-        Options of Snakemake; `--config` among them overrides the options here.
+        Options for Snakemake; `--config` overrides the options above.
     output_embeddings_db : Path, optional
-        SQLite database to create or to bring up to date.
+        SQLite database to create or update.
     embedding_type : str, optional
         Encoder to use: SIGLIP2 (the default), EFFICIENTNET_LITE0, or one from a configuration file.
     batch_size : str, optional
@@ -72,7 +72,7 @@ def run(
     recompute_existing_embeddings : bool, optional
         Embed every photo again. Default: no.
     reproject_umap_embeddings : bool, optional
-        Make the map after embedding. Default: yes.
+        Update the map after embedding. Default: yes.
     device : str, optional
         Device of the encoder: auto (the default), cpu, cuda or mps.
     configfile : list of Path, optional
@@ -111,7 +111,7 @@ def search(
     html: Path | None = None,
     collection: CollectionOptions,
 ) -> str:
-    """Find photos similar to a photo, an image file or a text.
+    """Find photos similar to a photo of the collection, an image file or a text.
 
     Give one of --uuid, --image and --text. Text needs an encoder with a text tower, such as SIGLIP2. The command prints
     similarity (cosine), UUID and path, the most similar photo first.
@@ -119,17 +119,17 @@ def search(
     Parameters
     ----------
     uuid : str, optional
-        UUID of a photo of the collection; its first digits are enough.
+        UUID of a photo of the collection; a prefix is enough.
     image : Path, optional
-        Image file, which need not be in the collection.
+        Image file; it need not be in the collection.
     text : str, optional
-        What the photos should show, such as 'a red panda on a branch'.
+        Description of the photos to find, such as 'a red panda on a branch'.
     n : int
         Number of photos to find.
     json : bool
         Print JSON.
     html : Path, optional
-        Also write the photos as a page to this file.
+        Also write a contact sheet to this HTML file.
 
     Examples
     --------
@@ -178,21 +178,21 @@ def duplicates(
     html: Path | None = None,
     collection: CollectionOptions,
 ) -> str:
-    """Find photos that are almost the same.
+    """Find near-duplicates: photos that were recompressed, resized or slightly cropped.
 
-    These are photos that were recompressed, resized, or cropped by a few percent. The command prints them in groups,
-    the largest group first, and the largest photo of each group first. It deletes nothing.
+    The command prints groups of near-duplicates, the largest group first, and the largest photo of each group first.
+    It deletes nothing.
 
     Parameters
     ----------
     least_cosine : float
-        Compare photos from this similarity (cosine of centered embeddings) upward.
+        Ignore pairs of photos below this similarity (cosine of centred embeddings).
     by_cosine_alone : bool
-        Do not compare thumbnails. With --least_cosine 0.8 or so, this also groups photos of the same scene.
+        Do not compare thumbnails. With a --least_cosine of about 0.8, this also groups photos of the same scene.
     json : bool
         Print JSON.
     html : Path, optional
-        Also write the groups as a page to this file.
+        Also write a contact sheet of the groups to this HTML file.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def duplicates(
             for number, group in enumerate(groups, 1)
         ]
         thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group])
-        write_contact_sheet(str(html), f"{len(groups)} groups of photos that are almost the same", sheet, thumbnails)
+        write_contact_sheet(str(html), f"{len(groups)} groups of near-duplicates", sheet, thumbnails)
     n_photos = sum(map(len, groups))
     found = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
     return f"{found}; {n_photos - len(groups)} could be removed{_look_at(html)}"
@@ -235,11 +235,11 @@ def export(
     Parameters
     ----------
     parquet : Path, optional
-        Parquet file of embeddings, positions and neighbors of all photos.
+        Parquet file of embeddings, positions and neighbours of all photos.
     npy : Path, optional
         NumPy file of the embeddings as one array; the UUIDs go into a text file next to it (.uuids.txt).
     atlas : Path, optional
-        Parquet file for embedding-atlas: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+        Parquet file for embedding-atlas; to open it: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
 
     Examples
     --------
@@ -269,17 +269,17 @@ def export(
 
 
 def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: CollectionOptions) -> str:
-    """Check that database, shards and map agree (read-only).
+    """Check that the database, manifest, shards and map agree (read-only).
 
     The command prints one line per check, and how to fix each failure. The exit code is 0 if all checks pass, and
-    1 if one failed or a run is in progress.
+    1 if a check fails or a run is in progress.
 
     Parameters
     ----------
     input_dir : list of str, optional
-        Folders of photos. Default: as configured, or those of the last run.
+        Folders of photos. Default: as configured, or as in the last run.
     sample : int
-        Number of random photos to embed again and to compare with the stored rows; 0 skips this check.
+        Number of random photos to re-embed and compare with the stored rows; 0 skips this check.
 
     Examples
     --------
@@ -299,13 +299,13 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
 def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -> str:
     """Write a report of the collection as one HTML file.
 
-    The report is for someone who did not run the workflow: map, outcome of every file, failures, quality, times and
-    versions. The command brings the collection up to date first.
+    The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
+    quality, times and versions. The command first brings the collection up to date.
 
     Parameters
     ----------
     file : Path
-        Page to write.
+        HTML file to write.
 
     Examples
     --------
@@ -338,7 +338,7 @@ def _open(options: CollectionOptions) -> "Collection":
 
 
 def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":
-    """Read the configuration of a collection; a database alone has that of its last run."""
+    """Read the configuration of a collection; without configuration files, that of the last run."""
     from ..config import read_config
     from ..project import project_folder
 
@@ -352,16 +352,14 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
     }
     if not files:
         if not options.output_embeddings_db:
-            raise InputError(
-                "no collection is named; add --output_embeddings_db photos.sqlite or --configfile mine.yaml"
-            )
+            raise InputError("no collection given; add --output_embeddings_db photos.sqlite or --configfile mine.yaml")
         last = _last_config(options)
         if last.exists():
             files = [last]
         elif not input_dir:
             raise InputError(
-                f"no settings of a run in {str(last.parent)!r}; name the folders of photos: --input_dir, "
-                "or the configuration: --configfile"
+                f"{str(last)!r}, which holds the settings of the last run, is missing; name the folders of photos "
+                "(--input_dir) or the configuration (--configfile)"
             )
         changes["embedding_type"] = last.parent.name
     return read_config(files, changes)
