@@ -117,7 +117,7 @@ def test_list_options_take_several_values_as_snakemake_does():
 
 
 def test_a_command_that_takes_no_more_refuses_more():
-    with pytest.raises(options.UsageError, match="nothing may follow --"):
+    with pytest.raises(options.UsageError, match="this command takes nothing after --"):
         parsed("--", "x", functions=(commands.export,))
 
 

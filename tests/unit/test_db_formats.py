@@ -208,7 +208,7 @@ def test_a_newer_format_is_refused_wherever_it_is_opened_and_nothing_changes(sto
             with pytest.raises(NewerFormat) as refused:
                 open_it()
             assert f"'{os.path.realpath(path)}' has format {known + 1} of T" in str(refused.value)
-            assert f"knows formats up to {known}; upgrade crossfilter-inference. Nothing was changed" in str(
+            assert f"supports formats up to {known}; upgrade crossfilter-inference. Nothing was changed" in str(
                 refused.value
             )
     assert before.items() == {path: digest for path, digest in sums().items() if path in before}.items()

@@ -234,7 +234,7 @@ def test_another_error_of_the_network_is_not_a_memory_error(lite0):
 
 def test_an_encoder_without_a_text_tower_says_so(lite0):
     with pytest.raises(
-        InputError, match="LITE0 does not understand texts; choose an encoder of the backend siglip, such as SIGLIP2"
+        InputError, match="LITE0 does not understand text; choose an encoder of the backend siglip, such as SIGLIP2"
     ):
         registry.load_text_encoder(lite0.provenance)
 
@@ -245,7 +245,7 @@ def test_a_backend_file_that_changed_is_refused(tmp_path):
     provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
     registry.load_encoder(provenance)
     own.write_text(own.read_text() + "# changed\n")
-    with pytest.raises(InputError, match=r"encoders\.A\.backend: .*own\.py' is no longer what encoder\.json describes"):
+    with pytest.raises(InputError, match=r"encoders\.A\.backend: .*own\.py' no longer matches encoder\.json"):
         registry.load_encoder(provenance)
 
 

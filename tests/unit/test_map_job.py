@@ -246,7 +246,7 @@ def test_a_job_killed_after_the_model_was_written_resumes_from_it(mapping, monke
     expected, blob = mapping.positions(), mapping.blob()
     (mapping.folder / "map_quality.json").write_text(old_quality)
     (mapping.folder / "map.tsv").write_text(old_table)
-    assert mapping.make() == "unchanged, quality measured again"
+    assert mapping.make() == "unchanged; quality measured again"
     assert mapping.positions() == expected
     assert mapping.blob() == blob
 
@@ -275,7 +275,7 @@ def test_labels_are_measured_without_a_new_map(mapping):
     mapping.labels = mapping.path("labels.csv")
     lines = [f"{name},{int((row @ mapping.centres.T).argmax())}" for name, row in mapping.by_uuid.items()]
     Path(mapping.labels).write_text("UUID,LABEL\n" + "\n".join(lines))
-    assert mapping.make() == "unchanged, quality measured again"
+    assert mapping.make() == "unchanged; quality measured again"
     assert mapping.quality()["label_purity"] > 0.9
     assert mapping.quality()["n_labelled"] == 150
     assert mapping.blob() == blob
@@ -283,7 +283,7 @@ def test_labels_are_measured_without_a_new_map(mapping):
 
 def test_the_plane_is_measured_on_request(mapping):
     assert "plane" not in mapping.quality()
-    assert mapping.make(compare_with_plane=True) == "unchanged, quality measured again"
+    assert mapping.make(compare_with_plane=True) == "unchanged; quality measured again"
     quality = mapping.quality()
     assert 0.5 < quality["plane"]["trustworthiness"] <= 1
     assert quality["plane"].keys() == {"trustworthiness", "neighbours_kept"}

@@ -40,7 +40,9 @@ def test_photos_of_another_collection_are_warned_of():
     def warning(*numbers, shards=old):
         return plan.make_plan(shards, [image(number) for number in numbers], [], 10).strangers(shards)
 
-    assert warning(3, 4, 5).startswith("warning: none of the 2 photos of the last run is in input_dir; their rows stay")
+    assert warning(3, 4, 5).startswith(
+        "warning: none of the 2 photos of the last run is in input_dir; their rows are kept"
+    )
     assert warning(2, 3) == warning() == warning(1, shards={}) == ""
 
 

@@ -140,7 +140,7 @@ def test_a_fix_names_its_cost(collection):
 def test_a_run_in_progress_is_not_disturbed(collection):
     with open(collection.root / "x" / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=r"^a run is in progress on '.*x\.sqlite'; verify when it has ended$"):
+        with pytest.raises(InputError, match=r"^a run is in progress on '.*x\.sqlite'; verify again after it ends$"):
             next(verify(collection.config(), n_sample=0, n_threads=1))
 
 
@@ -164,6 +164,6 @@ def test_a_database_that_never_existed_is_reported(tmp_path, made):
     state, text = found["database"]
     assert state == "FAILED"
     database = str(tmp_path / "y.sqlite")
-    assert text == f"{database!r} does not exist, nor do shards for it: run snakemake, or name another database"
+    assert text == f"{database!r} does not exist, and has no shards: run snakemake, or name another database"
     assert found["shards"] == ("ok", "0 shards: lists and databases intact, as merged")
     assert list(tmp_path.iterdir()) == []

@@ -85,7 +85,7 @@ def test_an_encoder_that_cannot_be_loaded_is_reported(collection, tmp_path):
     backend.write_text("")
     name, text = collection.failed(sample=20)
     assert name == "sample"
-    assert "is no longer what encoder.json describes" in text
+    assert "no longer matches encoder.json" in text
 
 
 def test_an_encoder_that_fails_is_reported(collection, monkeypatch):

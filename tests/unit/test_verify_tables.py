@@ -23,10 +23,10 @@ pytest_plugins = "verified"
         (f"INSERT INTO T_FAILURES (UUID, SHARD) VALUES ('{UUID(77)}', '000001')", "1 row of T_FAILURES without photo"),
         (f"DELETE FROM T_IMAGES WHERE UUID = '{UUID(1)}'", "1 photo without row in T_IMAGES"),
         (f"INSERT INTO T_IMAGES (UUID) VALUES ('{UUID(77)}')", "1 row of T_IMAGES without embedding"),
-        ("UPDATE T_IMAGES SET SHARD = '000009'", "7 rows with another shard, size or time than the manifest"),
-        ("UPDATE T_IMAGES SET SIZE = SIZE + 1", "7 rows with another shard, size or time than the manifest"),
-        ("UPDATE T_IMAGES SET MTIME_NS = 0", "7 rows with another shard, size or time than the manifest"),
-        ("UPDATE T_FAILURES SET SHARD = '000009'", "1 row with another shard, size or time than the manifest"),
+        ("UPDATE T_IMAGES SET SHARD = '000009'", "7 rows with a shard, size or time other than in the manifest"),
+        ("UPDATE T_IMAGES SET SIZE = SIZE + 1", "7 rows with a shard, size or time other than in the manifest"),
+        ("UPDATE T_IMAGES SET MTIME_NS = 0", "7 rows with a shard, size or time other than in the manifest"),
+        ("UPDATE T_FAILURES SET SHARD = '000009'", "1 row with a shard, size or time other than in the manifest"),
     ],
 )
 def test_every_photo_has_one_outcome_and_every_row_a_photo(collection, statement, what):
@@ -73,7 +73,7 @@ def test_a_folder_with_none_of_the_photos_is_the_wrong_one(collection):
     assert collection.failed() == (
         "outcomes",
         "input_dir contains none of the 8 photos of the last run: name the folders of that run, or, "
-        "if these photos are removed for good, run snakemake",
+        "or run snakemake if they were removed for good",
     )
 
 
@@ -220,7 +220,7 @@ def test_a_missing_or_damaged_encoder_json_is_recreated(collection, damage):
         ("UPDATE T_UMAP_HAVERSINE SET SEMANTIC_EMBEDDING_UMAP_LONGITUDE = 9e999", "7 positions off the sphere"),
         (f"DELETE FROM T_UMAP_HAVERSINE WHERE UUID = '{UUID(1)}'", f"1 embedding without position ({UUID(1)})"),
         (f"INSERT INTO T_UMAP_HAVERSINE VALUES ('{UUID(77)}', 0, 0)", f"1 position without embedding ({UUID(77)})"),
-        ("UPDATE T_UMAP_MODEL SET MODEL = x'00'", "1 table with another model than the stored one (T_UMAP_MODEL)"),
+        ("UPDATE T_UMAP_MODEL SET MODEL = x'00'", "1 table with a model other than the stored one (T_UMAP_MODEL)"),
         ("DROP TABLE T_UMAP_HAVERSINE", "table T_UMAP_HAVERSINE is missing"),
         ("DROP TABLE T_UMAP_MODEL", "table T_UMAP_MODEL is missing"),
     ],

@@ -32,7 +32,7 @@ def snapshot(folder: Path) -> dict[str, int]:
         ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; did you mean COLOUR?; choose one of"),
         ({"output_embeddings_db": "photos"}, "output_embeddings_db: cannot write to 'photos' (it is a folder)"),
         ({"output_embeddings_db": "config.yaml/x.sqlite"}, "cannot write to 'config.yaml/x.sqlite' ('config.yaml' is "),
-        ({"output_embeddings_db": "config.yaml"}, "(the file exists and is no SQLite database)"),
+        ({"output_embeddings_db": "config.yaml"}, "(the file is not an SQLite database)"),
         ({"output_embeddings_db": "locked/x.sqlite"}, "no permission to write in 'locked'"),
     ],
 )

@@ -83,7 +83,7 @@ def test_by_a_copied_shard_file(make_collection):
     collection.add_photos(3)
     line, output = refused(collection)
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
-    assert line.endswith("delete it, and run snakemake, which embeds its photos again")
+    assert line.endswith("delete it and run snakemake to embed its photos again")
     assert "Finished jobid" not in output
     (collection.state / "embeddings" / "000001.sqlite").unlink()
     collection.run()
@@ -120,7 +120,7 @@ def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_ano
     shutil.copy(DEMO_PHOTOS[0], collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg")
     line, _ = refused(collection)
     assert "has 12 embeddings of unknown origin, of missing photos" in line
-    assert "(no photo is left to check them with); set missing_images: delete" in line
+    assert "(no photo remains to check them); set missing_images: delete" in line
     collection.run("--config", "missing_images=delete", "max_deleted_share=1")
     assert len(collection.embeddings()) == 1
 
@@ -130,7 +130,7 @@ def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(
     collection = make_collection(11)
     as_the_original(collection, of_another_model)
     line, _ = refused(collection)
-    assert "they are not those of a" in line
+    assert "which do not match a" in line
     line, _ = refused(collection, "--config", "recompute_existing_embeddings=true")
     assert "has 1 embeddings of unknown origin, of missing photos" in line
 
@@ -242,7 +242,7 @@ def test_by_another_checkpoint_that_comes_while_the_run_is_on(make_collection, t
     before = collection.embeddings()
     put_another_checkpoint(tmp_path)
     # What a job does that begins after the weights were changed.
-    with pytest.raises(InputError, match=r"checkpoint' is no longer what encoder.json describes; run the same command"):
+    with pytest.raises(InputError, match=r"checkpoint' no longer matches encoder.json; run the same command"):
         load_encoder(json.loads((collection.state / "encoder.json").read_text()))
     collection.add_photos(2)
     collection.run()

@@ -102,7 +102,7 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
     [
         (
             ("--text", "a windmill"),
-            "EFFICIENTNET_LITE0 does not understand texts; choose an encoder of the backend sig",
+            "EFFICIENTNET_LITE0 does not understand text; choose an encoder of the backend sig",
         ),
         (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
         (("--uuid", "5"), "--uuid: 3 photos match '5', for example "),
@@ -115,7 +115,10 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
             ("--uuid", "x", "--embedding_type", "SIGLIP2"),
             "has no embeddings of type SIGLIP2; run the workflow, or name another",
         ),
-        (("--uuid", "x", "--output_embeddings_db", "y.sqlite"), "there is no 'y.sqlite'; run the workflow, or name "),
+        (
+            ("--uuid", "x", "--output_embeddings_db", "y.sqlite"),
+            "'y.sqlite' does not exist; run the workflow, or name ",
+        ),
     ],
 )
 def test_what_cannot_be_searched_ends_in_one_line(demo_run, options, message):

@@ -99,8 +99,8 @@ def test_without_network_and_checkpoint_one_line_shows_the_ways_out(make_collect
     assert line in done.stdout.strip().splitlines()[-6:]  # what counts comes at the end
     assert line.startswith("error: encoders.SIGLIP2: model:")
     assert "'google/siglip2-base-patch16-224' is not in the local cache and the hub cannot be reached" in line
-    for way_out in ("the same command once where there is a network", "set model to a folder", "EFFICIENTNET_LITE0"):
-        assert way_out in line
+    for fix in ("the same command once with network access", "set model to a folder", "EFFICIENTNET_LITE0"):
+        assert fix in line
     assert "Traceback" not in done.stdout
     assert not collection.database.exists()
 
@@ -220,10 +220,10 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
     collection = make_collection(5, embedding_type="SIGLIP2", encoders=encoders, reproject_umap_embeddings=True)
     done = collection.snakemake()
     assert done.returncode == 0, done.stdout
-    assert "regions are not named by words: model: " in done.stdout
+    assert "cannot name regions by words: model: " in done.stdout
     done = collection.script("search.py", "--text", "a windmill")
     assert done.returncode == 1
-    assert "has no tokenizer, which embedding texts needs; " in done.stderr.splitlines()[-1]
+    assert "has no tokenizer, so it cannot embed text; " in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_nothing_is_verified_while_a_run_is_in_progress(collection, tmp_path):
         wait_until((tmp_path / "encode-reached").exists, process, "encode")
         code, lines = verify(collection)
         assert (code, len(lines)) == (1, 1), lines
-        assert lines[0] == "error: a run is in progress on 'results/photos.sqlite'; verify when it has ended"
+        assert lines[0] == "error: a run is in progress on 'results/photos.sqlite'; verify again after it ends"
         (tmp_path / "encode").unlink()
         process.communicate(timeout=120)
         assert process.returncode == 0

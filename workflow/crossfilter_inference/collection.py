@@ -32,18 +32,18 @@ class Photo:
 
 
 class Collection:
-    """A database and what lies beside it.
+    """A database and its state folder.
 
     Parameters
     ----------
     database : str or Path
-        Such as photos.sqlite.
+        Path, such as photos.sqlite.
     embedding_type : str, optional
         Needed if the database has embeddings of several types.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where the encoder runs that embeds queries.
+        Device of the encoder, which embeds queries.
     labels : str or Path
-        CSV file with columns UUID and LABEL, to name regions of the map by.
+        CSV file with columns UUID and LABEL, to name regions of the map.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Collection:
     Raises
     ------
     InputError
-        If there are no embeddings.
+        If the database has no embeddings.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Collection:
         Raises
         ------
         InputError
-            If there is no map, or it shows other photos than the database.
+            If the map is missing, or does not show the same photos as the database.
         """
         paths = {key: self.folder / name for key, name in _MAP_FILES.items()}
         for path in paths.values():
@@ -126,7 +126,7 @@ class Collection:
             ),
         )
         if contents.uuids != self.uuids:
-            raise InputError("the map shows other photos than the database; update it: snakemake --cores 8")
+            raise InputError("the map does not show the same photos as the database; update it: snakemake --cores 8")
         return contents
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
@@ -134,7 +134,7 @@ class Collection:
         return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
 
     def load_image(self, path: str) -> LoadedImage:
-        """Decode an image file in the way of the collection's photos.
+        """Decode an image file in the same way as the photos of the collection.
 
         Raises
         ------
@@ -157,7 +157,7 @@ class Collection:
         Raises
         ------
         InputError
-            If the encoder is no longer the one of `encoder.json`.
+            If the encoder no longer matches `encoder.json`.
         """
         from .encoders.registry import load_encoder
 
@@ -208,5 +208,5 @@ def only_embedding_type(database: str) -> str:
 def _check_exists(database: str) -> None:
     if not Path(database).exists():
         raise InputError(
-            f"output_embeddings_db: there is no {database!r}; run the workflow, or name another output_embeddings_db"
+            f"output_embeddings_db: {database!r} does not exist; run the workflow, or name another output_embeddings_db"
         )

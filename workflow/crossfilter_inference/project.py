@@ -8,7 +8,7 @@ _LIBRARY = Path(__file__).resolve().parent
 def project_folder() -> Path:
     """Find the folder that holds the Snakefile.
 
-    A wheel carries the files inside the package (`pyproject.toml`); in a clone they lie around it.
+    A wheel contains the files inside the package (`pyproject.toml`); in a clone they are around it.
     """
     inside = _LIBRARY / "_project"
     return inside if inside.is_dir() else _LIBRARY.parent.parent

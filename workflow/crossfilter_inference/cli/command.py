@@ -1,7 +1,7 @@
 """Run a command: log what it reports, turn a user's mistake into one line, and set the exit code.
 
-Exit codes: 0 success, 1 a user's mistake or trouble outside the program, 2 a wrong command line, 70 an internal error,
-128 and the signal's number after a signal.
+Exit codes: 0 success, 1 a user's mistake or a fault outside the program, 2 a wrong command line, 70 an internal error,
+128 plus the signal's number after a signal.
 """
 
 import errno
@@ -20,12 +20,12 @@ from ..errors import InputError
 from ..util.files import write_stamp
 from .options import UsageError, parse
 
-# Trouble of a disk or a network share, which is not an error in this program.
+# Faults of a disk or a network share, not of this program.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
 
 def _report_early_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Report Ctrl-C in one word if it comes while modules are imported."""
+    """Report Ctrl-C in one word if it arrives during imports."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
@@ -38,7 +38,7 @@ sys.excepthook = _report_early_interrupt
 
 @dataclass(frozen=True)
 class JobFiles:
-    """Files that every job of a rule can write besides its outputs.
+    """Files that every job of a rule can write in addition to its outputs.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ class JobFiles:
 
 
 def run_job(function: Callable[..., str]) -> None:
-    """Run a function as the job of a rule, with the options of `JobFiles` besides its own."""
+    """Run a function as the job of a rule, with the options of `JobFiles` in addition to its own."""
     run([function], common=JobFiles)
 
 
 def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
     """Run the function that the command line asks for, and log the line that it returns."""
-    logging.raiseExceptions = False  # on a full disk there is still the terminal
+    logging.raiseExceptions = False  # on a full disk, messages still reach the terminal
     try:
         parsed = parse(functions, sys.argv[1:], about, common)
     except UsageError as error:
@@ -116,11 +116,11 @@ def _start_log(path: Path | None) -> logging.Logger:
             handlers.append(logging.FileHandler(path, mode="w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     logging.captureWarnings(True)
-    for name in ("httpx", "numba", "matplotlib", "PIL"):  # they log much at this level
+    for name in ("httpx", "numba", "matplotlib", "PIL"):  # they log a lot at this level
         logging.getLogger(name).setLevel(logging.WARNING)
     return logging.getLogger(__package__)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second signal must not disturb the cleaning up
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     sys.exit(128 + number)

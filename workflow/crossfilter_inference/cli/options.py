@@ -26,11 +26,11 @@ _COMMON = "common_options"
 
 
 class UsageError(Exception):
-    """A command line that does not fit the command."""
+    """A command line that the command does not accept."""
 
 
 def is_script() -> bool:
-    """Tell whether a file of `scripts/` was started, not the installed command."""
+    """Return whether a file of `scripts/` was started, not the installed command."""
     return Path(sys.argv[0]).resolve().parent == project_folder() / "scripts"
 
 
@@ -44,11 +44,11 @@ def parse(
     functions : sequence of callable
         One for each command; a single one without `about` needs no name on the command line.
     command_line : list of str
-        Without the program.
+        The words after the program's name.
     about : str
         Help of the program that has these commands.
     common : type, optional
-        Dataclass of options that every command takes besides its own.
+        Dataclass of options that every command takes in addition to its own.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def parse(
     Raises
     ------
     UsageError
-        If the command line does not fit.
+        If the command does not accept the command line.
     """
     before, rest = _split(command_line)
     program = f"python scripts/{Path(sys.argv[0]).name}" if is_script() else COMMAND
@@ -111,7 +111,7 @@ def _typed(
 
     def call(**options: Any) -> tuple[partial[str], Any]:
         if rest and not takes_rest:
-            raise UsageError(f"nothing may follow -- here, and {rest[0]!r} does")
+            raise UsageError(f"this command takes nothing after --; remove {rest[0]!r}")
         for name, (make, names) in groups.items():
             options[name] = make(**{field: options.pop(field) for field in names})
         positional = [options.pop(parameter.name) for parameter in own if _is_argument(parameter)]

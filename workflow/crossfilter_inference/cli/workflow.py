@@ -1,4 +1,4 @@
-"""Start the workflow: options and configuration files become one Snakemake command that is right in any folder."""
+"""Start the workflow: turn options and configuration files into one Snakemake command that works in any folder."""
 
 import argparse
 import json
@@ -24,9 +24,9 @@ def snakemake_command(
     options: Sequence[str] = (),
     cores: str = "all",
 ) -> list[str]:
-    """Make the command that runs the workflow.
+    """Return the command that runs the workflow.
 
-    Snakemake's own folder, `.snakemake`, lies in the state folder beside the database, not in the current folder.
+    Snakemake's own folder, `.snakemake`, is in the state folder next to the database, not in the current folder.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def snakemake_command(
     changes : mapping
         Keys that override the files; None leaves a key as it is. Paths are relative to the current folder.
     options : sequence of str
-        Options of Snakemake. `--config` and `--configfile` among them override files and changes.
+        Options for Snakemake. `--config` and `--configfile` override files and changes.
     cores : str
         A number, or all.
 
@@ -71,13 +71,13 @@ def run_workflow(
     options: Sequence[str] = (),
     cores: str = "all",
 ) -> NoReturn:
-    """Become the command that `snakemake_command` makes of the same arguments."""
+    """Replace this process by the command that `snakemake_command` returns for the same arguments."""
     command = snakemake_command(files, changes, options, cores)
     os.execv(command[0], command)
 
 
 def _to_yaml(value: object) -> str:
-    """Write a value as JSON that YAML reads too: only bytes of paths that are not UTF-8 are escaped."""
+    """Write a value as JSON that is also valid YAML; only bytes of paths that are not UTF-8 are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -1,4 +1,4 @@
-"""The digest of an embedding table, which follows rows that come and go."""
+"""The digest of an embedding table, updated as rows are added and removed."""
 
 import hashlib
 

@@ -23,7 +23,7 @@ class NewerFormat(InputError):
     """A database or a shard that a newer version has written."""
 
 
-@cache  # a thousand shards ask for the same ones
+@cache  # a thousand shards use the same ones
 class Tables:
     """The tables of one embedding type."""
 
@@ -105,7 +105,7 @@ def check_format(connection: Connection, embedding_type: str) -> int:
     if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
         path = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
         raise NewerFormat(
-            f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference knows "
+            f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference supports "
             f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"
         )
     return int(version)

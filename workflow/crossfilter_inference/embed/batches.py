@@ -38,7 +38,7 @@ class Encoding:
     provenance : dict
         The contents of `encoder.json`.
     batch_size : int or None
-        Images per call of the encoder; None leaves it to the encoder.
+        Images per call of the encoder; None uses the encoder's own.
     device : {"auto", "cpu", "cuda", "mps"}
     n_threads : int
         Cores to use on a CPU.
@@ -77,7 +77,7 @@ class Encoding:
         ----------
         photos : iterator of Decoded
         finish : function
-            Gets each batch and its embeddings when it is done, in the thread that encoded it.
+            Receives each finished batch and its embeddings, in the thread that encoded it.
 
         Raises
         ------

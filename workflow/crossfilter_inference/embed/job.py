@@ -60,7 +60,7 @@ def embed_shard(
         Database whose rows are reused: copied if they are of the same content and provenance, adopted if they are of
         unknown origin. None computes every row.
     batch_size : int or None
-        Images per call of the encoder; None leaves it to the encoder.
+        Images per call of the encoder; None uses the encoder's own.
     n_threads : int
         Cores to use.
     device : {"auto", "cpu", "cuda", "mps"}
@@ -88,7 +88,7 @@ def embed_shard(
     images = {identity: planned[identity] for identity in listed if identity in planned}
     belongs_to = {"list": digest(listed), "encoder": provenance_digest(provenance)}
     if _is_up_to_date(output, provenance["name"], belongs_to, images):
-        for path in logs_of(output):  # of a job that was killed after it had published the shard database
+        for path in logs_of(output):  # left by a job that was killed after it had published the shard database
             path.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
     with RowsLog(output, belongs_to, set(images)) as journal:

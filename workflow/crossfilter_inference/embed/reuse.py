@@ -149,7 +149,7 @@ class KnownRows:
     def _refusal(self, what: str) -> InputError:
         return InputError(
             f"{self._tables.embeddings.name} holds {len(self._unknown)} embeddings of unknown origin for these photos, "
-            f"and they are not those of {self._provenance['model']}: {what}; set recompute_existing_embeddings: true "
+            f"which do not match {self._provenance['model']}: {what}; set recompute_existing_embeddings: true "
             "for one run to recompute them, or use another embedding_type or database. The database is unchanged"
         )
 

@@ -137,6 +137,6 @@ def _weights() -> Path:
     if (found := file_sha256(path)) != WEIGHTS_SHA256:
         raise InputError(
             f"the weights of the package {PACKAGE} have sha256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; "
-            "install the package of requirements.lock again"
+            "reinstall the version in requirements.lock"
         )
     return path

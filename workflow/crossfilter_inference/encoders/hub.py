@@ -1,4 +1,4 @@
-"""Checkpoints: fetch them from the model hub, find them in its cache, digest them.
+"""Checkpoints: download them from the model hub, find them in its cache, digest them.
 
 A checkpoint is a folder with `config.json`, `*.safetensors` and `preprocessor_config.json`, and a tokenizer if the
 model understands texts. A commit on the hub identifies its contents; those of a local folder are digested.
@@ -20,7 +20,7 @@ from .identity import CHECKPOINT_PATTERNS
 
 
 def fetch_checkpoint(model: str, revision: str) -> Path:
-    """Return the folder of a checkpoint; fetch it into the hub's cache if it is not there yet.
+    """Return the folder of a checkpoint; if it is missing from the hub's cache, download it.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def fetch_checkpoint(model: str, revision: str) -> Path:
     Raises
     ------
     InputError
-        If the model does not exist, cannot be fetched, or is no checkpoint.
+        If the model does not exist, cannot be downloaded, or is not a checkpoint.
     """
     folder = Path(model) if os.path.isdir(model) else _fetch(model, revision)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -50,7 +50,7 @@ def describe_checkpoint(model: str, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def resolved_checkpoint(provenance: Mapping[str, Any]) -> Iterator[Path]:
-    """Give the folder of a resolved checkpoint, offline; at the end of the block, check that it has not changed.
+    """Yield the folder of a resolved checkpoint, offline; at the end of the block, check that it has not changed.
 
     A local folder is digested while the block runs, so that loading is not slower.
 
@@ -100,8 +100,8 @@ def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[st
 def changed(name: str, key: str, path: str) -> InputError:
     """Make the error for an encoder whose files have changed since it was resolved."""
     return InputError(
-        f"encoders.{name}.{key}: {path!r} is no longer what encoder.json describes; run the same command again, which "
-        "embeds every photo with the changed encoder, or restore the old one"
+        f"encoders.{name}.{key}: {path!r} no longer matches encoder.json; run the same command again to embed every "
+        "photo with the changed encoder, or restore the old one"
     )
 
 
@@ -135,7 +135,7 @@ def _fetch(model: str, revision: str) -> Path:
     except OSError:  # includes the hub's own LocalEntryNotFoundError, and every connection error
         raise InputError(
             f"model: {model!r} is not in the local cache and the hub cannot be reached; either run the same command "
-            "once where there is a network, or set model to a folder that holds the checkpoint, or choose "
+            "once with network access, or set model to a folder that holds the checkpoint, or choose "
             "embedding_type: EFFICIENTNET_LITE0, which needs no network"
         ) from None
 
@@ -148,6 +148,6 @@ def _cached(name: str, model: str, commit: str) -> Path:
         return Path(snapshot_download(model, revision=commit, allow_patterns=patterns, local_files_only=True))
     except errors.LocalEntryNotFoundError:
         raise InputError(
-            f"encoders.{name}.model: commit {commit} of {model!r} is not in the hub's cache on this machine; fetch it "
-            f"where there is a network: hf download {model} --revision {commit}"
+            f"encoders.{name}.model: commit {commit} of {model!r} is not in the hub's cache on this machine; download "
+            f"it on a machine with network access: hf download {model} --revision {commit}"
         ) from None

@@ -144,7 +144,7 @@ def _local_files(name: str, settings: Mapping[str, Any]) -> list[Path]:
     """List the local files of an encoder, without importing its backend; a model on the hub has none."""
     backend, model = settings["backend"], settings.get("model")
     if backend.endswith(".py") and not os.path.isfile(backend):
-        raise InputError(f"encoders.{name}.backend: no file {backend!r}; give the path of a Python file")
+        raise InputError(f"encoders.{name}.backend: {backend!r} does not exist; give the path of a Python file")
     files = [Path(backend)] if backend.endswith(".py") else []
     if model and os.path.isdir(model):
         files += sorted(path for pattern in CHECKPOINT_PATTERNS for path in Path(model).glob(pattern) if path.is_file())

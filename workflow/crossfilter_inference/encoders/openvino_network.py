@@ -33,7 +33,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, network: torch.nn.Module, dtype: str, n_streams: int):
-        # OpenVINO reports each conversion of a model to its makers through this package, unless it is missing.
+        # OpenVINO reports each conversion of a model to its developers through this package, unless it is missing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
@@ -62,7 +62,7 @@ class OpenVinoNetwork:
         import openvino
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about shapes that are constant here
+            warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant here
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 self._network,
                 images,

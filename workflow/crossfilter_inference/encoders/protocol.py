@@ -22,7 +22,7 @@ class Encoder(Protocol):
     provenance : dict
         The contents of `encoder.json`.
     preprocessing : Preprocessing
-        How it takes its images.
+        Preprocessing of its images.
     """
 
     provenance: dict[str, Any]
@@ -42,7 +42,7 @@ class Encoder(Protocol):
         Raises
         ------
         MemoryError
-            If the device has too little memory for this many images. The caller then tries fewer.
+            If the device has too little memory for this many images. The caller then retries with fewer.
         """
         ...
 

@@ -106,7 +106,7 @@ def load_text_encoder(provenance: Mapping[str, Any]) -> TextEncoder:
     if not hasattr(backend, "load_text"):
         with_texts = [name for name in backends() if may_understand_texts({"backend": name})]
         raise InputError(
-            f"{provenance['name']} does not understand texts; choose an encoder of the backend "
+            f"{provenance['name']} does not understand text; choose an encoder of the backend "
             f"{' or '.join(with_texts)}, such as SIGLIP2: run snakemake with --config embedding_type=SIGLIP2, then "
             "search with --embedding_type SIGLIP2"
         )

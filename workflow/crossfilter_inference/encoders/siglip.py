@@ -30,7 +30,7 @@ _MODEL_TYPES = ("siglip", "siglip2")
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Find the checkpoint, fetch it if necessary, and read its preprocessing."""
+    """Find the checkpoint, download it if necessary, and read its preprocessing."""
     folder = fetch_checkpoint(settings["model"], settings["revision"])
     config = read_config(folder, settings, _MODEL_TYPES)
     processor = import_transformers().AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -83,7 +83,7 @@ class SiglipTextEncoder:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError):
             raise InputError(
-                f"model: {str(folder)!r} has no tokenizer, which embedding texts needs; copy its files there"
+                f"model: {str(folder)!r} has no tokenizer, so it cannot embed text; copy the tokenizer's files there"
             ) from None
         self._n_tokens = config.text_config.max_position_embeddings
 
@@ -132,5 +132,5 @@ def _image_size(processor: Any) -> int:
     if hasattr(processor, "max_num_patches"):
         return math.isqrt(processor.max_num_patches) * int(processor.patch_size)
     if processor.size["height"] != processor.size["width"]:
-        raise InputError(f"model: its images are not square ({processor.size}); choose a model whose images are")
+        raise InputError(f"model: its images are not square ({processor.size}); choose a model with square images")
     return int(processor.size["height"])

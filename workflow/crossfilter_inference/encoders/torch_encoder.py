@@ -38,7 +38,7 @@ class TorchEncoder:
         # cores that are busy decoding, and could change the last bits. On a GPU, one copies while the other computes.
         self.n_streams = {"cpu": n_threads, "cuda": 2, "mps": 1}[self.device.type]
         torch.set_num_threads(1)
-        # Else float32 is rounded to the 10 bits of TF32.
+        # Otherwise float32 is rounded to the 10 bits of TF32.
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         network = network.eval().requires_grad_(False)
         self._dtype = getattr(torch, provenance["dtype"])

@@ -120,11 +120,11 @@ def fit(
     neighbours, graph = None, None
     unit_vectors = initial_positions(embeddings)
     if n_images < MIN_PHOTOS or (embeddings == embeddings[0]).all():
-        logger.warning("%d photos are too few or all alike: positions follow from their embeddings alone", n_images)
+        logger.warning("%d photos are too few, or all identical: computing positions from their embeddings", n_images)
     else:
         n_neighbors = min(parameters.n_neighbors, n_images - 1)
         if n_neighbors < parameters.n_neighbors:
-            logger.info("%d photos: n_neighbors is reduced to %d", n_images, n_neighbors)
+            logger.info("only %d photos: reducing n_neighbors to %d", n_images, n_neighbors)
         neighbours = all_neighbours(embeddings, n_neighbors, n_threads)
         graph = fuzzy_graph(*neighbours)
         n_epochs = default_n_epochs(n_images)

@@ -106,7 +106,7 @@ def make_map(
             return "unchanged (same embeddings and settings)"
     photos = _read_photos(database, embedding_type)
     current = _read_map(model, database, embedding_type)
-    outcome = "unchanged, quality measured again"
+    outcome = "unchanged; quality measured again"
     if current is None or current.neighbours is None or not _is_current(current.record, made_from, settings):
         outcome = _renew(photos, settings, made_from, current, model, n_threads)
         current = from_pickle(Path(model).read_bytes())
@@ -228,7 +228,7 @@ def _choose_action(
 def _pack_neighbours(embeddings: NDArray[np.float32], sphere_map: SphereMap, n_neighbors: int, n_threads: int) -> bytes:
     """Return the contents of `neighbours.npz`."""
     neighbours = sphere_map.neighbours
-    if neighbours is None:  # too few photos for a graph, or all alike
+    if neighbours is None:  # too few photos for a graph, or all identical
         neighbours = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
     file = io.BytesIO()
     np.savez(file, indices=neighbours.indices[:, 1:], distances=neighbours.distances[:, 1:])

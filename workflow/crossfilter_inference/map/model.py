@@ -153,7 +153,7 @@ class BoundUMAP(umap.UMAP):  # type: ignore[misc]  # umap-learn has no types
         X : array of shape (n_images, n_dims), float
             Embeddings by the encoder of the map.
         ensure_all_finite : bool
-            Ignored; it is here for compatibility with umap-learn. Rows that are not finite are always refused.
+            Ignored; it exists for compatibility with umap-learn. Rows that are not finite always raise an error.
 
         Returns
         -------
@@ -192,8 +192,8 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     Raises
     ------
     InputError
-        If there is no model, or if the embeddings have changed since it was made. Also if the workflow did not store
-        this model, or other versions made it; then it is not unpickled.
+        If the model is missing, or if the embeddings have changed since it was made. Also if the workflow did not store
+        this model, or if it was made with incompatible versions; it is then not unpickled.
     """
     tables = Tables(embedding_type)
     with reading(database) as connection:
@@ -219,7 +219,7 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
 
 def _checked(blob: bytes | None, recorded: dict[str, str], name: str) -> bytes:
     """Return a pickled model, unless it must not be unpickled."""
-    rebuild = "delete umap_model.pkl beside the database and run snakemake --cores 8; photos keep their positions"
+    rebuild = "delete umap_model.pkl in the state folder and run snakemake --cores 8; photos keep their positions"
     if blob is None or hashlib.sha256(blob).hexdigest() != recorded.get("map_model_digest"):
         raise InputError(
             f"{name} is not the model that the workflow stored, and a pickle can run any code; to rebuild it, {rebuild}"
@@ -229,7 +229,7 @@ def _checked(blob: bytes | None, recorded: dict[str, str], name: str) -> bytes:
         parts = 3 if package == "umap-learn" else 1  # pickles of the others stay readable within a major version
         if made_by.split(".")[:parts] != present.split(".")[:parts]:
             raise InputError(
-                f"{name} was made by {package} {made_by}, but {package} {present} is installed; "
+                f"{name} was made with {package} {made_by}, but {package} {present} is installed; "
                 f"install the other version (pip install {package}=={made_by}), or rebuild the model: {rebuild}"
             )
     return blob

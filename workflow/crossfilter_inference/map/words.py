@@ -42,7 +42,7 @@ def embed_words(provenance: dict[str, Any], words: str, output: str) -> int:
     try:
         embeddings = load_text_encoder(provenance).encode_texts([_PROMPT.format(name) for name in names])
     except InputError as error:
-        logger.warning("regions are not named by words: %s", error)
+        logger.warning("cannot name regions by words: %s", error)
         names, embeddings = [], np.empty((0, provenance["dimension"]), np.float32)
     file = io.BytesIO()
     np.savez(file, words=np.array(names, str), embeddings=embeddings)

@@ -25,7 +25,7 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True)
 class Exif:
-    """What a file says about its image.
+    """Orientation and capture time of an image, from its file.
 
     Attributes
     ----------

@@ -41,14 +41,14 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an encoder takes its images.
+    """Preprocessing of the images of an encoder.
 
     Parameters
     ----------
     size : int
         Side of the square in pixels.
     resample : int
-        Pillow's number of the resampling filter (2 bilinear, 3 bicubic, ...).
+        Pillow's code of the resampling filter (2 bilinear, 3 bicubic, ...).
     mean, std : tuple of float, one per channel
         The network gets `(pixel / 255 - mean) / std`.
     crop : float in (0, 1]

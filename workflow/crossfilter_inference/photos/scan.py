@@ -73,7 +73,7 @@ class Scan:
         example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
         raise InputError(
             f"input_dir: no <uuid>.jpg photos in {where} ({self.summary()}{example}); set it to a folder of photos "
-            "that are named by UUID"
+            "named by UUID"
         )
 
 

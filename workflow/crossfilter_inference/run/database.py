@@ -26,7 +26,7 @@ def check_database_path(database: str) -> None:
 
     def refuse(why: str) -> None:
         raise InputError(
-            f"output_embeddings_db: cannot write to {database!r} ({why}); name a file in a folder that you can write to"
+            f"output_embeddings_db: cannot write to {database!r} ({why}); choose a file in a writable folder"
         )
 
     if path.is_dir():
@@ -38,7 +38,7 @@ def check_database_path(database: str) -> None:
             refuse("permission denied")
         with path.open("rb") as file:
             if file.read(16) not in (b"", b"SQLite format 3\0"):
-                refuse("the file exists and is no SQLite database")
+                refuse("the file is not an SQLite database")
     for folder in (path.parent, Path(state_folder(database))):
         while not os.path.lexists(folder):
             folder = folder.parent

@@ -1,4 +1,4 @@
-"""Report at the end of a run what it did, and fail it if too many photos failed."""
+"""Report the outcome of a run, and fail it if too many photos failed."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _FEWEST_TO_JUDGE = 20  # photos
 
 
 def closing_lines(database: str, folder: str, since: float) -> list[str]:
-    """Summarise a finished run: what it did, what the database holds, and where to look.
+    """Summarise a finished run: its results, the contents of the database, and the link to the globe.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _map_line(path: Path, since: float) -> str:
 
 
 def check_failures(folder: str, plan: Plan, max_share: float) -> None:
-    """Fail a finished run if so many photos failed that more than photos must be wrong.
+    """Fail a finished run if so many photos failed that the photos alone cannot be the cause.
 
     Raises
     ------

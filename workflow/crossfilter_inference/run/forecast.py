@@ -24,7 +24,7 @@ _FEWEST, _MOST = 200, 100_000  # photos in a shard
 _FEWEST_TO_MEASURE = 20  # computed photos from which the speed of a job is measured
 _N_LOOKED_AT = 10  # newest shards to read measurements from
 _MEMORY_RESERVE, _TIME_RESERVE = 1.5, 3
-_LEAST_MINUTES = 10  # time limit of a short job: nodes and file systems have bad days
+_LEAST_MINUTES = 10  # time limit of a short job: nodes and file systems can be slow
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
 def _compiled_at() -> float | None:
     """Return when numba compiled the code of the map, in seconds since the epoch; None if it has not done so yet.
 
-    If numba's cache lies elsewhere (`NUMBA_CACHE_DIR` is set, or the folder is read-only), the time is unknown, and 0.
+    If numba's cache is elsewhere (`NUMBA_CACHE_DIR` is set, or the folder is read-only), the time is unknown, and 0.
     """
     folder = _COMPILED_MODULES / "__pycache__"
     if "NUMBA_CACHE_DIR" in os.environ or not os.access(folder if folder.exists() else folder.parent, os.W_OK):
@@ -213,7 +213,7 @@ def forecast(
     with_map: bool,
     with_words: bool,
 ) -> str:
-    """Return a line with the number of photos to embed and the time of the run; empty if nothing is to do.
+    """Return a line with the number of photos to embed and the time of the run; empty if nothing remains to be done.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def forecast(
     seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, with_words=with_words)
     n_sequential = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # fit_umap, draw_map
     seconds += n_sequential * shares.overhead
-    source = "measured in earlier runs" if cost.is_measured else "a rough guess: nothing is measured here yet"
+    source = "measured in earlier runs" if cost.is_measured else "a rough guess: no measurements yet"
     return (
         f"forecast: {counted(n_photos, 'photos')} to embed (shards: {len(to_do)}), about {duration(seconds)} ({source})"
     )
@@ -254,7 +254,7 @@ def map_runtime(n_photos: int, attempt: int) -> int:
 
 
 def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost | None:
-    """Read the cost of the job that made one shard database; None if it tells nothing."""
+    """Read the cost of the job that made one shard database; None if it measured nothing useful."""
     try:
         timing = read_shard_provenance(path, folder.name)
     except InputError:
@@ -265,12 +265,12 @@ def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost
     if benchmark is None or not of_this_kind or n_computed < _FEWEST_TO_MEASURE or "timing_n_threads" not in timing:
         return None
     total, loading = float(timing["timing_total"]), float(timing["timing_loading"])
-    if benchmark["s"] < total:  # of a later job, which kept the shard
+    if benchmark["s"] < total:  # it belongs to a later job, which kept the shard
         return None
-    at_work = total - loading
+    embedding = total - loading
     scale = 1 if on_gpu else int(timing["timing_n_threads"]) / n_threads
     return Cost(
-        benchmark["s"] - at_work, at_work / n_computed * scale, max(benchmark["max_rss"], 500), is_measured=True
+        benchmark["s"] - embedding, embedding / n_computed * scale, max(benchmark["max_rss"], 500), is_measured=True
     )
 
 

@@ -1,10 +1,11 @@
-"""Plan a run: read the configuration and the state, scan the photos, and decide what there is to do.
+"""Plan a run: read the configuration and the state, scan the photos, and decide which jobs are needed.
 
-This is all that happens before a run's first job, in one function that writes nothing and imports only what Snakemake
-brings. So `snakemake -n` shows exactly the jobs that will run.
+One function does everything before a run's first job. It writes nothing, and imports only the packages that Snakemake
+brings. So `snakemake -n` shows the exact jobs.
 
 A stamp is an empty file. Its name holds a digest of the settings that another file was made with. The rule that makes
-that file also writes the stamp, and `all` wants it. A changed setting is noticed even without Snakemake's records.
+that file also writes the stamp, and `all` requires it. So a changed setting is detected even without Snakemake's
+records.
 """
 
 from collections import Counter
@@ -32,18 +33,18 @@ _MAP_FILES = (
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use.
+    """Resources that a run may use.
 
     Attributes
     ----------
     cores : int
-        Of this machine.
+        Cores of this machine.
     nodes : int or None
         Jobs that a cluster may run at once; None without a cluster.
     n_gpus : int or None
-        GPUs in use at once; None if nothing is known of them.
+        GPUs in use at once; None if unknown.
     is_main_process : bool
-        False in a job that a cluster runs: it neither scans nor plans.
+        False in a job on a cluster, which neither scans nor plans.
     """
 
     cores: int = 1
@@ -55,7 +56,7 @@ class Resources:
     def of_snakemake(cls, workflow: Any) -> "Resources":
         """Read them from Snakemake's workflow object. Nothing else touches its internals.
 
-        Options that only look, such as `--dag`, give no number of cores.
+        Read-only options, such as `--dag`, give no number of cores.
         """
         settings = workflow.resource_settings
         return cls(
@@ -73,7 +74,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Stamps:
-    """The stamps of a run: paths of empty files, by the settings or the contents that they stand for."""
+    """The stamps of a run: paths of empty files, by the settings or the contents that they represent."""
 
     manifest: str
     encoder: str
@@ -94,14 +95,14 @@ class Run:
         State folder of the embedding type.
     plan : Plan
     known_shards : dict
-        What the plan was made from: the photos that each shard may own.
+        Input of the plan: the photos that each shard may own.
     shards : list of str
         Shards that this run makes or uses, the oldest first.
     shares : Shares
     cost : Cost
     stamps : Stamps
     store_generation, map_generation : int
-        They rise when the database is no longer the one that the last run left.
+        Numbers that rise when the database is not the one that the last run left.
     notes, warnings : tuple of str
         Lines for the user, in this order.
     """
@@ -141,7 +142,7 @@ class Run:
         return _uses_words(self.config)
 
     def final_output(self) -> list[str]:
-        """Name everything that the run leaves behind."""
+        """List all output of the run."""
         files = ["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]
         files += [f"shards/{shard}.tsv" for shard in self.plan.new_shards]
         files += [f"embeddings/{shard}.sqlite" for shard in self.shards]

@@ -44,7 +44,7 @@ class RunProgress:
         n_done = self.n_done()
         if not n_done or n_done == self.n_total:
             return None
-        if self._started is None:  # rows of an earlier run say nothing of the speed of this one
+        if self._started is None:  # rows of an earlier run do not show the speed of this one
             self._started = now, n_done
             return None
         since, n_before = self._started

@@ -22,7 +22,7 @@ from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
 from .prepare import Run
 
-# These files stay open as long as the process lives: a closed file loses its lock.
+# These files stay open until the process ends: a closed file loses its lock.
 _held: list[IO[str]] = []
 
 
@@ -99,7 +99,7 @@ def _check_deletions(uuids: set[str], plan: Plan, max_share: float) -> None:
 
 
 def _date_back(folder: str) -> None:
-    """Set time stamps in the future to now. If the clock was set back, Snakemake would take such files for newer."""
+    """Set time stamps in the future to now. If the clock was set back, Snakemake would consider such files newer."""
     now = time.time()
     for path in Path(folder).rglob("*"):
         if path.stat().st_mtime > now:

@@ -56,7 +56,7 @@ def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, reco
             if not missing:
                 return
             if recompute or not unknown & found:
-                raise gone_rows_of_unknown_origin(name, len(missing), "no photo is left to check them with")
+                raise gone_rows_of_unknown_origin(name, len(missing), "no photo remains to check them")
             expected = len(pack_embedding(np.zeros(provenance["dimension"])))
             rows = connection.execute(sa.select(table.c.UUID, sa.func.length(table.c.EMBEDDING)))
             others = {length for uuid, length in rows if uuid in missing} - {expected}
@@ -110,8 +110,8 @@ def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any])
     if recorded["encoder_digest"] != provenance_digest(provenance):
         differences = _differences(with_prefix("encoder_", recorded), provenance_to_text(provenance))
         raise InputError(
-            f"the shard database {path!r} comes from another encoder ({differences}); delete it, and run snakemake, "
-            "which embeds its photos again"
+            f"the shard database {path!r} comes from another encoder ({differences}); delete it and run snakemake "
+            "to embed its photos again"
         )
 
 

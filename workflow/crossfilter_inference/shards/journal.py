@@ -1,6 +1,6 @@
 """The journal of a shard that is not complete: its finished rows, so that a killed job can resume.
 
-A journal lies beside the future shard database, and only the job that created it writes to it. A job starts by copying
+A journal is next to the future shard database, and only the job that created it writes to it. A job starts by copying
 the rows of other journals of its shard into its own, and removes them. So a job that outlives its killed Snakemake
 notices that another has replaced it, and ends.
 
@@ -24,7 +24,7 @@ from ..db.tables import FORMAT_VERSION, Row
 from ..errors import InputError
 
 _FRAME = struct.Struct("<II")  # length of the data that follows, and its CRC-32
-# A killed job loses nothing that it has written; a power cut may lose what was written in this time.
+# A killed job loses no written rows; a power cut may lose the rows of this time.
 _SECONDS_BETWEEN_SYNCS = 1
 
 
@@ -36,7 +36,7 @@ class RowsLog:
     output : str
         Path of the future shard database.
     belongs_to : dict
-        What the rows are made from: the shard list and the encoder. Rows of another job are resumed only if theirs is
+        The shard list and the encoder that the rows are made from. Rows of another job are resumed only if both are
         equal.
     wanted : set of (UUID, size, mtime_ns)
         Images whose rows are resumed.
@@ -80,7 +80,7 @@ class RowsLog:
         except FileNotFoundError:
             is_mine = False
         if not is_mine:
-            raise InputError("another job has replaced this one, which a killed run left behind; this job ends")
+            raise InputError("a newer job has replaced this one, which a killed run left behind; this job ends")
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -121,7 +121,7 @@ class RowsLog:
 
 
 def logs_of(output: str | Path) -> list[Path]:
-    """Find the journals beside a shard database."""
+    """Find the journals next to a shard database."""
     output = Path(output)
     return sorted(output.parent.glob(f".{output.stem}.*.rows"))
 

@@ -46,7 +46,7 @@ _GIVEN = "UUID IN (SELECT value FROM json_each(?))"
 def load_manifest(connection: Connection, path: str | Path) -> None:
     """Load the manifest into a temporary table of this connection."""
     connection.exec_driver_sql("PRAGMA temp.cache_size = -32000")
-    manifest_table.create(connection, checkfirst=False)  # it hides a table of the user of the same name
+    manifest_table.create(connection, checkfirst=False)  # it hides a user's table of the same name
     cursor = driver_cursor(connection)
     for chunk in chunks(read_tsv(path, MANIFEST_COLUMNS)):
         columns = dict(zip(MANIFEST_COLUMNS, zip(*chunk, strict=True), strict=True))
@@ -154,7 +154,7 @@ class Merge:
             _insert(self._cursor, self._failures, as_columns(owned))
 
     def _owned(self, uuids: list[str], shard: str) -> dict[str, str]:
-        """Select the images that a shard owns, and return their paths of today by UUID."""
+        """Select the images that a shard owns, and return their current paths by UUID."""
         query = "SELECT json_group_object(UUID, MANIFEST.PATH) FROM json_each(?) JOIN MANIFEST ON UUID = value"
         given = [json.dumps(uuids), shard]
         paths: dict[str, str] = json.loads(self._cursor.execute(f"{query} WHERE SHARD = ?", given).fetchone()[0])
@@ -299,7 +299,7 @@ def _shards(connection: Connection, shards_folder: str, embeddings_folder: str) 
 
 
 def _shards_to_merge(connection: Connection, tables: Tables, digests: dict[str, str]) -> list[str]:
-    """Return the shards that changed, and those that own an image whose row came from another shard."""
+    """Return the shards that changed, and those that own an image with a row from another shard."""
     merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
     changed = [shard for shard, digest in digests.items() if merged.get(shard) != digest]
     if len(changed) == len(digests):
@@ -309,9 +309,9 @@ def _shards_to_merge(connection: Connection, tables: Tables, digests: dict[str, 
 
 
 def _retired(connection: Connection, embedding_type: str, shards: dict[str, str]) -> set[str]:
-    """Return the shards that no rebuild of the database would need.
+    """Return the shards that a rebuild of the database would not need.
 
-    A shard with a failure of a missing photo is needed: without it, the row of an older shard would come back.
+    A shard with a failure of a missing photo is needed: without it, the row of an older shard would reappear.
     """
     idle = shards.keys() - set(connection.scalars(sa.select(manifest_table.c.SHARD).distinct()))
     if idle:
@@ -353,4 +353,4 @@ def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict[str, A
     elif not n_adopted:
         unknown = gone & tables.embeddings.c.UUID.not_in(sa.select(tables.images.c.UUID))
         if n_unknown := connection.scalar(sa.select(sa.func.count()).where(unknown)):
-            raise gone_rows_of_unknown_origin(name, n_unknown, "no photo was left to check them with")
+            raise gone_rows_of_unknown_origin(name, n_unknown, "no photo remained to check them")

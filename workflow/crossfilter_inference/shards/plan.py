@@ -3,8 +3,8 @@
 A shard list is written once and never changed. It names images by identity: UUID, size and time. The owner of an image
 is the newest shard that lists its current identity; images without an owner go into new shards. So a rerun changes only
 new shards, whatever happened to the folder. An image that only moved keeps its owner, as paths are in the manifest and
-not in the shard. Images that a shard lists, and that its job could not read (a missing photo, a failed disk), are in a
-list of unread images beside its database: the shard does not own them any more.
+not in the shard. Images that its job could not read (a missing photo, a failed disk) are in
+a list of unread images next to the shard's database: the shard no longer owns them.
 
 On disk, below the state folder of the embedding type:
 
@@ -72,8 +72,8 @@ class Plan:
         if not known or any(image.uuid in known for image in self.images):
             return ""
         return (
-            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows stay, and new "
-            "photos are added to them. If these are two collections, give each its own output_embeddings_db"
+            f"warning: none of the {len(known):,} photos of the last run is in input_dir; their rows are kept, and "
+            "new photos are added. If these are two collections, give each its own output_embeddings_db"
         )
 
     def shard_sizes(self) -> Counter[str]:

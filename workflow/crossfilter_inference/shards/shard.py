@@ -27,7 +27,7 @@ from ..db.tables import Row, Tables, columns_in, migrate
 from ..encoders.identity import provenance_to_text
 from ..util.files import damaged, new_part, publish
 
-# Columns of images and failures that a digest leaves out: the manifest knows paths better, and a file its own name.
+# Columns of images and failures outside the digest: the manifest has the current paths, and the file name the shard.
 _NOT_DIGESTED = ("PATH", "SHARD")
 
 
@@ -136,7 +136,7 @@ def as_columns(rows: list[Row]) -> dict[str, list[Any]]:
 
 
 class ShardDigest:
-    """The digest of what a merge takes from a shard.
+    """The digest of the rows that a merge takes from a shard.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
 
 
 def damaged(path: StrPath) -> InputError:
-    """Make the error for one of our own files that cannot be read as we wrote it."""
+    """Return the error for a damaged file of the workflow."""
     return InputError(f"{str(path)!r} is damaged; delete it, and the next run rebuilds it")
 
 

@@ -13,7 +13,7 @@ def compiled(
 ) -> Callable[[_Function], _Function]:
     """Compile a function at its first call and cache the code for later processes.
 
-    The cache is `__pycache__` beside the source, else the user's cache folder (or `NUMBA_CACHE_DIR`). If none of them
+    The cache is `__pycache__` next to the source, else the user's cache folder (or `NUMBA_CACHE_DIR`). If none of them
     is writable, every process compiles again.
 
     Parameters

@@ -17,10 +17,10 @@ _AUTO = "auto"
 
 
 class Kind:
-    """What a value may be: how it is checked, and how a JSON schema says so."""
+    """A kind of value: its check and its JSON schema."""
 
     def check(self, value: object) -> object:
-        """Return the value; refuse a wrong one with a message that has the value and what is allowed."""
+        """Return the value; raise an error with the value and the allowed ones if it is wrong."""
         raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number within bounds, or `auto` where that is allowed; kept as it was given, so that digests stay the same.
+    """A number within bounds, or `auto` if allowed. The value is kept as given, so that digests stay the same.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Number(Kind):
     minimum, maximum : float
         The smallest and the largest number allowed.
     auto : bool
-        Whether `auto` may stand in its place.
+        Whether `auto` is allowed instead.
     """
 
     kind: type[int] | type[float]
@@ -109,7 +109,7 @@ class Text(Kind):
         if not value and not self.optional:
             raise refusal(f"{shown(value)} is empty")
         if re.search(r"[\0\n\r]", value):
-            raise refusal(f"{shown(value)} holds a line end or a zero byte; it must be one line")
+            raise refusal(f"{shown(value)} contains a line break or a zero byte; it must be one line")
         if self.pattern and not re.fullmatch(self.pattern, value):
             raise refusal(f"{shown(value)} is not allowed; it must be {self.expected}")
         return value
@@ -124,7 +124,7 @@ class Texts(Kind):
     item : Text
         What each of them must be.
     one : bool
-        Whether a single text may stand for a list of one.
+        Whether a single text is allowed instead of a list of one.
     """
 
     item: Text

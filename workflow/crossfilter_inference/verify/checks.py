@@ -127,7 +127,7 @@ class _Collection:
         return Check(name, "FAILED", text)
 
     def check_no_run(self) -> int:
-        """Return what identifies the last run; the test of the lock does not keep a run from starting.
+        """Return a number that identifies the last run. Testing the lock does not prevent a run from starting.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class _Collection:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"a run is in progress on {self._database!r}; verify when it has ended") from None
+                raise InputError(f"a run is in progress on {self._database!r}; verify again after it ends") from None
         plan = self._folder / "plan.tsv"
         return plan.stat().st_mtime_ns if plan.exists() else 0
 
@@ -147,7 +147,7 @@ class _Collection:
             if self._merged:
                 raise InputError(f"{self._database!r} is missing: run snakemake to rebuild it from the shards")
             raise InputError(
-                f"{self._database!r} does not exist, nor do shards for it: run snakemake, or name another database"
+                f"{self._database!r} does not exist, and has no shards: run snakemake, or name another database"
             )
         tables = self._tables
         with reading(self._database) as connection:

@@ -1,4 +1,4 @@
-"""Problems that a check finds, and the fix that it names for each."""
+"""Problems that a check finds, and the fix for each."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ class Problems:
         Parameters
         ----------
         things : str
-            What is affected, in the plural: "rows".
+            The affected things, in the plural: "rows".
         fault : str
-            What is wrong with them: "not finite".
+            Their fault: "not finite".
         example : object
-            The name of this one.
+            The name of one of them.
         fix : str
             Imperative.
         """

@@ -100,7 +100,7 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
         If a shard is wrong; it names the first shards of each kind of problem.
     """
     problems, receipt = Problems(), folder / "embeddings.json"
-    # Deleting the receipt brings a merge about, even for a shard that no photo needs.
+    # Deleting the receipt triggers a merge, even of a shard that no photo needs.
     recreate = f"delete these and {str(receipt)!r}, and run snakemake"
     with Progress(n_rows, "shards") as progress:
         for shard, digest in merged.items():

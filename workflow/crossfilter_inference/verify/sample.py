@@ -70,8 +70,8 @@ class Sample:
         Raises
         ------
         InputError
-            If the encoder fails, a row is unlike its photo, a photo is no longer decodable, or a file has new content
-            under its old size and time.
+            If the encoder fails, a row does not match its photo, a photo cannot be decoded any more, or a file has new
+            content under its old size and time.
         """
         images = islice(self._decode(self._candidates(_N_CANDIDATES * n_images)), n_images)
         try:

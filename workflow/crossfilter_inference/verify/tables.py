@@ -93,7 +93,7 @@ def check_outcomes(
         else:
             recorded = records["image" if "embedded" in outcomes else "failed"]  # a failure records its shard only
             if [*map(str, recorded)] != [shard, size, mtime_ns][: len(recorded)]:
-                problems.add("rows", "with another shard, size or time than the manifest", uuid, fix)
+                problems.add("rows", "with a shard, size or time other than in the manifest", uuid, fix)
         counts.update(outcomes)
     problems.check()
     rejected_file = folder / "rejected.tsv"
@@ -105,7 +105,7 @@ def check_outcomes(
     if counts["missing"] and counts["missing"] == n_embedded + n_failed:
         raise InputError(
             f"input_dir contains none of the {counts['missing']:,} photos of the last run: name the folders of that "
-            "run, or, if these photos are removed for good, run snakemake"
+            "run, or run snakemake if they were removed for good"
         )
     changes = ("new", "changed", "missing", "newly or no longer rejected")
     since = [f"{counts[change]:,} {change}" for change in changes if counts[change]]
@@ -204,7 +204,7 @@ def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild
             raise InputError(f"table {table} is missing: {fix}")
     models = connection.scalars(sa.select(tables.umap_model)).all()
     if [hashlib.sha256(model).hexdigest() for model in models] != [recorded.get("map_model_digest")]:
-        problems.add("tables", "with another model than the stored one", tables.umap_model, fix)
+        problems.add("tables", "with a model other than the stored one", tables.umap_model, fix)
     latitude, longitude = tables.umap_haversine.c.keys()[1:]
     for uuid, records in _by_uuid(
         _table_records(connection, tables.embeddings, "embedded"),

@@ -173,7 +173,7 @@ function drawSelection(side) {
   }
 }
 
-/** Fit the globe to the window, and make room for the panel: above it on a phone, else beside it. */
+/** Fit the globe to the window, and make room for the panel: above it on a phone, otherwise next to it. */
 export function resize() {
   const { panel } = elements;
   view.width = innerWidth;
@@ -192,7 +192,7 @@ export function resize() {
 // ---- moving
 
 /**
- * Change the view within a moment.
+ * Animate a change of the view.
  * @param {Partial<Pose>} target
  * @param {number} [milliseconds]
  */
@@ -235,7 +235,7 @@ export function halt() {
 }
 
 /**
- * Rotate on, slower and slower.
+ * Keep rotating, and slow down.
  * @param {Speed} speed
  */
 export function release(speed) {
@@ -268,7 +268,7 @@ function turn(speed) {
 }
 
 /**
- * Make one step to the position beside the panel.
+ * Make one step to the position next to the panel.
  * @returns {boolean} whether the globe moved
  */
 function stepAside() {

@@ -1,4 +1,4 @@
-// What is drawn under the points, the surface of the sphere, and over them.
+// The layers under the points (the surface of the sphere) and over them.
 import { onSphere } from "./sphere.js";
 import { LARGEST } from "./thumbnails.js";
 

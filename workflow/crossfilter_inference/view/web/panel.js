@@ -1,4 +1,4 @@
-// What the page says about a photo: the card at the pointer, and the panel of the selected photo.
+// The facts about a photo: the card at the pointer, and the panel of the selected photo.
 import { data, folders, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
 import { create, elements } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";

@@ -1,7 +1,7 @@
 // The geometry of the sphere, and its view on the screen.
 //
-// Places are unit vectors: x points to longitude 0 on the equator, z to the north pole. A view rotates them so that x points to
-// the right, y up and z towards the viewer. It projects them as a globe, or onto a flat map: Hammer's equal-area projection,
+// Positions are unit vectors: x points to longitude 0 on the equator, z to the north pole. A view rotates them so that x
+// points to the right, y up and z towards the viewer. It projects them as a globe, or onto a flat map: Hammer's equal-area projection,
 // scaled to 4 by 2.
 
 export const FARTHEST = 0.7; // the smallest zoom
@@ -25,7 +25,7 @@ export function onSphere(degrees) {
 }
 
 /**
- * Return points on the shortest line between two places.
+ * Return points on the shortest line between two positions.
  * @param {Float32Array} a unit vector
  * @param {Float32Array} b unit vector
  * @param {number} [n] steps
@@ -141,7 +141,7 @@ export class View {
     const before = this.radius;
     this.zoom = Math.min(Math.max(this.zoom * factor, FARTHEST), this.nearest);
     const share = 1 - before / this.radius;
-    const reach = Math.min(1, this.radius / (Math.hypot(x, y) * 1.2 + 1)); // beside the globe there is nothing to keep
+    const reach = Math.min(1, this.radius / (Math.hypot(x, y) * 1.2 + 1)); // next to the globe, no point needs to stay
     this.drag(-x * share * reach, -y * share * reach);
   }
 
