@@ -72,7 +72,7 @@ def test_a_folder_with_none_of_the_photos_is_the_wrong_one(collection):
     collection.configure(input_dir=str(other))
     assert collection.failed() == (
         "outcomes",
-        "input_dir contains none of the 8 photos of the last run: name the folders of that run, or, "
+        "input_dir contains none of the 8 photos of the last run: name the folders of that run, "
         "or run snakemake if they were removed for good",
     )
 
