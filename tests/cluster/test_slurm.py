@@ -205,12 +205,12 @@ def check_that_nothing_was_done_twice(broken, status):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("status", WAYS)
-def test_a_run_goes_on_where_its_job_was_lost(lost, status):
+def test_a_run_resumes_after_its_job_was_lost(lost, status):
     check_that_nothing_was_done_twice(lost[status].result(), status)
 
 
 @pytest.mark.timeout(900)
-def test_a_run_goes_on_where_its_node_was_lost(lost, runs, start_run, slurm):
+def test_a_run_resumes_after_its_node_was_lost(lost, runs, start_run, slurm):
     for future in lost.values():
         future.result()  # all jobs of this node end with it
     broken = start_run("node")

@@ -72,14 +72,14 @@ def gives_a_float(data):
         (gives_a_float, "AssertionError: float64"),
     ],
 )
-def test_what_ends_badly_is_found_by_its_number_and_the_others_go_on(decode, fault):
+def test_a_failing_input_is_reported_by_number_and_the_others_continue(decode, fault):
     report = fuzz.play(range(20), SEED, decode, most_seconds=5, most_megabytes=300)
     assert list(report.violations) == [NUMBER]
     assert fault in report.violations[NUMBER]
     assert report.outcomes.total() == 19
 
 
-def test_an_input_that_ends_badly_is_kept_with_the_command_that_plays_it_again(tmp_path, monkeypatch, capsys):
+def test_a_failing_input_is_kept_with_the_command_that_replays_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fuzz.play, "__defaults__", (raises, *fuzz.play.__defaults__[1:]))
     monkeypatch.setattr(sys, "argv", ["fuzz.py", "--n", "8", "--seed", str(SEED), "--output", str(tmp_path)])
     assert fuzz.main() == 1
@@ -91,7 +91,7 @@ def test_an_input_that_ends_badly_is_kept_with_the_command_that_plays_it_again(t
     assert "inputs: 8\n" in printed and "violations: 1\n" in printed
 
 
-def test_one_number_is_played_alone():
+def test_a_single_input_can_be_replayed():
     program = PROJECT / "tests" / "faults" / "fuzz.py"
     command = [sys.executable, program, "--seed", str(SEED), "--only", str(NUMBER)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -28,7 +28,7 @@ def soak(folder: Path, *options: str, program: str = "") -> subprocess.Completed
 
 
 @pytest.mark.timeout(900)
-def test_twenty_runs_through_snakemake_and_some_hundred_without_end_right(tmp_path):
+def test_twenty_runs_through_snakemake_and_some_hundred_without_it_end_correctly(tmp_path):
     done = soak(tmp_path, "--snakemake", "20", "--in-process", "300")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     assert [int(n) for n in re.findall(r": (\d+) runs", done.stdout)] >= [20, 300]
@@ -76,7 +76,7 @@ def test_a_broken_library_is_noticed(tmp_path, what):
     assert "FAILED: python tests/faults/soak.py --play in-process --seed " in done.stdout
 
 
-def test_a_soak_that_was_broken_off_goes_on(tmp_path):
+def test_an_interrupted_soak_resumes(tmp_path):
     (tmp_path / "play").mkdir()
     counts = {"snakemake": {}, "in-process": {"runs": 400, "undisturbed": 400}}
     state = {"asked": {"snakemake": 0, "in-process": 420}, "seed": 5000, "next": 20, "counts": counts, "seconds": 3600}

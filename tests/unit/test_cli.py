@@ -116,7 +116,7 @@ def test_list_options_take_several_values_as_snakemake_does():
     assert call.keywords["sample"] == 3
 
 
-def test_a_command_that_takes_no_more_refuses_more():
+def test_a_command_refuses_surplus_arguments():
     with pytest.raises(options.UsageError, match="this command takes nothing after --"):
         parsed("--", "x", functions=(commands.export,))
 
@@ -230,7 +230,7 @@ def test_config_must_have_keys_and_values():
         snakemake_command([], {"input_dir": "a", "output_embeddings_db": "b"}, ["--config", "x"])
 
 
-def test_an_export_without_pyarrow_says_what_to_install(monkeypatch):
+def test_an_export_without_pyarrow_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"run pip install 'crossfilter-inference\[parquet\]'"):
         commands.export(parquet=Path("x.parquet"), collection=commands.CollectionOptions())

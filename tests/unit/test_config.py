@@ -44,7 +44,7 @@ def test_the_shipped_configuration_names_every_option_with_a_comment_and_its_def
         assert lines[index - 1].strip().startswith("#") or key == "umap", key
 
 
-def test_encoders_of_the_user_stand_beside_the_known_ones():
+def test_encoders_of_the_user_are_added_to_the_shipped_ones():
     config = check(encoders={"MINE": {"backend": "siglip", "model": "folder"}})
     assert config.encoders.keys() == {"MINE", "SIGLIP2", "EFFICIENTNET_LITE0"}
     assert config.encoders["MINE"].model_dump() == {
@@ -66,7 +66,7 @@ def test_values_may_be_text_as_on_the_command_line():
     assert config.umap == UmapSettings(n_neighbors=7, min_dist=0.5)
 
 
-def test_labels_must_be_there(tmp_path):
+def test_the_file_of_labels_must_exist(tmp_path):
     with pytest.raises(InputError, match=r"labels: 'missing\.csv' does not exist; name a CSV file"):
         check(labels="missing.csv")
     (tmp_path / "labels.csv").touch()

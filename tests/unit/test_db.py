@@ -108,7 +108,7 @@ def test_a_reader_cannot_write(tmp_path):
         connection.execute(sa.delete(Tables("T").embeddings))
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_output_is_one_line(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, but long enough to be mistaken for one" * 30)
     with (
         pytest.raises(InputError, match=r"cannot write to the database .* \(file is not a database\); move it aside"),
@@ -117,7 +117,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
         pass
 
 
-def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
+def test_recovery_rolls_back_a_killed_writer(tmp_path):
     path = tmp_path / "x.sqlite"
     write_rows(path, {"a": np.ones(3)})
     leave_hot_journal(path)
@@ -129,7 +129,7 @@ def test_recovery_rolls_back_what_a_killed_writer_left(tmp_path):
     assert uuids == ["a"]
 
 
-def test_where_nothing_was_left_recovery_opens_for_reading_alone(tmp_path):
+def test_without_an_unfinished_transaction_recovery_only_reads(tmp_path):
     path = tmp_path / "x.sqlite"
     with pytest.raises(UnusableDatabase, match="unable to open"):
         recover(path)

@@ -88,7 +88,7 @@ def as_format_1(path):
 
 
 @pytest.mark.parametrize("path", sorted(FORMAT_1.rglob("0*.sqlite")), ids=lambda path: path.stem)
-def test_digests_of_shards_of_format_1_are_those_of_today(path):
+def test_digests_of_shards_of_format_1_have_not_changed(path):
     rows = list(read_shard(path, "EFFICIENTNET_LITE0"))
     assert sum(len(part or failures) for part, failures in rows) == (3 if path.stem == "000003" else 5)
 
@@ -143,7 +143,7 @@ def test_a_shard_that_lost_a_column_is_damaged(store):
         store.merge(database="fresh.sqlite")
 
 
-def test_migration_leaves_what_is_missing_missing(tmp_path, next_format):
+def test_migration_does_not_create_missing_tables(tmp_path, next_format):
     with writing(tmp_path / "x.sqlite") as connection:
         Tables("T").embeddings.create(connection)
         migrate(connection, "T")
@@ -152,7 +152,7 @@ def test_migration_leaves_what_is_missing_missing(tmp_path, next_format):
     assert layout(tmp_path / "x.sqlite").keys() == {"T_EMBEDDINGS", "T_PROVENANCE"}
 
 
-def test_an_older_database_is_due_to_be_stored(store, request):
+def test_an_older_database_must_be_stored_again(store, request):
     store.run()
     arguments = (store.path("x.sqlite"), store.path("receipt.json"), "T", "embeddings_digest")
     assert generation(*arguments) == 1
@@ -230,7 +230,7 @@ def test_another_embedding_type_of_a_newer_format_is_no_fault(store):
     assert store.merge().n_embeddings == 4
 
 
-def test_what_users_add_to_the_database_survives(store):
+def test_additions_of_users_to_the_database_survive(store):
     store.run()
     database = store.path("x.sqlite")
     for statement in (
@@ -253,7 +253,7 @@ def test_what_users_add_to_the_database_survives(store):
     assert ratings == {"0": 3, "1": 5, "2": 5, "3": 5, "4": 3}
 
 
-def test_what_users_add_to_the_map_survives_the_next_map(store):
+def test_additions_of_users_to_the_map_survive_the_next_map(store):
     store.run()
     database = store.path("x.sqlite")
     for number in range(2):

@@ -464,7 +464,7 @@ def test_a_job_that_another_has_replaced_ends_and_leaves_the_shard_alone(shard, 
         encoder.encode_images = encode_images
 
     with_encoder(monkeypatch, change)
-    with pytest.raises(InputError, match="another job has replaced this one, which a killed run left behind"):
+    with pytest.raises(InputError, match="a newer job has replaced this one, which a killed run left behind"):
         shard(batch_size=4, n_threads=1)
     assert successor[0].n_computed == 62
     assert [path.name for path in shard.folder.iterdir()] == ["published"]

@@ -31,7 +31,7 @@ def photos(encoder, *names):
         ("99eb4d59-1386-586c-ae7f-8bba959478ed", 105),  # koala
     ],
 )
-def test_the_network_recognizes_what_it_was_trained_on(lite0, name, imagenet_class):
+def test_the_network_recognises_its_training_classes(lite0, name, imagenet_class):
     pixels = torch.from_numpy(photos(lite0, name)).permute(0, 3, 1, 2)
     network = lite0._network.cpu()
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_the_digest_of_a_users_backend_depends_on_its_code(tmp_path):
 
 
 def test_a_missing_backend_file_is_named():
-    with pytest.raises(InputError, match=r"encoders\.A\.backend: no file 'nowhere\.py'"):
+    with pytest.raises(InputError, match=r"encoders\.A\.backend: 'nowhere\.py' does not exist"):
         identity.settings_digest("A", {"backend": "nowhere.py", "model": "a"})
 
 
@@ -144,7 +144,7 @@ def test_auto_is_bfloat16_on_a_gpu_that_has_it(monkeypatch, has_gpu, has_bfloat1
     assert devices.choose_dtype("bfloat16", device) == "bfloat16"
 
 
-def test_a_collection_keeps_what_auto_chose():
+def test_a_collection_keeps_the_choice_of_auto():
     settings = {"backend": "efficientnet_lite0"}
     before = registry.resolve_encoder("A", {**settings, "dtype": "bfloat16"})
     assert registry.resolve_encoder("A", settings)["dtype"] == "float32"
@@ -184,7 +184,7 @@ def test_a_runtime_for_cpus_is_refused_on_a_gpu():
         ("bfloat16", "torch", 1e-2),
     ],
 )
-def test_a_row_is_the_same_at_every_position_beside_any_neighbour_and_with_any_threads(lite0, dtype, runtime, bound):
+def test_a_row_is_the_same_at_every_position_with_any_neighbours_and_threads(lite0, dtype, runtime, bound):
     settings = {"backend": "efficientnet_lite0", "dtype": dtype, "runtime": runtime}
     provenance = registry.resolve_encoder("LITE0", settings)
     pixels = photos(lite0, *[path.stem for path in DEMO_PHOTOS[:4]])
@@ -232,7 +232,7 @@ def test_another_error_of_the_network_is_not_a_memory_error(lite0):
         TorchEncoder(Broken(), lite0.provenance, "cpu", 1).encode_images(np.zeros((1, 224, 224, 3), np.uint8))
 
 
-def test_an_encoder_without_a_text_tower_says_so(lite0):
+def test_an_encoder_without_a_text_tower_reports_it(lite0):
     with pytest.raises(
         InputError, match="LITE0 does not understand text; choose an encoder of the backend siglip, such as SIGLIP2"
     ):

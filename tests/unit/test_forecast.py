@@ -1,4 +1,4 @@
-"""What a run will take is told from what earlier runs have left."""
+"""The forecast of a run comes from measurements of earlier runs."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ ON_CPU, ON_GPU = Shares(4, 4, 0, 1, False), Shares(4, 4, 1, 1, True)
 
 @pytest.fixture
 def earlier_job(tmp_path):
-    """Leave what an embedding job of 100 photos in 50 s leaves, by default."""
+    """Write the files of an embedding job; by default, of 100 photos in 50 s."""
 
     def leave(shard="000001", seconds="55.0", memory="1200.5", folder=tmp_path / "T", **timing):
         counts = {"n_computed": 100, "n_threads": 2, "device": "cpu", "loading": 2.0, "total": 52.0}
@@ -30,7 +30,7 @@ def earlier_job(tmp_path):
     return leave
 
 
-def test_without_earlier_runs_a_figure_of_its_kind_is_taken(tmp_path):
+def test_without_earlier_runs_default_figures_are_used(tmp_path):
     cost = embedding_cost(tmp_path, "siglip", ON_CPU)
     assert not cost.is_measured
     assert cost.per_photo == pytest.approx(0.46 / 4)
@@ -38,13 +38,13 @@ def test_without_earlier_runs_a_figure_of_its_kind_is_taken(tmp_path):
     assert embedding_cost(tmp_path, "mine.py", ON_CPU) != cost
 
 
-def test_an_earlier_job_tells_start_speed_and_memory(earlier_job):
+def test_an_earlier_job_predicts_start_speed_and_memory(earlier_job):
     folder = earlier_job()
     cost = embedding_cost(folder, "siglip", ON_CPU)
     assert cost.is_measured
     # Writing the shard is a part of its time, and takes as long as it takes.
     written = float(read_shard_provenance(folder / "embeddings" / "000001.sqlite", "T")["timing_writing"])
-    assert cost.start == pytest.approx(5 - written, abs=0.01), "what is not spent on photos"
+    assert cost.start == pytest.approx(5 - written, abs=0.01), "seconds not spent on photos"
     assert cost.per_photo == pytest.approx(0.25, abs=0.01), "on twice as many cores"
     assert cost.memory == 1200.5
 
@@ -58,11 +58,11 @@ def test_the_newest_job_counts(earlier_job):
 @pytest.mark.parametrize(
     "other", [{"device": "cuda:0"}, {"device": "none"}, {"n_computed": 19}, {"seconds": "1.0"}, {"memory": "x"}]
 )
-def test_a_job_that_says_nothing_of_this_device_is_left_aside(earlier_job, other):
+def test_a_job_on_another_device_is_ignored(earlier_job, other):
     assert not embedding_cost(earlier_job(**other), "siglip", ON_CPU).is_measured
 
 
-def test_a_job_on_a_gpu_tells_of_gpus_whatever_its_cores(earlier_job):
+def test_a_job_on_a_gpu_predicts_gpu_jobs_whatever_its_cores(earlier_job):
     cost = embedding_cost(earlier_job(device="cuda:0"), "siglip", ON_GPU)
     assert (cost.is_measured, cost.per_photo) == (True, pytest.approx(0.5, abs=0.01))
 
@@ -82,7 +82,7 @@ def test_the_start_of_a_job_is_less_than_a_twentieth_of_it(start, per_photo):
     assert cost.shard_size == 200 or start / (start + at_work) > 0.03, "and not much less"
 
 
-def test_a_shard_is_never_beyond_measure():
+def test_a_shard_has_a_maximum_size():
     assert Cost(100, 1e-6, 1000).shard_size == 100_000
 
 
@@ -94,7 +94,7 @@ def test_jobs_side_by_side_share_the_time():
     assert cost.seconds(0, 0, 4) == 0
 
 
-def test_a_job_that_failed_gets_more(earlier_job):
+def test_a_failed_job_gets_more_memory_and_time(earlier_job):
     cost = embedding_cost(earlier_job(), "siglip", ON_CPU)
     assert cost.memory_mb(1000, 1) > cost.memory
     assert cost.memory_mb(1000, 2) == pytest.approx(2 * cost.memory_mb(1000, 1), abs=2)
@@ -119,11 +119,11 @@ def test_cores_jobs_and_gpus_are_shared_out(given, expected):
     assert (shares.cores, shares.embed_cores, shares.n_gpus, shares.n_jobs) == expected
 
 
-def test_an_encoder_that_runs_on_no_gpu_asks_for_none():
+def test_an_encoder_that_cannot_use_a_gpu_requests_none():
     assert share_out(8, None, 4, may_use_gpu=False) == Shares(8, 8, 0, 1, False)
 
 
-def test_the_forecast_counts_what_is_not_there_yet(earlier_job):
+def test_the_forecast_counts_missing_shards(earlier_job):
     folder, sizes = earlier_job(), {"000001": 100, "000002": 400}
     cost = embedding_cost(folder, "siglip", ON_CPU)
     line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], with_map=True, with_words=False)
@@ -131,36 +131,37 @@ def test_the_forecast_counts_what_is_not_there_yet(earlier_job):
     assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], with_map=True, with_words=False) == ""
 
 
-def beside(folder, n_photos=1000, *, with_map=True, with_words=False):
+def seconds(folder, n_photos=1000, *, with_map=True, with_words=False):
     return forecast.seconds_beside_embedding(folder, n_photos, with_map=with_map, with_words=with_words)
 
 
-def test_what_comes_after_embedding_grows_as_it_did_before(tmp_path):
-    first = beside(tmp_path)
-    assert beside(tmp_path, 100_000) > first + 30
-    assert beside(tmp_path, with_map=False) < first
-    assert beside(tmp_path, with_words=True) > first + 20
+def test_the_time_after_embedding_grows_as_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # the map was compiled long ago
+    first = seconds(tmp_path)
+    assert seconds(tmp_path, 100_000) > first + 30
+    assert seconds(tmp_path, with_map=False) < first
+    assert seconds(tmp_path, with_words=True) > first + 20
     benchmark = Path(tmp_path, "benchmarks", "fit_umap", "fit_umap.tsv")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\tmax_rss\n100\tNA\n")
     write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
-    assert beside(tmp_path) > first + 90
+    assert seconds(tmp_path) > first + 90
     (tmp_path / "words.npz").touch()
-    assert beside(tmp_path, with_words=True) == beside(tmp_path)
+    assert seconds(tmp_path, with_words=True) == seconds(tmp_path)
 
 
-def test_the_first_map_on_a_machine_takes_longer_and_says_nothing_of_the_next(tmp_path, monkeypatch):
+def test_the_first_map_on_a_machine_takes_longer_and_does_not_predict_the_next(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(forecast, "_COMPILED_MODULES", tmp_path / "code")
     compiled = tmp_path / "code" / "__pycache__" / "layout.nbi"
     compiled.parent.mkdir(parents=True)
-    first = beside(tmp_path)
+    first = seconds(tmp_path)
     compiled.touch()
-    assert beside(tmp_path) < first - 30
+    assert seconds(tmp_path) < first - 30
     benchmark = tmp_path / "benchmarks" / "fit_umap" / "fit_umap.tsv"
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\tmax_rss\n40\tNA\n")
     write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
-    assert beside(tmp_path) < first - 30, "compiled by that job"
+    assert seconds(tmp_path) < first - 30, "compiled by that job"
     os.utime(compiled, (0, 0))
-    assert beside(tmp_path) > first
+    assert seconds(tmp_path) > first

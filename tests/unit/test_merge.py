@@ -140,7 +140,7 @@ def test_the_receipt_digests_the_contents_whatever_the_history(store):
     assert store.rows("fresh.sqlite") == store.rows()
 
 
-def test_ownership_that_went_back_to_an_old_shard_is_followed(store):
+def test_ownership_that_returns_to_an_old_shard_is_followed(store):
     store.run()
     first = store.rows()
     store.photo(1, source=9, mtime_ns=2)
@@ -165,7 +165,7 @@ def test_a_photo_that_broke_moves_to_the_failures_and_back(store):
     assert store.rows() == first
 
 
-def test_of_a_gone_photo_the_newest_row_stays_whatever_the_order_of_merging(store):
+def test_of_a_missing_photo_the_newest_row_stays_whatever_the_order_of_merging(store):
     store.run()
     store.photo(1, source=9, mtime_ns=2)
     store.run()
@@ -178,7 +178,7 @@ def test_of_a_gone_photo_the_newest_row_stays_whatever_the_order_of_merging(stor
 
 
 @pytest.mark.parametrize("database", ["x.sqlite", "fresh.sqlite"])
-def test_photos_have_their_paths_of_today_also_in_a_rebuilt_database(store, database):
+def test_photos_have_their_current_paths_even_in_a_rebuilt_database(store, database):
     broken = store.folder / "photos" / "00000000-0000-4000-8000-000000000008.jpg"
     broken.write_text("broken")
     store.stamp(8, broken)
@@ -195,7 +195,7 @@ def test_photos_have_their_paths_of_today_also_in_a_rebuilt_database(store, data
             assert connection.exec_driver_sql(query).scalars().all() == [paths[number]]
 
 
-def test_gone_photos_can_be_deleted(store):
+def test_rows_of_missing_photos_can_be_deleted(store):
     store.run()
     gone = store.images.pop(1)
     assert store.run().n_embeddings == 7
@@ -203,7 +203,7 @@ def test_gone_photos_can_be_deleted(store):
     assert gone.uuid not in store.rows()
 
 
-def test_shards_of_two_encoders_are_refused_and_the_database_stays(store):
+def test_shards_of_two_encoders_are_refused_and_the_database_is_unchanged(store):
     store.run()
     before = store.rows()
     store.resolve("another")
@@ -222,7 +222,7 @@ def test_a_damaged_shard_database_is_named(store):
         store.merge()
 
 
-def test_a_shard_database_damaged_inside_is_not_blamed_on_the_database(store):
+def test_damage_inside_a_shard_database_is_not_blamed_on_the_database(store):
     store.run()
     before = store.rows()
     path = store.folder / "embeddings" / "000002.sqlite"
@@ -291,7 +291,7 @@ def test_the_recorded_digest_follows_every_change_of_the_rows(store):
     assert actual[0] == 7
 
 
-def test_a_merge_beside_rows_that_something_else_has_put_in_digests_all(store):
+def test_a_merge_digests_all_rows_if_another_program_has_added_some(store):
     store.run()
     with writing(store.path("x.sqlite")) as connection:
         connection.execute(sa.text("INSERT INTO T_EMBEDDINGS VALUES ('00000000-0000-4000-8000-00000000000f', x'00')"))
@@ -333,7 +333,7 @@ def test_a_shard_database_whose_rows_were_changed_is_not_merged(store, change):
         store.merge(database="fresh.sqlite")
 
 
-def test_of_a_gone_photo_in_two_spellings_the_newest_row_stays_also_in_a_rebuilt_database(store):
+def test_of_a_missing_photo_in_two_spellings_the_newest_row_stays_even_in_a_rebuilt_database(store):
     store.run()
     path = Path(store.images[1].path)
     respelled = path.rename(path.with_name(f"{path.stem.replace('-', '')}.jpg"))
@@ -348,7 +348,7 @@ def test_of_a_gone_photo_in_two_spellings_the_newest_row_stays_also_in_a_rebuilt
     assert store.rows("fresh.sqlite") == rows
 
 
-def test_a_photo_that_failed_before_it_went_does_not_come_back_with_an_older_row(store):
+def test_a_photo_that_failed_and_was_removed_does_not_reappear_with_an_older_row(store):
     store.run()
     path = Path(store.images[1].path)
     path.write_text("broken")
@@ -361,7 +361,7 @@ def test_a_photo_that_failed_before_it_went_does_not_come_back_with_an_older_row
     assert store.rows("fresh.sqlite") == store.rows()
 
 
-def test_shards_of_which_nothing_is_needed_are_named(store):
+def test_shards_that_are_no_longer_needed_are_listed(store):
     store.run()
     assert read_retired(store.folder) == set()
     for number in range(3):
@@ -378,7 +378,7 @@ def test_shards_of_which_nothing_is_needed_are_named(store):
     assert shards_at_work(store.plan(), ["000001", "000002"], store.folder)[0] == "000001", "it owns photos again"
 
 
-def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_gone_photos(store):
+def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_missing_photos(store):
     store.run()
     store.photo(1, source=9, mtime_ns=2)
     store.run()
@@ -391,7 +391,7 @@ def test_an_old_shard_that_is_merged_again_does_not_replace_newer_rows_of_gone_p
     assert store.rows().items() >= {u: row for u, row in newest.items() if not u.endswith("2")}.items()
 
 
-def test_a_failure_makes_way_for_a_row_also_where_there_were_no_rows(tmp_path):
+def test_a_row_replaces_a_failure_even_in_an_empty_table(tmp_path):
     store = Store(tmp_path)
     store.photo(1)
     path = Path(store.images[1].path)

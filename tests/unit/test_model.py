@@ -140,7 +140,7 @@ def test_a_changed_model_is_not_unpickled(mapping, tmp_path):
 
 def test_a_model_of_another_version_names_the_version_to_install(mapping):
     change(mapping, "UPDATE T_PROVENANCE SET VALUE = '0.4.6' WHERE KEY = 'map_version_umap-learn'")
-    with pytest.raises(InputError, match=r"made by umap-learn 0\.4\.6.*pip install umap-learn==0\.4\.6.*delete"):
+    with pytest.raises(InputError, match=r"made with umap-learn 0\.4\.6.*pip install umap-learn==0\.4\.6.*delete"):
         umap_model.load_umap_model(mapping.database, "T")
 
 

@@ -8,7 +8,7 @@ def overlap(middles, sizes):
     return ~apart.any(axis=2) & ~np.eye(len(middles), dtype=bool)
 
 
-def test_thumbnails_never_overlap_and_stay_near_their_places():
+def test_thumbnails_never_overlap_and_stay_near_their_positions():
     rng = np.random.default_rng(0)
     anchors = rng.uniform(200, 800, (100, 2))
     sizes = rng.uniform(40, 80, (100, 2))
@@ -20,7 +20,7 @@ def test_thumbnails_never_overlap_and_stay_near_their_places():
     assert np.linalg.norm(middles - anchors[rows], axis=1).max() <= 120
 
 
-def test_a_thumbnail_with_room_stands_at_its_place():
+def test_a_thumbnail_with_room_is_at_its_position():
     placed = place_thumbnails(np.array([[100.0, 100], [500, 500]]), np.full((2, 2), 50.0), lambda corners: True, 99)
     assert {row: middle.tolist() for row, middle in placed.items()} == {0: [100, 100], 1: [500, 500]}
 

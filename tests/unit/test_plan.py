@@ -34,7 +34,7 @@ def test_nothing_new_makes_no_shard():
     assert set(owners(planned).values()) == {"000001"}
 
 
-def test_photos_of_another_collection_are_warned_of():
+def test_photos_of_another_collection_cause_a_warning():
     old = {"000001": identities(image(1), image(2))}
 
     def warning(*numbers, shards=old):
@@ -93,7 +93,7 @@ def test_every_image_is_in_exactly_one_shard_over_a_random_history(tmp_path):
             assert again.digest() == planned.digest()
 
 
-def test_half_written_lists_are_gone_on_from(tmp_path):
+def test_a_run_resumes_from_half_written_lists(tmp_path):
     images = [image(n) for n in range(6)]
     first = plan.make_plan({}, images, [], 2)
     plan.write_plan(tmp_path / "plan.tsv", first)

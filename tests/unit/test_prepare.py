@@ -49,7 +49,7 @@ def test_a_new_collection_is_planned_and_nothing_is_written(folder):
     assert [note.split(":")[0] for note in run.notes] == ["photos", "forecast"]
 
 
-def test_the_final_output_names_every_file_once_and_the_map_only_if_it_is_wanted(folder):
+def test_the_final_output_lists_every_file_once_and_the_map_only_on_request(folder):
     run = prepare()
     files = run.final_output()
     assert files[0] == "results/photos.sqlite"
@@ -71,7 +71,7 @@ def test_the_final_output_names_every_file_once_and_the_map_only_if_it_is_wanted
         ({"batch_size": 3, "device": "cpu", "max_megapixels": 5}, None),
     ],
 )
-def test_a_setting_changes_the_stamp_of_what_it_concerns_and_no_other(folder, changes, stamp):
+def test_a_setting_changes_only_the_stamps_that_it_concerns(folder, changes, stamp):
     before, after = asdict(prepare().stamps), asdict(prepare(**changes).stamps)
     assert [name for name in before if before[name] != after[name]] == [stamp] * (stamp is not None)
 
@@ -87,7 +87,7 @@ def test_a_job_on_a_cluster_neither_scans_nor_plans(folder):
     [
         ({"input_dir": "no/such/folder"}, "/no/such/folder' (No such file or directory)"),
         ({"input_dir": "empty"}, "/empty' (rejected files: 0; other files, ignored: 1 (1 .txt)); set it to a folder"),
-        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
+        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: 'no.py' does not exist"),
         ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?"),
         ({"embedding_type": "CLOUR"}, "embedding_type: 'CLOUR' is not configured; did you mean COLOUR?; choose one of"),
         ({"output_embeddings_db": "photos"}, "output_embeddings_db: cannot write to 'photos' (it is a folder)"),

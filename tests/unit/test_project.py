@@ -100,7 +100,7 @@ DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document):
+def test_links_between_documents_have_a_target(document):
     for target in re.findall(r"\]\((?!https?:)(.*?)\)", document.read_text()):
         path, _, anchor = target.partition("#")
         file = document.parent / path if path else document

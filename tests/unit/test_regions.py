@@ -73,7 +73,7 @@ def test_the_middle_of_a_region_is_among_its_photos():
         assert np.allclose(latitude_longitude(middle), ([region.latitude], [region.longitude]))
 
 
-def test_regions_are_named_after_what_sets_them_apart():
+def test_regions_are_named_after_their_distinctive_content():
     axes = np.eye(4, dtype=np.float32)
     common = axes[3]  # the direction that all images share, and a word for it
     embeddings = np.vstack([common + 0.5 * axes[0]] * 10 + [common + 0.5 * axes[1]] * 30)

@@ -28,7 +28,7 @@ def database_with(path, digest):
     ("database", "expected"),
     [("ours", 7), ("another", 8), ("missing", 8), ("empty", 8), ("garbage", 8), ("locked", 7)],
 )
-def test_the_generation_rises_when_the_database_is_not_the_one_we_left(tmp_path, database, expected):
+def test_the_generation_rises_if_the_database_was_replaced(tmp_path, database, expected):
     path, receipt = str(tmp_path / "x.sqlite"), tmp_path / "receipt.json"
     write_json(receipt, {"generation": 7, "digest": "ours"})
     if database in ("ours", "another", "locked"):
@@ -45,7 +45,7 @@ def test_the_generation_rises_when_the_database_is_not_the_one_we_left(tmp_path,
         other.close()
 
 
-def test_without_a_receipt_the_first_generation_is_due(tmp_path):
+def test_without_a_receipt_the_generation_is_the_first(tmp_path):
     assert state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest") == 1
 
 

@@ -31,7 +31,7 @@ def test_photos_in_logs_and_in_finished_shards_are_counted(tmp_path):
     assert progress.n_done() == 20
 
 
-def test_the_line_counts_only_what_this_run_has_done(tmp_path, monkeypatch):
+def test_the_line_counts_only_photos_of_this_run(tmp_path, monkeypatch):
     progress = RunProgress(str(tmp_path), {"000001": 1000})
     done = iter([0, 400, 400, 500, 1000])
     monkeypatch.setattr(progress, "n_done", lambda: next(done))
@@ -42,7 +42,7 @@ def test_the_line_counts_only_what_this_run_has_done(tmp_path, monkeypatch):
     assert progress.line(70) is None
 
 
-def test_where_nothing_is_to_do_there_is_nothing_to_tell(tmp_path):
+def test_without_work_there_is_no_forecast(tmp_path):
     Path(tmp_path, "embeddings").mkdir()
     Path(tmp_path, "embeddings", "000001.sqlite").touch()
     assert RunProgress(str(tmp_path), {"000001": 5}).n_total == 0

@@ -71,7 +71,7 @@ def test_parts_of_killed_jobs_are_removed(tmp_path):
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["000002.sqlite"]
 
 
-def test_what_is_left_of_shards_without_a_part_is_removed(tmp_path):
+def test_remains_of_incomplete_shards_are_removed(tmp_path):
     folder = tmp_path / "x" / "T"
     for name in ("shards/000001.tsv", "shards/000002.tsv", "embeddings/000001.sqlite", "embeddings/000002.sqlite"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def test_a_run_interrupted_before_the_merge_is_resumed(collection):
     assert collection.passes()
 
 
-def test_a_folder_with_none_of_the_photos_is_the_wrong_one(collection):
+def test_a_folder_with_none_of_the_photos_is_refused(collection):
     collection.photo(30, source=9)
     other = collection.root / "other"
     other.mkdir()

@@ -25,7 +25,7 @@ def snapshot(folder: Path) -> dict[str, int]:
             {"input_dir": "empty"},
             "/empty' (rejected files: 0; other files, ignored: 1 (1 .txt)); set it to a folder",
         ),
-        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: no file 'no.py'"),
+        ({"encoders": {"COLOUR": {"backend": "no.py"}}}, "encoders.COLOUR.backend: 'no.py' does not exist"),
         ({"shard_sise": 5}, "shard_sise: unknown key (value 5); did you mean shard_size?"),
         ({"umap": {"n_neighbours": 5}}, "umap.n_neighbours: unknown key (value 5); did you mean n_neighbors?"),
         ({"shard_size": 0}, "shard_size: 0 is out of bounds; it must be from 1 to 1000000: Photos per embedding job"),
@@ -128,7 +128,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert collection.dry_run(**as_user) == {}
 
 
-def test_a_collection_in_which_nothing_can_be_embedded_says_so(make_collection):
+def test_a_collection_without_usable_photos_reports_it(make_collection):
     collection = make_collection(0, reproject_umap_embeddings=True)
     (collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg").write_text("no photo")
     done = collection.snakemake()
@@ -138,7 +138,7 @@ def test_a_collection_in_which_nothing_can_be_embedded_says_so(make_collection):
     assert collection.sql("SELECT REASON FROM {T}_FAILURES") == [("not an image",)]
 
 
-def test_paths_with_spaces_quotes_and_foreign_bytes_are_no_matter(make_collection):
+def test_paths_with_spaces_quotes_and_foreign_bytes_work(make_collection):
     collection = make_collection(3, input_dir="my 'photos'", output_embeddings_db="my results/my $photos.sqlite")
     strange = collection.folder / os.fsdecode(b"my 'photos'/caf\xe9 \r \t\n\"x\"")
     strange.parent.mkdir()

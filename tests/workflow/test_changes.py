@@ -33,7 +33,7 @@ def test_another_model_embeds_every_shard(collection):
     assert collection.dry_run() == {}
 
 
-def test_a_deleted_shard_database_is_made_again_alone(collection):
+def test_only_a_deleted_shard_database_is_rebuilt(collection):
     before = collection.embeddings()
     (collection.state / "embeddings" / "000002.sqlite").unlink()
     assert collection.run() == {"embed_shard": 1, "store_embeddings": 1}
@@ -41,7 +41,7 @@ def test_a_deleted_shard_database_is_made_again_alone(collection):
     assert collection.dry_run() == {}
 
 
-def test_without_snakemakes_records_nothing_is_done_again(collection):
+def test_without_snakemakes_records_nothing_is_repeated(collection):
     shutil.rmtree(collection.folder / ".snakemake")
     assert collection.dry_run() == {}
 
@@ -143,7 +143,7 @@ def test_recompute_embeds_every_photo_at_every_run(collection):
     assert collection.dry_run() == {}
 
 
-def test_gone_photos_keep_their_rows_unless_told_otherwise(collection):
+def test_missing_photos_keep_their_rows_by_default(collection):
     before = collection.embeddings()
     gone = sorted((collection.folder / "photos").glob("*.jpg"))[:4]
     for path in gone:
@@ -171,7 +171,7 @@ def test_another_spelling_of_a_uuid_replaces_the_row(collection):
     assert len(uuids) == 12
 
 
-def test_a_database_put_back_from_a_backup_is_brought_up_to_date(collection):
+def test_a_database_restored_from_a_backup_is_brought_up_to_date(collection):
     backup = collection.folder / "backup"
     shutil.copy2(collection.database, backup)
     collection.add_photos(3)

@@ -80,7 +80,7 @@ def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
     assert '"n_neighbors": 9' in next(entry for entry in config if entry.startswith("umap="))
 
 
-def test_a_python_without_snakemake_finds_the_projects_own(tmp_path):
+def test_a_python_without_snakemake_uses_the_environment_of_the_project(tmp_path):
     for name in ("scripts", "workflow"):
         shutil.copytree(PROJECT / name, tmp_path / name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)

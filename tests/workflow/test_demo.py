@@ -68,7 +68,7 @@ def test_rows_are_what_msgpack_numpy_writes_and_any_msgpack_reads(demo_run):
         assert np.array_equal(np.frombuffer(plain[b"data"], "<f4"), vector)
 
 
-def test_model_holds_the_places_in_the_order_of_its_uuids(demo_run):
+def test_the_model_holds_positions_in_the_order_of_its_uuids(demo_run):
     [(blob,)] = demo_run.sql("SELECT MODEL FROM {T}_UMAP_MODEL")
     model = pickle.loads(blob)
     rows = demo_run.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")

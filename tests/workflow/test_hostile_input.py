@@ -67,7 +67,7 @@ def test_every_strange_photo_is_embedded_and_every_hostile_one_has_its_reason(ma
     check(collection, output, embedded=embedded, failures=failures)
 
 
-def test_no_name_of_a_folder_or_a_file_is_a_matter(make_collection):
+def test_any_name_of_a_folder_or_file_is_accepted(make_collection):
     collection = make_collection(1, max_failed_share=1)
     photos = collection.folder / "photos"
     embedded, failures, rejected = [next(photos.iterdir()).name], {}, {}
@@ -118,7 +118,7 @@ def test_links_out_of_the_folder_are_followed(make_collection, tmp_path):
     check(collection, run(collection), embedded=embedded, rejected=rejected)
 
 
-def test_what_is_no_file_of_bytes_is_never_opened(make_collection, monkeypatch):
+def test_only_regular_files_are_opened(make_collection, monkeypatch):
     collection = make_collection(1)
     photos = collection.folder / "photos"
     embedded = [path.name for path in photos.iterdir()]
@@ -135,7 +135,7 @@ def test_what_is_no_file_of_bytes_is_never_opened(make_collection, monkeypatch):
     check(collection, run(collection), embedded=embedded, rejected=dict.fromkeys(special, "not a regular file"))
 
 
-def test_what_may_not_be_read_is_rejected(make_collection, as_user):
+def test_unreadable_files_are_rejected(make_collection, as_user):
     collection = make_collection(1)
     photos = collection.folder / "photos"
     embedded = [path.name for path in photos.iterdir()]
@@ -214,7 +214,7 @@ def test_the_disk_of_photos_may_be_read_only(make_collection):
 
 
 @pytest.mark.slow
-def test_the_disk_of_photos_may_take_no_note_of_case(make_collection):
+def test_the_disk_of_photos_may_ignore_case(make_collection):
     collection = make_collection(1)
     (collection.folder / "photos").rename(collection.folder / "origin")
     (collection.folder / "photos").mkdir()

@@ -97,7 +97,7 @@ def collection(installed):
 NAMED = ("--output_embeddings_db", "photos.sqlite")
 
 
-def test_everything_lies_beside_the_database(collection):
+def test_all_files_are_next_to_the_database(collection):
     assert sorted(path.name for path in collection.empty.iterdir()) == ["photos", "photos.sqlite"]
 
 
@@ -127,7 +127,7 @@ def test_a_second_run_has_nothing_to_do_and_neither_has_the_clone(collection):
     assert jobs(collection.run("-m", "snakemake", *given, "--cores", 2, "-n", program="python")) == {}
 
 
-def test_the_public_names_are_there(collection):
+def test_the_public_names_exist(collection):
     program = (
         "import crossfilter_inference, sys\n"
         "light = {'numpy', 'torch', 'sqlalchemy', 'typer', 'PIL', 'msgpack'} & set(sys.modules)\n"

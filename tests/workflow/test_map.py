@@ -30,7 +30,7 @@ def drift(before, after):
 
 
 @pytest.mark.slow
-def test_the_map_stays_where_it_is_while_photos_come(make_collection):
+def test_the_map_stays_stable_when_photos_are_added(make_collection):
     collection = make_collection(50, **MAP)
     collection.run()
     for n_new in (1, 5):
@@ -48,7 +48,7 @@ def test_the_map_stays_where_it_is_while_photos_come(make_collection):
 
 
 @pytest.mark.slow
-def test_placed_photos_move_no_other_and_the_way_of_updating_runs_nothing(make_collection):
+def test_placed_photos_move_no_others_and_a_changed_update_mode_runs_nothing(make_collection):
     collection = make_collection(50, **MAP)
     collection.run()
     before = places(collection)
@@ -77,7 +77,7 @@ def test_the_map_is_the_same_bit_by_bit_with_other_shards_and_cores(make_collect
 
 
 @pytest.mark.slow
-def test_labels_judge_the_map_without_making_another(demo):
+def test_labels_are_measured_on_the_existing_map(demo):
     before = places(demo)
     with (DEMO / "photos.csv").open() as file:
         labels = [(row["id"], row["label"]) for row in csv.DictReader(file)]

@@ -114,7 +114,7 @@ def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
     assert all(unpack_embedding(row) @ of_another_model[uuid] < 0.999 for uuid, row in collection.embeddings().items())
 
 
-def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
+def test_by_rows_of_another_model_for_missing_photos(make_collection, of_another_model):
     collection = make_collection(0)
     as_the_original(collection, of_another_model)
     shutil.copy(DEMO_PHOTOS[0], collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg")
@@ -126,7 +126,7 @@ def test_by_rows_of_another_model_whose_photos_have_gone(make_collection, of_ano
 
 
 @pytest.mark.slow
-def test_by_making_all_anew_beside_rows_of_another_model_whose_photos_have_gone(make_collection, of_another_model):
+def test_by_recomputing_everything_with_rows_of_another_model_for_missing_photos(make_collection, of_another_model):
     collection = make_collection(11)
     as_the_original(collection, of_another_model)
     line, _ = refused(collection)
@@ -168,7 +168,7 @@ def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_co
     assert collection.run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 
 
-def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection, of_the_same_model):
+def test_a_photo_on_its_side_is_not_adopted(make_collection, of_the_same_model):
     collection = make_collection(3)
     turned = sorted((collection.folder / "photos").iterdir())[0]
     rows = first_rows(of_the_same_model, 3)  # as the original sees it: without EXIF
@@ -183,7 +183,7 @@ def test_a_photo_that_lies_on_its_side_is_not_adopted(make_collection, of_the_sa
 
 
 @pytest.mark.slow
-def test_by_a_changed_configuration_beside_rows_of_gone_photos(make_collection):
+def test_by_a_changed_configuration_with_rows_of_missing_photos(make_collection):
     collection = make_collection(12, shard_size=5)
     collection.run()
     before = collection.embeddings()
@@ -236,7 +236,7 @@ def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
 
 
 @pytest.mark.slow
-def test_by_another_checkpoint_that_comes_while_the_run_is_on(make_collection, tmp_path):
+def test_by_another_checkpoint_that_appears_during_the_run(make_collection, tmp_path):
     collection = siglip_collection(make_collection, tmp_path)
     collection.run()
     before = collection.embeddings()

@@ -82,7 +82,7 @@ def test_a_renamed_folder_embeds_nothing_and_keeps_the_map(demo):
 
 
 @pytest.mark.slow
-def test_a_shard_of_which_nothing_is_left_is_retired_and_one_with_gone_rows_is_not(collection):
+def test_a_shard_without_needed_rows_is_retired_and_one_with_rows_of_missing_photos_is_not(collection):
     before = collection.embeddings()
     for path in photos(collection)[:6]:  # the first shard, and one of the second
         path.unlink()
@@ -103,7 +103,7 @@ def test_a_shard_of_which_nothing_is_left_is_retired_and_one_with_gone_rows_is_n
 
 
 @pytest.mark.slow
-def test_a_photo_that_comes_back_after_its_shard_was_made_again_without_it_is_embedded(collection):
+def test_a_photo_that_returns_after_its_shard_was_rebuilt_without_it_is_embedded(collection):
     saved = collection.folder / "saved.jpg"
     photo = photos(collection)[0]
     expected = collection.embeddings()[photo.stem]
@@ -134,7 +134,7 @@ def test_an_encoder_that_is_resolved_again_to_the_same_embeds_nothing(collection
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["all", "Snakemake alone"])
-def test_a_killed_shard_is_gone_on_from_and_a_job_left_over_ends(make_collection, tmp_path, kill):
+def test_a_killed_shard_is_resumed_and_a_leftover_job_ends(make_collection, tmp_path, kill):
     expected = make_collection(30, name="undisturbed")
     expected.run()
     collection = make_collection(30, batch_size=4)
@@ -183,7 +183,7 @@ def test_failed_photos_are_tried_again_when_asked_and_when_their_files_change(ma
     assert collection.sql("SELECT count(*) FROM {T}_FAILURES") == [(0,)]
 
 
-def test_a_photo_that_could_not_be_read_is_tried_again_by_itself(make_collection, tmp_path):
+def test_an_unreadable_photo_is_retried_automatically(make_collection, tmp_path):
     collection = make_collection(3)
     photo = photos(collection)[0]
     (tmp_path / "resolve").touch()
@@ -199,7 +199,7 @@ def test_a_photo_that_could_not_be_read_is_tried_again_by_itself(make_collection
     assert collection.dry_run() == {}
 
 
-def test_too_many_failures_end_the_run_after_all_is_stored(make_collection):
+def test_too_many_failures_end_the_run_after_everything_is_stored(make_collection):
     collection = make_collection(20)
     for number in range(3):
         (collection.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg").write_text("no photo")
@@ -213,7 +213,7 @@ def test_too_many_failures_end_the_run_after_all_is_stored(make_collection):
     assert collection.snakemake().returncode == 0
 
 
-def test_a_few_photos_may_fail_all(make_collection):
+def test_all_of_a_few_photos_may_fail(make_collection):
     collection = make_collection(1)
     (collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg").write_text("no photo")
     assert collection.snakemake().returncode == 0
@@ -244,7 +244,7 @@ def damaged_database(collection, how):
 
 
 @pytest.mark.parametrize("how", ["cut off", "overwritten", "not SQLite"])
-def test_a_damaged_database_is_named_and_made_again_once_it_is_away(collection, how):
+def test_a_damaged_database_is_named_and_rebuilt_after_it_is_moved_away(collection, how):
     before = collection.embeddings()
     damaged_database(collection, how)
     damaged = collection.database.read_bytes()
@@ -263,7 +263,7 @@ def test_a_damaged_database_is_named_and_made_again_once_it_is_away(collection, 
 @pytest.mark.parametrize(
     "name", ["encoder.json", "embeddings.json", "manifest.tsv", "rejected.tsv", "map.tsv", "shards/000001.tsv"]
 )
-def test_a_lost_file_of_the_state_is_made_again(demo, name):
+def test_a_lost_state_file_is_rebuilt(demo, name):
     before = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")
     (demo.state / name).unlink()
     demo.run()
@@ -272,7 +272,7 @@ def test_a_lost_file_of_the_state_is_made_again(demo, name):
     assert demo.dry_run() == {}
 
 
-def test_a_database_that_a_killed_writer_left_is_rolled_back_though_nothing_is_new(collection):
+def test_a_killed_writer_is_rolled_back_even_without_new_photos(collection):
     before = collection.embeddings()
     leave_hot_journal(collection.database)
     assert collection.dry_run() == {"store_embeddings": 1}
@@ -282,7 +282,7 @@ def test_a_database_that_a_killed_writer_left_is_rolled_back_though_nothing_is_n
     assert collection.dry_run() == {}
 
 
-def test_a_lost_database_beside_a_missing_disk_is_not_rebuilt_without_asking(collection):
+def test_a_lost_database_is_not_rebuilt_unasked_while_a_disk_is_missing(collection):
     for path in photos(collection)[:6]:
         path.unlink()
     collection.configure(missing_images="delete")
@@ -294,7 +294,7 @@ def test_a_lost_database_beside_a_missing_disk_is_not_rebuilt_without_asking(col
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "embeddings.json", "shards/000002.tsv", "embeddings/000002.sqlite"])
-def test_a_damaged_file_of_the_state_is_named_and_made_again_once_it_is_away(collection, name):
+def test_a_damaged_state_file_is_named_and_rebuilt_after_it_is_moved_away(collection, name):
     before = collection.embeddings()
     (collection.state / name).write_bytes(b"{ damaged")
     collection.database.unlink()
@@ -336,7 +336,7 @@ def test_a_reader_does_not_stop_a_run_until_it_must(collection):
     assert len(collection.embeddings()) == 15
 
 
-def test_a_clock_that_was_set_back_is_no_matter(collection):
+def test_a_clock_that_was_set_back_does_not_matter(collection):
     now = time.time()
     for path in [collection.database, *collection.state.rglob("*")]:
         os.utime(path, (now + 100_000, now + 100_000))

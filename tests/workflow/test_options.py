@@ -23,7 +23,7 @@ import pytest
     ],
     ids=" ".join,
 )
-def test_an_option_that_only_looks_works_without_cores(three_shards, option):
+def test_a_read_only_option_works_without_cores(three_shards, option):
     three_shards.take_back()
     before = {path: path.stat().st_mtime_ns for path in three_shards.folder.rglob("*") if path.is_file()}
     done = three_shards.snakemake(*option, cores=None)

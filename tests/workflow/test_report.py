@@ -48,7 +48,7 @@ def test_the_tables_of_the_report_match_the_database(reported):
     assert float(dict(table(reported, "quality"))["trustworthiness"]) > 0.5
 
 
-def test_a_report_leaves_nothing_for_the_next_run_to_do(reported):
+def test_after_a_report_the_next_run_has_nothing_to_do(reported):
     done = reported.snakemake("summarise", "--report", "report.html")
     assert done.returncode == 0, done.stdout
     assert reported.dry_run() == {}

@@ -45,7 +45,7 @@ def test_the_first_three_photos_are_of_the_kind_of_the_query(demo_run, kinds):
     assert np.mean(right) >= 0.7
 
 
-def test_a_search_is_exact_and_equal_ones_come_in_order_of_uuid(demo_run):
+def test_a_search_is_exact_and_ties_are_in_order_of_uuid(demo_run):
     collection = opened(demo_run)
     collection.embeddings[[5, 3, 9]] = collection.embeddings[3]
     found = search(collection, collection.embeddings[3], 62)
@@ -121,7 +121,7 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
         ),
     ],
 )
-def test_what_cannot_be_searched_ends_in_one_line(demo_run, options, message):
+def test_an_impossible_search_ends_in_one_line(demo_run, options, message):
     done = demo_run.script("search.py", *options)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
@@ -212,7 +212,7 @@ def test_copies_are_found_among_a_thousand_others_and_nothing_else(with_copies, 
 
 
 @pytest.mark.slow
-def test_by_cosine_alone_thumbnails_are_not_asked(with_copies):
+def test_by_cosine_alone_thumbnails_are_not_compared(with_copies):
     collection, _ = with_copies
     done = collection.script("duplicates.py", "--json", "--by_cosine_alone", "--least_cosine", "0.9")
     groups = [{photo["uuid"] for photo in group} for group in json.loads(done.stdout)]
@@ -283,7 +283,7 @@ def test_the_array_read_by_numpy_equals_the_database(demo_run, exported):
     }
 
 
-def test_the_atlas_has_places_neighbours_and_thumbnails(demo_run, exported):
+def test_the_atlas_has_positions_neighbours_and_thumbnails(demo_run, exported):
     table = pd.read_parquet(exported / "atlas.parquet")
     found = rows(demo_run)
     assert table["UUID"].tolist() == [row[0] for row in found]

@@ -49,7 +49,7 @@ def save_checkpoint(folder, model_type):
 
 
 @pytest.mark.parametrize("model_type", [pytest.param("siglip", marks=pytest.mark.slow), "siglip2"])
-def test_rows_equal_what_transformers_gives(make_collection, tmp_path, model_type):
+def test_rows_equal_those_of_transformers(make_collection, tmp_path, model_type):
     processor, model = save_checkpoint(tmp_path / "checkpoint", model_type)
     collection = make_collection(
         11,
@@ -91,7 +91,7 @@ def test_a_checkpoint_in_the_cache_needs_no_network(make_collection, tmp_path):
     assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'encoder_commit'") == [(commit,)]
 
 
-def test_without_network_and_checkpoint_one_line_shows_the_ways_out(make_collection, tmp_path):
+def test_without_network_and_checkpoint_one_line_lists_the_fixes(make_collection, tmp_path):
     collection = make_collection(3, embedding_type="SIGLIP2")
     done = collection.snakemake(env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")})
     assert done.returncode == 1
@@ -144,7 +144,7 @@ def save_siglip2_tokenizer(folder):
 
 
 @pytest.mark.parametrize("model_type", ["siglip", "siglip2"])
-def test_text_rows_equal_what_transformers_gives(tmp_path, model_type):
+def test_text_rows_equal_those_of_transformers(tmp_path, model_type):
     import transformers
 
     checkpoint = tmp_path / "checkpoint"

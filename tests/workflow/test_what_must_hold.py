@@ -25,7 +25,7 @@ def photos(collection):
     return sorted((collection.folder / "photos").glob("*.jpg"))
 
 
-def test_every_file_has_exactly_one_fate_and_the_counts_add_up(make_collection):
+def test_every_file_has_exactly_one_outcome_and_the_counts_add_up(make_collection):
     collection = make_collection(4)
     folder = collection.folder / "photos"
     first = photos(collection)[0]
@@ -139,6 +139,6 @@ def test_an_unchanged_collection_has_nothing_to_be_done(make_collection, tmp_pat
     ],
     ids=["none", "the map's", "the store's"],
 )
-def test_a_setting_runs_again_exactly_what_it_concerns(demo, settings, jobs):
+def test_a_changed_setting_reruns_exactly_the_rules_that_it_concerns(demo, settings, jobs):
     demo.configure(**settings)
     assert demo.dry_run(cores=1) == jobs
