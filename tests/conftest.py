@@ -24,11 +24,11 @@ COLOUR_ENCODER = PROJECT / "tests" / "colour_encoder.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run slow tests too; a skipped test is a failure")
+    parser.addoption("--all", action="store_true", help="run slow tests too; fail if a test is skipped")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests, but for those that the command line names one by one."""
+    """Leave out slow tests, except those that the command line names."""
     if config.getoption("all") or any("::" in argument for argument in config.args):
         return
     config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
@@ -46,7 +46,7 @@ def pytest_make_collect_report(collector: pytest.Collector):
 
 
 def _without_skip(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config):
-    """With --all, make a failure of a skipped test."""
+    """With --all, turn a skipped test into a failure."""
     if report.skipped and config.getoption("all") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"--all allows no skipped test: {report.longrepr[-1]}"
@@ -108,16 +108,16 @@ class Collection:
         return self.run("-n", *options, **how)
 
     def keep(self) -> None:
-        """Make a copy of all that is there, for take_back."""
+        """Copy all files, for take_back."""
         shutil.copytree(self.folder, self.folder.with_name("kept"), symlinks=True)
 
     def take_back(self) -> None:
-        """Bring back what was there when a copy was made, time stamps too, in the same place."""
+        """Restore the files of the copy, with time stamps, in the same place."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.folder.with_name("kept"), self.folder, symlinks=True)
 
     def add_photos(self, n: int, into: str = "photos") -> list[str]:
-        """Add demo photos that are not there yet; return their UUIDs."""
+        """Add demo photos that are not in the collection yet; return their UUIDs."""
         there = {path.stem for path in self.folder.rglob("*.jpg")}
         new = [path for path in DEMO_PHOTOS if path.stem not in there][:n]
         (self.folder / into).mkdir(exist_ok=True)
@@ -137,7 +137,7 @@ class Collection:
         )
 
     def sql(self, query: str, database: Path | None = None) -> list[tuple]:
-        """Ask the database; {T} stands for the embedding type."""
+        """Query the database; {T} stands for the embedding type."""
         connection = sqlite3.connect(database or self.database)
         try:
             return connection.execute(query.replace("{T}", self.type)).fetchall()
@@ -160,18 +160,18 @@ def demo_photo(uuid: str) -> Path:
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """Tell a file from one that was written later; reading it changes nothing of this, as it does of its atime."""
+    """Return values that change when a file is written, but not when it is read."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def hear_ctrl_c() -> None:
-    """Let a child hear Ctrl-C also where the tests run in the background of a shell, which has it ignored."""
+    """Let a child receive Ctrl-C even if the tests run in the background of a shell, which ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def jobs(output: str) -> dict[str, int]:
-    """Read Snakemake's table of jobs, without `all`; empty if there was nothing to do."""
+    """Read Snakemake's table of jobs, without `all`; empty if no job was needed."""
     table = re.search(r"^Job stats:\n(.*?)^total ", output, re.MULTILINE | re.DOTALL)
     if table is None:
         assert "Nothing to be done" in output, output[-4000:]
@@ -181,7 +181,7 @@ def jobs(output: str) -> dict[str, int]:
 
 
 def leave_hot_journal(database: Path) -> None:
-    """Write to a database, and be killed when some of it has reached the disk."""
+    """Write to a database, and be killed when part of the transaction is on the disk."""
     program = (
         "import os, signal, sqlite3, sys\n"
         "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -197,7 +197,7 @@ def leave_hot_journal(database: Path) -> None:
 
 @pytest.fixture
 def make_collection(tmp_path: Path):
-    """Make a collection of demo photos with the fast encoder and without a map, unless told otherwise."""
+    """Make a collection of demo photos; by default, with the fast encoder and without a map."""
 
     def make(n_photos: int, name: str = "collection", **config: object) -> Collection:
         return new_collection(tmp_path / name, n_photos, **config)
@@ -232,7 +232,7 @@ def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """The demo, run once: look, but do not change."""
+    """The demo after its first run, read-only."""
     folder = tmp_path_factory.mktemp("demo")
     photos = folder / "demo-photos"
     shutil.copytree(DEMO, photos)
@@ -250,7 +250,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 @pytest.fixture
 def demo(demo_run: Collection, tmp_path: Path) -> Collection:
-    """A copy of the demo after its first run, to change at will; new photos go into `more/`."""
+    """A copy of the demo after its first run, which tests may change; new photos go into `more/`."""
     folder = tmp_path / "collection"
     shutil.copytree(demo_run.folder, folder, symlinks=True)
     return Collection(folder)
@@ -258,13 +258,13 @@ def demo(demo_run: Collection, tmp_path: Path) -> Collection:
 
 @pytest.fixture(scope="session")
 def as_user() -> dict[str, bool]:
-    """Options of a run that root's privilege to read and write everything does not help."""
+    """Options of a run without root's privilege to read and write everything."""
     return {"as_user": os.getuid() == 0}
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory):
-    """A real Slurm of one node, which writes down what jobs do to files."""
+    """A real Slurm of one node, which records the file operations of jobs."""
     from slurm import Slurm
 
     slurm = Slurm(tmp_path_factory.mktemp("slurm"))

@@ -1,4 +1,4 @@
-"""Image files as nobody would wish them: `BAD` ones with their reason, and `STRANGE` ones that are photos all the same.
+"""Hostile image files: `BAD` ones with the reason of their failure, and unusual but valid `STRANGE` ones.
 
 The strange ones show red on the left and blue on the right, 64 x 48 pixels.
 """
@@ -21,7 +21,7 @@ def saved(image: Image.Image = HALVES, kind: str = "JPEG", **options: object) ->
 
 
 def changed(data: bytes, at: int, numbers: str, *values: int) -> bytes:
-    """Write numbers of a header over; `numbers` is a format of struct."""
+    """Overwrite numbers of a header; `numbers` is a format of struct."""
     return data[:at] + struct.pack(numbers, *values) + data[at + struct.calcsize(numbers) :]
 
 
@@ -35,7 +35,7 @@ def jpeg_with(*segments: bytes, data: bytes = b"") -> bytes:
 
 
 def jpeg_of(width: int, height: int, **options: object) -> bytes:
-    """A JPEG whose header claims other sides than it has."""
+    """A JPEG whose header claims wrong dimensions."""
     data = saved(**options)
     start = data.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0")
     return changed(data, start + 5, ">HH", height, width)
@@ -71,7 +71,7 @@ def tile_bomb() -> bytes:
 
 
 def jpeg2000_of(tile: int, n_components: int) -> bytes:
-    """255 x 255 pixels in tiles of so many pixels a side; a box hides this from who looks only where it should be."""
+    """255 x 255 pixels in tiles of the given side; a box hides this from readers of the usual position."""
     data = saved(Image.new("RGB", (255, 255)), "JPEG2000")
     start = data.index(b"\xff\x4f\xff\x51")
     length = int.from_bytes(data[start + 4 : start + 6], "big")
@@ -82,14 +82,14 @@ def jpeg2000_of(tile: int, n_components: int) -> bytes:
 
 
 def jpeg2000_in_single_pixels() -> bytes:
-    """Each pixel a precinct of its own, for which OpenJPEG wants several KB."""
+    """Each pixel is a precinct of its own, for which OpenJPEG allocates several KB."""
     data = saved(Image.new("RGB", (1024, 1024)), "JPEG2000", precinct_size=(128, 128))
     start = data.index(b"\xff\x52")
     return changed(data, start + 14, f"{data[start + 9] + 1}x")
 
 
 def webp_of(width: int, height: int) -> bytes:
-    """An animation whose frames are small and whose canvas is not."""
+    """An animation with small frames and a large canvas."""
     data = saved(kind="WEBP", save_all=True, append_images=[GREEN])
     sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     return changed(data, data.index(b"VP8X") + 12, "6s", sides)
@@ -159,7 +159,7 @@ STRANGE: dict[str, bytes] = {
         segment(0xE1, exif((0x8769, 4, 1, 8), (0x8825, 4, 1, 8), (0xA005, 4, 1, 8), after=8))
     ),
     "a JPEG whose EXIF refers to nowhere": jpeg_with(segment(0xE1, exif((0x8769, 4, 1, 2**32 - 1)))),
-    "a JPEG with an orientation that there is not": jpeg_with(segment(0xE1, exif((0x0112, 3, 1, 9)))),
+    "a JPEG with an orientation that does not exist": jpeg_with(segment(0xE1, exif((0x0112, 3, 1, 9)))),
     "a JPEG with an orientation in words": jpeg_with(segment(0xE1, exif((0x0112, 2, 4, 0x00707574)))),
     "a JPEG with a time of no calendar": jpeg_with(segment(0xE1, exif((0x0132, 2, 4, 0x00393939)))),
     "a JPEG whose EXIF is garbage": jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(range(256)))),

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, for the tests: installed and started if none is there, and stopped again.
+"""A real Slurm of one node, for the tests: installed if it is missing, started and stopped.
 
 The node pretends to have more cores and GPUs than this machine has, so that several jobs run at once. Memory and run
 time of a job are enforced.
@@ -53,7 +53,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=
 
 
 def trace(output: Path, *options: str) -> list[str]:
-    """Command that writes down what another one and its children open and rename."""
+    """Command that records the files that another one and its children open and rename."""
     follow = ["strace", "--follow-forks", "--seccomp-bpf", "--string-limit=4096"]
     return [*follow, f"--output={output}", f"--trace={','.join(TRACED)}", *options]
 
@@ -64,7 +64,7 @@ class Slurm:
     Parameters
     ----------
     folder : Path
-        Where they keep what they need.
+        Folder of their files.
     """
 
     def __init__(self, folder: Path):
@@ -72,9 +72,9 @@ class Slurm:
         self._daemons: list[subprocess.Popen] = []
 
     def start(self) -> None:
-        """Install Slurm if it is not there, and start it."""
+        """Install Slurm if it is missing, and start it."""
         answer = shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True, check=False, timeout=60)
-        assert not answer or answer.returncode, "a Slurm is at work here: stop it, as the tests start their own"
+        assert not answer or answer.returncode, "Slurm is already running: stop it; the tests start their own"
         if shutil.which("slurmctld") is None or shutil.which("strace") is None:
             packages = ["slurm-wlm", "munge", "strace"]
             subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], check=True)
@@ -98,7 +98,7 @@ class Slurm:
         names = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
         self._spawn("munged", "--foreground", "--force", *(f"--{key}={munge / name}" for key, name in names.items()))
         self._spawn("slurmctld", "-D")
-        # What jobs open and rename is written down.
+        # The trace records the files that jobs open and rename.
         self._spawn(*trace(self.trace), "slurmd", "-D", "-N", "localhost")
         self.wait_until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%t"))
 
@@ -107,7 +107,7 @@ class Slurm:
             self._daemons.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
 
     def stop(self) -> None:
-        """Stop what was started: jobs, also those of nodes that were lost, and daemons."""
+        """Stop all jobs, also those of lost nodes, and the daemons."""
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if "SLURM_JOB_ID" in process.environ() or process.name() == "slurmstepd":
@@ -133,7 +133,7 @@ class Slurm:
 
     @staticmethod
     def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait for something that has to come true."""
+        """Wait until a condition is true."""
         end = time.monotonic() + seconds
         while True:
             with suppress(subprocess.CalledProcessError):
@@ -188,16 +188,16 @@ class ClusterCollection(Collection):
 
     @property
     def traces(self) -> list[Path]:
-        """What each process and thread of the runs that were traced has opened and renamed."""
+        """The files that each process and thread of the traced runs has opened and renamed."""
         return list(self.folder.glob("trace*"))
 
     @property
     def output(self) -> str:
-        """What the runs in the background have said."""
+        """The output of the runs in the background."""
         return (self.folder / "run.log").read_text()
 
     def wait_for(self, what: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait for something that a run in the background has to do."""
+        """Wait for an event of a run in the background."""
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, self.output[-4000:]

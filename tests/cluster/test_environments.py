@@ -1,4 +1,4 @@
-"""Each conda environment has what its rules need: they run in fresh environments of its packages alone, from pip."""
+"""Each conda environment has the packages of its rules: they run in fresh environments of these packages, from pip."""
 
 import os
 import re
@@ -66,12 +66,12 @@ def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
     collection.run()
     said = collection.snakemake("summarise", "--dry-run", "--forceall", "--printshellcmds").stdout
     commands = re.findall(r"^Shell command: (.*python \S*/scripts/(\w+)\.py .*)$", said, re.MULTILINE)
-    # This encoder has no words to embed; those that have need no other packages than to embed photos.
+    # This encoder embeds no words; those that do need the same packages as for photos.
     expected = {rule for rules in RULES.values() for rule in rules} - {"embed_words"}
     assert sorted(rule for _, rule in commands) == sorted(expected)
     tables = ("EMBEDDINGS", "UMAP_HAVERSINE")
     before = {table: collection.sql(f"SELECT * FROM {{T}}_{table} ORDER BY UUID") for table in tables}
-    # Everything anew, but for the plan, which Snakemake's own process makes, and the map: umap-learn compiles itself
+    # Run everything again but the plan, which Snakemake's own process makes, and the map: umap-learn compiles itself
     # for a minute in a fresh environment, so that it is only imported there.
     collection.database.unlink()
     for path in collection.state.iterdir():

@@ -1,6 +1,6 @@
-"""On a cluster, on a laptop and after a crash: the same database to the last bit, safe writes, no work done twice.
+"""On a cluster, on a laptop and after a crash: a bit-identical database, safe writes, no repeated work.
 
-Jobs are lost on purpose in the background, while the runs that are to end well are at work.
+Runs that lose their jobs on purpose run in the background, next to the undisturbed ones.
 """
 
 import os
@@ -28,7 +28,7 @@ def tables(collection):
     }
 
 
-N_PHOTOS, BATCH_SIZE, N_DONE = 12, 2, 2  # batches that are done when it goes wrong
+N_PHOTOS, BATCH_SIZE, N_DONE = 12, 2, 2  # finished batches at the time of the fault
 
 
 class Broken:
@@ -49,7 +49,7 @@ class Broken:
         return re.search(r"submitted with SLURM jobid (\d+)", self.collection.output)[1]
 
     def wait_for_second_job(self, seconds=150):
-        """Let the encoder go on when the first job is lost; the second one is to get through."""
+        """Let the encoder continue when the first job is lost; the second job must finish."""
         self.collection.wait_for(lambda: "Trying to restart job" in self.collection.output, seconds)
         (self.pauses / "encode").unlink()
 
@@ -60,7 +60,7 @@ class Broken:
 
 @pytest.fixture(scope="module")
 def start_run(make_cluster_collection):
-    """Start a run of one shard; what is left of them is killed."""
+    """Start a run of one shard; kill leftover runs at the end."""
     runs = []
 
     def start(name):
@@ -80,7 +80,7 @@ def cancel(slurm, broken):
 
 
 def take_memory(slurm, broken):
-    (broken.pauses / "memory").write_text("3000")  # on a CPU a job has 2,250 MB, and the double when it is retried
+    (broken.pauses / "memory").write_text("3000")  # on a CPU, a job has 2,250 MB, and twice that when it is retried
 
 
 def take_time(slurm, broken):
@@ -95,7 +95,7 @@ WAYS = {"CANCELLED": cancel, "OUT_OF_MEMORY|FAILED": take_memory, "TIMEOUT": tak
 
 
 def lose(slurm, broken, way):
-    """Lose the job of a run, and let the next one through."""
+    """Lose the job of a run, and let the next job finish."""
     broken.wait_until_at_work()
     way(slurm, broken)
     broken.wait_for_second_job()
@@ -105,7 +105,7 @@ def lose(slurm, broken, way):
 
 @pytest.fixture(scope="module")
 def lost(slurm, start_run):
-    """Runs of which a job is lost, in the background."""
+    """Runs that lose a job, in the background."""
     with ThreadPoolExecutor(len(WAYS)) as pool:
         yield {status: pool.submit(lose, slurm, start_run(way.__name__), way) for status, way in WAYS.items()}
 
@@ -116,7 +116,7 @@ def runs(make_cluster_collection, lost):
     settings = {"embedding_type": "EFFICIENTNET_LITE0", "reproject_umap_embeddings": True, "shard_size": 30}
     local, cluster, killed = (make_cluster_collection(59, name, **settings) for name in ("local", "cluster", "killed"))
     cluster.is_traced = True
-    # Paths as the trace has them, and a disk of the node's own.
+    # Paths as in the trace, and the node's own disk.
     cluster.configure(output_embeddings_db=str(cluster.database))
     scratch = cluster.folder / "scratch"
     scratch.mkdir()
@@ -131,17 +131,17 @@ def runs(make_cluster_collection, lost):
         cluster.run(cores=None, **node)
         go_on(cluster, cores=None, **node)
 
-    with ThreadPoolExecutor(1) as pool:  # beside the two others: it waits for Slurm most of the time
+    with ThreadPoolExecutor(1) as pool:  # next to the two others: it mostly waits for Slurm
         done = pool.submit(on_the_cluster)
         local.run(cores=2)
         go_on(local, cores=2)
-        # The run is killed while its jobs are in the queue or at work; they live on beside their successors.
+        # The run is killed while its jobs are queued or running; they continue next to their successors.
         run = killed.start()
         killed.wait_for(lambda: "has been submitted with SLURM jobid" in killed.output)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         killed.run(cores=None)
-        go_on(killed, cores=2)  # what a cluster began goes on at home
+        go_on(killed, cores=2)  # a run started on a cluster is continued on one machine
         done.result()
     return {"local": local, "cluster": cluster, "killed": killed}
 
@@ -200,7 +200,7 @@ def check_that_nothing_was_done_twice(broken, status):
     assert f"embedded {N_PHOTOS - n_done} photos, copied 0, resumed {n_done} of an interrupted job" in log
     assert len(collection.embeddings()) == N_PHOTOS
     assert collection.dry_run(cores=2) == {}
-    assert re.search(rf"SLURM status is: '({status})'", collection.output), "the run says what became of the job"
+    assert re.search(rf"SLURM status is: '({status})'", collection.output), "the run reports the status of the job"
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""Small real photos of every format, damaged at random: the same by the same seed and number."""
+"""Small real photos of every format, with random damage that is determined by seed and number."""
 
 import functools
 import io
@@ -86,12 +86,12 @@ def mutated(seed: int, number: int) -> bytes:
 
 
 def _place(data: bytearray, rng: random.Random) -> int:
-    """Choose a place, in the headers more often than not."""
+    """Choose a position, more often in the headers."""
     return rng.randrange(max(1, len(data) if rng.random() < 0.4 else min(len(data), 700)))
 
 
 def _segments(data: bytearray, kinds: bytes = rb"[\xc0-\xfe]") -> list[tuple[int, int]]:
-    """Find what looks like segments of a JPEG: the places after their markers, and of their ends."""
+    """Find likely segments of a JPEG: the positions after their markers, and of their ends."""
     starts = [match.end() for match in re.finditer(rb"\xff" + kinds, data)][:50]
     return [(start, start + int.from_bytes(data[start : start + 2], "big")) for start in starts]
 
@@ -157,7 +157,7 @@ def _repeat_segment(data: bytearray, rng: random.Random) -> None:
 
 
 def _mend_png(data: bytearray) -> None:
-    """Make the checksums of a PNG right, or nothing that was done to it would be seen."""
+    """Correct the checksums of a PNG; otherwise decoders would reject it before they reach the damage."""
     at = 8
     while data.startswith(b"\x89PNG") and at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -1,7 +1,7 @@
-"""Decode damaged images by the thousand, in the way that the workflow does.
+"""Decode thousands of damaged images, as the workflow does.
 
-What is allowed is an image of the right shape, or an ImageError. Anything else (another exception, a crash, a hang, too
-much memory) ends in exit code 1, with the input in a file and the command that plays it again:
+The only allowed results are an image of the right shape and an ImageError. Any other (another exception, a crash, a
+hang, too much memory) ends in exit code 1, with the input in a file and the command that replays it:
 
     python tests/faults/fuzz.py --n 100000 --seed 1
 """
@@ -33,9 +33,9 @@ from crossfilter_inference.photos.image import ImageError, LoadedImage, Preproce
 from crossfilter_inference.shards.plan import PlannedImage
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
-MAX_PIXELS = 2**22  # so that memory and time show what escapes the limit
+MAX_PIXELS = 2**22  # so that memory and time reveal inputs that escape the limit
 MOST_SECONDS, MOST_MEGABYTES = 5.0, 300
-ADDRESS_SPACE = 2**33  # bytes: a bomb ends here, and not with the machine
+ADDRESS_SPACE = 2**33  # bytes: a decompression bomb ends the process, not the machine
 N_WORKERS = 2
 FROM_FILE = 50  # every so many inputs go through a real file
 
@@ -48,7 +48,7 @@ def decode(data: bytes) -> LoadedImage:
 
 @dataclass
 class Report:
-    """What became of the inputs; `violations` are what must not be, by number."""
+    """Results of the inputs; `violations` are the disallowed ones, by number."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     violations: dict[int, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Report:
 
 
 class _Worker:
-    """A process that plays numbers in their order; who is to blame is the one after the last that was heard of."""
+    """A process that decodes inputs in order. If it dies, the input after the last reported one is to blame."""
 
     def __init__(self, numbers: Sequence[int], *arguments: object):
         self.numbers, self._arguments = deque(numbers), arguments
@@ -83,7 +83,7 @@ class _Worker:
         self._since = time.monotonic()
 
     def listen(self, report: Report, most_seconds: float, most_megabytes: float) -> None:
-        """Take what has come; start again after the input that it died or hung of, or that took too much."""
+        """Collect results; restart after an input that killed or hung the process, or took too much memory."""
         fault = None
         try:
             while self.numbers and not fault and self.connection.poll():
@@ -116,7 +116,7 @@ def _play(connection: Connection, numbers: list[int], seed: int, decode: Decode,
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE if most < 0 else min(ADDRESS_SPACE, most), most))
     warnings.simplefilter("ignore")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff talks
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # libtiff prints warnings
     originals()
     connection.send("ready")
     for number in numbers:
@@ -180,8 +180,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1000, help="number of inputs")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="play this number alone")
-    parser.add_argument("--output", default=".", help="folder for inputs that must be looked at")
+    parser.add_argument("--only", type=int, help="decode only the input of this number")
+    parser.add_argument("--output", default=".", help="folder for failing inputs")
     arguments = parser.parse_args()
     numbers = range(arguments.n) if arguments.only is None else [arguments.only]
     report = play(numbers, arguments.seed)

@@ -1,7 +1,7 @@
-"""Random histories of a collection: changes, faults, runs; each run leaves the database that it would be from scratch.
+"""Random histories of a collection: changes, faults, runs. After each run, the database equals that of a fresh run.
 
-Everything comes from one seed. What a run may do is judged from outside: by the folder of photos, by what lies on the
-disk before and after, and by which images the encoder was given.
+One seed determines everything. A run is judged from outside: by the folder of photos, by the files on the disk before
+and after, and by the images that the encoder received.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Violation(AssertionError):
-    """A history that ended as it must not."""
+    """A history that broke a promise of the workflow."""
 
 
 @cache
 def photo(number: int) -> bytes:
-    """Make a small photo, another one for each number."""
+    """Make a small photo, different for each number."""
     pixels = np.random.default_rng(number).integers(1, 255, (5, 7, 3), np.uint8)
     jpeg = io.BytesIO()
     Image.fromarray(pixels).resize((28, 20)).save(jpeg, "JPEG", quality=60 + number % 30, progressive=number % 3 == 0)
@@ -69,7 +69,7 @@ def reference(data: bytes, model: str) -> dict:
 
 
 class History:
-    """A collection in a folder, and what happens to it.
+    """A collection in a folder, and its events.
 
     Parameters
     ----------
@@ -105,11 +105,11 @@ class History:
         for _ in range(self.random.randint(2, 8)):
             self.add()
 
-    # ---- what happens to photos -------------------------------------------------------------------------------
+    # ---- events of photos -------------------------------------------------------------------------------
 
     @property
     def model(self) -> str:
-        """What the encoder's numbers hang on."""
+        """The settings that determine the encoder's numbers."""
         return self.settings["encoders"][TYPE]["model"]
 
     def files(self) -> list[Path]:
@@ -117,20 +117,20 @@ class History:
         return sorted(path for path in self.photos.rglob("*") if path.is_file())
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a photo, at a time of its own."""
+        """Write a photo with its own time stamp."""
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         self.touch(path)
 
     def touch(self, path: Path | None = None) -> None:
-        """Give a photo a new time."""
+        """Give a photo a new time stamp."""
         path = path or self.random.choice(self.files())
         self.n_photos += 1
         when = 1_600_000_000_000_000_000 + self.n_photos * 1_000_000
         os.utime(path, ns=(when, when))
 
     def add(self) -> None:
-        """Add photos: good ones, copies of others, broken ones, and what is none."""
+        """Add photos: good ones, copies of others, broken ones, and files that are no photos."""
         for _ in range(self.random.randint(1, 4)):
             self.n_photos += 1
             data = photo(self.random.randrange(60))
@@ -149,13 +149,13 @@ class History:
             )
 
     def change(self) -> None:
-        """Put another content into a file."""
+        """Replace the content of a file."""
         path = self.random.choice(self.files())
         self.old_versions.append((str(path), path.read_bytes(), path.stat().st_mtime_ns))
         self.write(path, photo(self.random.randrange(60, 120)) if self.random.random() < 0.8 else b"broken")
 
     def restore(self) -> None:
-        """Put an old version back, with its old time."""
+        """Restore an old version, with its old time stamp."""
         if self.old_versions:
             path, data, mtime_ns = self.random.choice(self.old_versions)
             Path(path).parent.mkdir(exist_ok=True)
@@ -163,14 +163,14 @@ class History:
             os.utime(path, ns=(mtime_ns, mtime_ns))
 
     def move(self) -> None:
-        """Move a photo, or rename the folder of some."""
+        """Move a photo, or rename a folder."""
         path = self.random.choice(self.files())
         target = self.photos / self.random.choice(["", "album", "elsewhere", 'qu"ote\n']) / path.name
         target.parent.mkdir(exist_ok=True)
         path.rename(target)
 
     def respell(self) -> None:
-        """Spell a UUID in another way."""
+        """Rename a photo to another spelling of its UUID."""
         path = self.random.choice(self.files())
         stem = self.random.choice([path.stem.upper(), path.stem.lower(), path.stem.replace("-", "")])
         path.rename(path.with_name(f"{stem}{path.suffix}"))
@@ -184,11 +184,11 @@ class History:
             self.add()
 
     def touch_all(self) -> None:
-        """Copy the collection: every file gets a new time."""
+        """Copy the collection: every file gets a new time stamp."""
         for path in self.files():
             self.touch(path)
 
-    # ---- what happens to settings and state -------------------------------------------------------------------
+    # ---- events of settings and state -------------------------------------------------------------------
 
     def configure(self) -> None:
         """Change a setting."""
@@ -201,13 +201,13 @@ class History:
                 self.settings["retry_failures"] = self.random.random() < 0.5
             case 3:
                 self.settings["recompute_existing_embeddings"] = self.random.random() < 0.3
-            case 4 if self.settings.get("missing_images") == "delete":  # else rows of gone photos refuse it, rightly
+            case 4 if self.settings.get("missing_images") == "delete":  # else rows of missing photos refuse it
                 self.settings["encoders"][TYPE]["model"] = self.random.choice(["a", "another"])
             case _:
                 self.settings["batch_size"] = self.random.choice([BATCH_SIZE, 1])
 
     def state_files(self) -> list[Path]:
-        """Find everything that the workflow remembers, the database first."""
+        """Find the database and all files of the state, the database first."""
         found = sorted(p for p in self.state.rglob("*") if p.is_file() and not {"logs", "benchmarks"} & {*p.parts})
         return [self.database] * self.database.exists() + found
 
@@ -244,13 +244,13 @@ class History:
         self.is_damaged = True
 
     def set_clock_back(self) -> None:
-        """Let everything that there is be from the future."""
+        """Date all files into the future."""
         for path in self.state_files():
             when = path.stat().st_mtime + 100_000
             os.utime(path, (when, when))
 
     def happen(self) -> None:
-        """Let some things happen between two runs."""
+        """Apply some random events between two runs."""
         changes = [self.add] * 4 + [self.change] * 3 + [self.touch, self.restore, self.move, self.respell] * 2
         changes += [self.delete] * 2 + [self.touch_all, self.configure, self.configure, self.lose, self.lose]
         changes += [self.damage, self.set_clock_back]
@@ -264,10 +264,10 @@ class History:
             self.write(self.photos / f"{uuid.UUID(int=self.random.getrandbits(128))}.jpg", photo(1))
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.settings))
 
-    # ---- what must be -----------------------------------------------------------------------------------------
+    # ---- expectations -----------------------------------------------------------------------------------------
 
     def expected(self) -> dict[str, dict]:
-        """Say what the database must hold of the photos that are there, by UUID."""
+        """Return the rows that the database must hold for the existing photos, by UUID."""
         found: dict[str, Path] = {}
         for path in sorted(self.files(), key=os.fsencode):
             if UUID.fullmatch(path.stem) and path.suffix.lower() in (".jpg", ".jpeg") and path.stat().st_size:
@@ -280,7 +280,7 @@ class History:
         return rows
 
     def look(self) -> dict:
-        """Look what lies on the disk: the rows that need not be computed again, and how much was encoded until now."""
+        """Read the rows on the disk that need not be recomputed, and the number of images encoded so far."""
         there = {"database": set(), "shards": {}, "encoded": Counter(self.encoded.read_text().split())}
         encoder = provenance_digest(resolve_encoder(TYPE, self.settings["encoders"][TYPE]))
         copy = self.folder / "look.sqlite"
@@ -298,7 +298,7 @@ class History:
             pass
         finally:
             connection.close()
-        # Rows of a shard serve those alone who make it of the same list: where a list is lost, its name is given anew.
+        # Rows of a shard are valid only for the same list: the name of a lost list is assigned again.
         for path in self.state.glob("embeddings/[0-9]*.sqlite"):
             try:
                 provenance = read_shard_provenance(path, TYPE)
@@ -318,7 +318,7 @@ class History:
         return there
 
     def check_killed(self, before: dict) -> None:
-        """Check that of what a broken-off run has computed no more is lost than the batch in flight."""
+        """Check that an interrupted run has lost no more than the batch in progress."""
         after = self.look()
         saved = {digest for rows in after["shards"].values() for digest in rows.values()} | after["database"]
         pixels = {
@@ -329,7 +329,7 @@ class History:
         self.must(lost <= BATCH_SIZE, f"{lost} images were computed and are lost, of {computed.total()}")
 
     def check(self, before: dict) -> None:
-        """Check a run that has succeeded."""
+        """Check a successful run."""
         expected, rows = self.expected(), self.rows()
         failures = {uuid: row for uuid, row in expected.items() if "REASON" in row}
         good = {uuid: row for uuid, row in expected.items() if "REASON" not in row}
@@ -346,8 +346,8 @@ class History:
             self.ever.setdefault(spelling(uuid_), set()).add(row["EMBEDDING"])
         there = {spelling(uuid_) for uuid_ in expected}
         for uuid_ in rows.keys() - good.keys():
-            self.must(self.settings.get("missing_images") != "delete", f"{uuid_} has gone, and is kept")
-            self.must(spelling(uuid_) not in there, f"{uuid_} is there in another spelling")
+            self.must(self.settings.get("missing_images") != "delete", f"{uuid_} is missing, but its row is kept")
+            self.must(spelling(uuid_) not in there, f"{uuid_} exists in another spelling")
             self.must(rows[uuid_]["EMBEDDING"] in self.ever[spelling(uuid_)], f"{uuid_} never had this row")
         manifest = dict(self.manifest())
         self.must(manifest.keys() == expected.keys(), "the manifest has other photos")
@@ -357,7 +357,7 @@ class History:
         self.is_damaged = False
 
     def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
-        """Check that exactly those images were computed of which no row was on the disk."""
+        """Check that exactly the images without a row on the disk were computed."""
         wanted: Counter[str] = Counter()
         lists = {path.stem: digest(read_shard_list(path)) for path in self.state.glob("shards/*.tsv")}
         for uuid_, row in good.items():
@@ -373,7 +373,7 @@ class History:
         self.must(wanted <= computed, f"{(wanted - computed).total()} images come from nowhere")
 
     def rows(self) -> dict[str, dict]:
-        """Read every embedding, with what is on record of its image."""
+        """Read every embedding, with the record of its image."""
         connection = sqlite3.connect(self.database)
         connection.row_factory = sqlite3.Row
         try:
@@ -399,7 +399,7 @@ class History:
         return [(row[0], row[4]) for row in read_tsv(self.state / "manifest.tsv", MANIFEST_COLUMNS)]
 
     def must(self, is_so: bool, what: str) -> None:
-        """Raise if something is not so."""
+        """Raise a Violation if a condition is false."""
         if not is_so:
             raise Violation(what)
 

@@ -35,7 +35,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 class Player:
-    """Run a collection, undisturbed or with a fault, and judge what it says."""
+    """Run a collection, undisturbed or with a fault, and judge its output."""
 
     def __init__(self, history: History):
         self.history, self.output = history, ""
@@ -50,31 +50,31 @@ class Player:
         finally:
             ballast.unlink(missing_ok=True)
 
-    def take_way_out(self) -> bool:
-        """Do what an error says: delete, or move away, the files that it names, in quotes or in brackets."""
+    def apply_fix(self) -> bool:
+        """Apply the fix of an error: delete or move away the files that it names, in quotes or in brackets."""
         errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it aside" in line)
         names = re.findall(r"'([^']+)'", errors)
         names += [name for names in re.findall(r"\(([^()]+)\)", errors) for name in names.split(", ")]
         paths = [Path(name) for name in names if self.history.folder in Path(name).resolve().parents]
         paths = [path for path in dict.fromkeys(paths) if path.is_file()]
         for path in paths:
-            self.history.log.append(f"deleted {path.name}, as the error says")
+            self.history.log.append(f"deleted {path.name}, as the error advises")
             path.unlink()
             Path(f"{path}-journal").unlink(missing_ok=True)
         return bool(paths)
 
     def verify(self) -> bool:
-        """Ask verify whether all is well."""
+        """Run verify."""
         config = _config(json.dumps(self.history.settings))
         checks = list(verify(config, n_sample=2, n_threads=1))
         self.output = "\n".join(map(str, checks))
         return all(check.state != "FAILED" for check in checks)
 
     def check(self) -> None:
-        """Check more of a run that has succeeded."""
+        """Make further checks of a successful run."""
 
     def end(self) -> None:
-        """Check the whole at the end of a history."""
+        """Check the collection at the end of a history."""
 
     def stop(self) -> None:
         """Leave no process behind."""
@@ -137,7 +137,7 @@ class LibraryPlayer(Player):
             os._exit(code)
 
     def _workflow(self) -> None:
-        """Do what the Snakefile and its rules do."""
+        """Do the work of the Snakefile and its rules."""
         history = self.history
         planned = prepare_run(_config(json.dumps(history.settings)), Resources())
         config, state, database = planned.config, planned.state, planned.database
@@ -178,7 +178,7 @@ class LibraryPlayer(Player):
 
 
 class SnakemakePlayer(Player):
-    """The workflow itself, killed in several ways; at the end it is compared with one that starts from nothing."""
+    """The workflow itself, killed in several ways; at the end, it is compared with a run from scratch."""
 
     def __init__(self, history: History):
         super().__init__(history)
@@ -190,25 +190,25 @@ class SnakemakePlayer(Player):
             history.settings |= {"reproject_umap_embeddings": True, "umap": {"update": update, "n_neighbors": 3}}
 
     def check(self) -> None:
-        """Nothing is left to be done, and the map is of the same photos."""
+        """Check that nothing remains to be done, and that the map shows the same photos."""
         self._start("--dry-run").wait(timeout=60)
         self._read_output()
         done = "Nothing to be done" in self.output
         again = self.history.settings.get("recompute_existing_embeddings")
         again = again or (self.history.settings.get("retry_failures") and self.history.failures())
-        self.history.must(done or bool(again), "there is something left to do")
+        self.history.must(done or bool(again), "something remains to be done")
         if self.with_map:
             self.history.must(self._map(self.history.database).keys() == self.history.rows().keys(), "the map's photos")
 
     def end(self) -> None:
-        """The same folder from scratch gives the same database."""
+        """Check that a run from scratch on the same folder gives the same database."""
         history, fresh = self.history, self.history.folder / "fresh"
         if history.settings.get("recompute_existing_embeddings"):
             return
         history.settings["missing_images"] = "delete"
         (history.folder / "config.yaml").write_text(yaml.safe_dump(history.settings))
         while self._run(kill=False) != 0:
-            history.must(self.take_way_out(), "an error without a way out")
+            history.must(self.apply_fix(), "an error without a fix")
         options = ("--config", f"output_embeddings_db={fresh}/photos.sqlite")
         history.must(self._start(*options).wait(timeout=200) == 0, "the run from scratch fails")
         for name in ("EMBEDDINGS", "IMAGES", "FAILURES"):

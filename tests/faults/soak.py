@@ -1,8 +1,8 @@
-r"""Play random histories of collections until as many runs are checked as asked for; goes on where it was broken off.
+r"""Play random histories of collections until enough runs are checked; resume an interrupted soak.
 
     python tests/faults/soak.py --snakemake 300 --in-process 20000
 
-A failure is printed with the command that plays the same history again; its folder stays.
+A failure is printed with the command that replays its history; the folder is kept.
 """
 
 import argparse
@@ -34,12 +34,12 @@ _INTERRUPTED = re.compile(r"Traceback \(most recent call last\):((?!\nTraceback)
 
 
 def play(mode: str, seed: int, folder: Path) -> Counter[str]:
-    """Play one history, in an empty folder; return how often what happened.
+    """Play one history, in an empty folder; count its events.
 
     Raises
     ------
     Violation
-        With what happened until then.
+        With the events until then.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "results").mkdir(parents=True)
@@ -71,9 +71,9 @@ def play(mode: str, seed: int, folder: Path) -> Counter[str]:
 def _run_until_right(
     history: History, player: runs.Player, so_far: Counter[str], *, with_small_disk: bool
 ) -> Counter[str]:
-    """Run until a run succeeds; faults happen to the first ones, and errors must name a way out, which is taken."""
+    """Run until a run succeeds. Faults hit the first runs; every error must name a fix, which is applied."""
     counts: Counter[str] = Counter()
-    ways_out = 0
+    n_fixes = 0
     while True:
         before = history.look()
         fault = history.random.choice(["none", "none", "kill", "kill", "disk" if with_small_disk else "kill"])
@@ -85,36 +85,36 @@ def _run_until_right(
         counts[fault if fault != "none" else "undisturbed"] += 1
         if result == 0 and history.is_damaged and not player.verify():
             counts["damage that verify found"] += 1
-            history.must((ways_out := ways_out + 1) < 8, "the ways out lead nowhere")
-            history.must(player.take_way_out(), "verify names no way out")
+            history.must((n_fixes := n_fixes + 1) < 8, "the fixes do not help")
+            history.must(player.apply_fix(), "verify names no fix")
             continue
         if result == 0:
             history.check(before)
             if history.random.randrange(10) == 0:
-                history.must(player.verify(), "verify finds fault with a database that is right")
+                history.must(player.verify(), "verify reports a correct database")
             player.check()
             return counts
-        # Ctrl-C that comes while Python itself starts is out of our hands.
+        # Ctrl-C during the start of Python itself is beyond our control.
         if "Traceback (most recent call last)" in _INTERRUPTED.sub("", player.output):
-            raise Violation("a traceback in place of a message")
+            raise Violation("a traceback instead of a message")
         if result is None:  # killed
             history.check_killed(before)
         elif "disk is full" in player.output or "No space left" in player.output:
             history.must(fault == "disk", "a full disk that is not full")
             history.check_killed(before)
         else:
-            counts["errors with a way out"] += 1
-            ways_out += 1
-            history.must(ways_out < 8, "the ways out lead nowhere")
-            history.must(player.take_way_out(), "an error without a way out")
+            counts["errors with a fix"] += 1
+            n_fixes += 1
+            history.must(n_fixes < 8, "the fixes do not help")
+            history.must(player.apply_fix(), "an error without a fix")
 
 
 def main() -> None:
-    """Play, and say what happened."""
+    """Play histories, and report the results."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--snakemake", type=int, default=0, help="runs through Snakemake (%(default)s)")
     options.add_argument("--in-process", type=int, default=0, help="runs of the library alone (%(default)s)")
-    options.add_argument("--seed", type=int, help="the first of the seeds (by lot)")
+    options.add_argument("--seed", type=int, help="first seed (default: random)")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="histories at once (%(default)s)")
     options.add_argument("--folder", type=Path, default=PROJECT / ".soak", help="where to play (%(default)s)")
     options.add_argument("--play", choices=runs.PLAYERS, help="play only the history of --seed")
@@ -135,7 +135,7 @@ def main() -> None:
     state = {"asked": asked, "seed": seed, "next": 0, "counts": {mode: {} for mode in asked}, "seconds": 0}
     if progress.exists() and (there := json.loads(progress.read_text()))["asked"] == asked and arguments.seed is None:
         state = there
-        print(f"going on after {there['next']} histories")
+        print(f"resuming after {there['next']} histories")
     failures = _play_all(state, folder, arguments.jobs, progress)
     for mode, counts in state["counts"].items():
         if counts:

@@ -1,4 +1,4 @@
-"""Damaged images end well; and what does not end well is found."""
+"""Damaged images decode or fail cleanly; the fuzzer detects those that do not."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Random histories with faults, some of the many that `make soak` plays; and that it would notice."""
+"""Some of the random histories with faults that `make soak` plays; and the soak detects deliberate faults."""
 
 import json
 import re
@@ -14,7 +14,7 @@ SOAK = Path(__file__).parent / "soak.py"
 
 def soak(folder: Path, *options: str, program: str = "") -> subprocess.CompletedProcess:
     command = [sys.executable, SOAK]
-    if program:  # the same, with something of the library broken on purpose
+    if program:  # the same, with a part of the library broken on purpose
         start = f"import sys; sys.path.insert(0, {str(SOAK.parent)!r})\nimport soak\n"
         (folder / "broken.py").write_text(f"{start}{program}\nif __name__ == '__main__':\n    soak.main()\n")
         command = [sys.executable, folder / "broken.py"]
@@ -37,7 +37,7 @@ def test_twenty_runs_through_snakemake_and_some_hundred_without_it_end_correctly
 
 
 BROKEN = {
-    "a digest that is not looked at": (
+    "a digest that is ignored": (
         "import crossfilter_inference.embed.reuse as known\nknown.KnownRows.find = lambda self, item: None",
         "images were computed needlessly",
     ),
@@ -46,9 +46,9 @@ BROKEN = {
         "log.RowsLog._resume = lambda self, other, *_: other.unlink()",
         "images were computed needlessly",
     ),
-    "rows of gone photos that stay": (
+    "rows of missing photos that stay": (
         "import crossfilter_inference.shards.merge as merge\nmerge.Merge.forget = lambda self: None",
-        "has gone, and is kept|is there in another spelling|failures",
+        "is missing, but its row is kept|exists in another spelling|failures",
     ),
     "changed photos that are overlooked": (
         "import crossfilter_inference.run.prepare as prepare\n"
@@ -62,7 +62,7 @@ BROKEN = {
     ),
     "an error that is no message": (
         "import runs\ndef fail(*_, **__):\n    raise KeyError('x')\nruns.store_embeddings = fail",
-        "a traceback in place of a message",
+        "a traceback instead of a message",
     ),
 }
 
@@ -83,6 +83,6 @@ def test_an_interrupted_soak_resumes(tmp_path):
     (tmp_path / "play" / "progress.json").write_text(json.dumps(state))
     done = soak(tmp_path, "--in-process", "420", "--jobs", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on after 20 histories" in done.stdout
+    assert "resuming after 20 histories" in done.stdout
     assert re.search(r"in-process: 42\d runs \(.*4\d\d undisturbed\)", done.stdout)
     assert re.search(r"seeds from 5000, 21 histories, 36\d\d s, failures: 0", done.stdout)

@@ -105,9 +105,9 @@ def test_a_wrong_command_line_is_one_line(words, message):
 
 def test_help_has_the_docstring(capsys):
     assert options.parse([bake], ["--help"]) is None
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for text in ("Bake some cakes.", "crossfilter-inference bake --oven big", "Number of the house.", "Use salt."):
-        assert text in told
+        assert text in output
 
 
 def test_list_options_take_several_values_as_snakemake_does():

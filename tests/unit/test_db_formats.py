@@ -38,7 +38,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def next_format(monkeypatch):
-    """Give the image table one more column, as a next version of the code would."""
+    """Add a column to the image table, as a later version of the code would."""
 
     def add_column(tables, embedding_type):
         define(tables, embedding_type)
@@ -83,7 +83,7 @@ def layout(path):
 
 
 def as_format_1(path):
-    """Take away what a database of format 1 did not record."""
+    """Remove everything that a database of format 1 lacks."""
     sql(path, "DELETE FROM T_PROVENANCE WHERE KEY = 'format_version'")
 
 

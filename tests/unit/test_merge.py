@@ -267,7 +267,7 @@ def test_a_row_does_not_depend_on_shard_batch_or_position(store):
 
 
 def recorded_digest(store):
-    """What the database says of its rows, and what they are."""
+    """The recorded digest of the rows, and the actual one."""
     with reading(store.path("x.sqlite")) as connection:
         recorded = read_provenance(connection, "T")
         return (int(recorded["embeddings_rows"]), recorded["embeddings_digest"]), digest_rows(connection, "T")

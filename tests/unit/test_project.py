@@ -45,7 +45,7 @@ def test_a_lock_holds_what_its_requirements_need(group):
 
 
 def test_every_imported_package_is_declared():
-    """A package of the library's imports that only another package brings may leave with that one."""
+    """Every imported package must be declared: one that only another package brings could disappear with it."""
     project = PYPROJECT["project"]
     declared = [
         *project["dependencies"],

@@ -1,4 +1,4 @@
-"""How far a whole run is, seen from outside its jobs."""
+"""The progress of a whole run, measured from outside its jobs."""
 
 from pathlib import Path
 

@@ -73,7 +73,7 @@ class Collection(Store):
         return plan
 
     def run(self, *, delete_missing=False):
-        """Do all that a run does."""
+        """Do the work of a run."""
         if not (self.folder / "encoder.json").exists():
             self.resolve("model")
         if self.database.exists():

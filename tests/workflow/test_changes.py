@@ -1,4 +1,4 @@
-"""What a rerun does after a change: only what is missing, whatever is lost."""
+"""After a change or a loss, a rerun does only the missing work."""
 
 import os
 import shutil

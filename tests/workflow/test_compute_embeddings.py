@@ -1,4 +1,4 @@
-"""The original's command: any folder, any database, from anywhere."""
+"""The original tool's command, with any folder and database, from any folder."""
 
 import inspect
 import json

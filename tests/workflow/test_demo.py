@@ -1,4 +1,4 @@
-"""The demo: what `make run` leaves behind, and what a later run does."""
+"""The demo: the results of `make run`, and of a later run."""
 
 import csv
 import pickle

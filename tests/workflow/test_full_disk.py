@@ -1,4 +1,4 @@
-"""A disk that fills up in the middle of a run: one clear line, and whatever was there is whole."""
+"""A disk that fills up during a run: one clear line, and existing files stay intact."""
 
 import shlex
 import shutil
@@ -12,13 +12,13 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not shutil.which("unshare") or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode,
-        reason="this system lets nobody mount a small disk",
+        reason="this system does not allow mounting a small disk",
     ),
 ]
 
 
 def run_on_small_disk(collection, folder, size, before="", after=""):
-    """Run with an empty disk of `size` bytes in the place of a folder, which only this run sees."""
+    """Run with an empty disk of `size` bytes mounted on a folder, visible to this run only."""
     program = f"mount -t tmpfs -o size={size} tmpfs {shlex.quote(str(folder))}; {before}\n"
     program += f"status=0; {shlex.join(collection.command())} 2>&1 || status=$?\n{after}\nexit $status"
     command = [*UNSHARE, program]

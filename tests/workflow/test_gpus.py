@@ -1,4 +1,4 @@
-"""Several GPUs of one machine: as many embedding jobs at once, each sees one. The GPUs are pretended, by a count."""
+"""Several GPUs in one machine: one embedding job per GPU at a time, and each job sees one. The GPUs are simulated."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from conftest import COLOUR_ENCODER, PROJECT
 
 from crossfilter_inference.encoders import devices
 
-# Notes from when to when it was at work, and which GPU it sees; no job ends before all have begun that may.
+# Records when it ran, and the GPU that it sees; no job ends before all that may run have begun.
 ENCODER = f"""
 import importlib.util, os, time
 from pathlib import Path

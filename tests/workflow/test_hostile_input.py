@@ -1,4 +1,4 @@
-"""Hostile photos, names, files and disks: good photos are embedded, a bad one has one fate, and the run ends well."""
+"""Hostile photos, names, files and disks: good photos are embedded, bad ones have one outcome, and the run succeeds."""
 
 import csv
 import os
@@ -19,7 +19,7 @@ TRY_AGAIN = {
     "unreadable",
     "changed",
     "out of memory",
-}  # reasons of the moment, which the next run looks into
+}  # temporary reasons: the next run tries again
 
 
 def name(number, suffix=".jpg"):
@@ -27,7 +27,7 @@ def name(number, suffix=".jpg"):
 
 
 def check(collection, output, *, embedded, failures=(), rejected=(), **how):
-    """Compare what became of each file: it is embedded, has failed for a reason, or is rejected for one."""
+    """Check the outcome of each file: embedded, or failed or rejected for a reason."""
     assert "Traceback" not in output
     assert collection.embeddings().keys() == {Path(photo).stem for photo in embedded}
     found = collection.sql("SELECT UUID, REASON FROM {T}_FAILURES ORDER BY UUID")
@@ -190,7 +190,7 @@ def test_the_folder_of_photos_may_be_read_only(make_collection, as_user):
 
 
 def run_with_mount(collection, mount):
-    """Run Snakemake where something is mounted on the photos; skip where nobody may do that."""
+    """Run Snakemake with a mount on the folder of photos; skip if mounting is not allowed."""
     as_root = [] if os.getuid() == 0 else ["--map-root-user"]
     # In a namespace of its own a process that serves a mount ends with it.
     unshare = ["unshare", *as_root, "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec"]

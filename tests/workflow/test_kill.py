@@ -25,7 +25,7 @@ def wait_until(condition, process, what):
 
 
 def is_running(script, collection):
-    """Whether a process of this rule's script is at work on the collection."""
+    """Return whether a process of this rule's script is running on the collection."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")
@@ -85,7 +85,7 @@ def test_a_writer_killed_in_the_middle_is_rolled_back(make_collection, expected)
 
 
 def complete(collection, expected):
-    """Run to the end, and compare with what a collection that was never killed holds."""
+    """Run to the end, and compare with a collection that was never killed."""
     new = collection.add_photos(3)
     collection.run()
     uuids = {path.stem for path in (collection.folder / "photos").iterdir()}
@@ -135,7 +135,7 @@ def test_killed_in_store_embeddings(make_collection, expected):
     collection.run()
     collection.add_photos(4)
     journal = Path(f"{collection.database}-journal")
-    # A reader keeps the writer from committing, when all is written.
+    # A reader keeps the writer from committing after it has written everything.
     with locked(collection.database, "BEGIN"), started(collection) as process:
         wait_until(journal.exists, process, "the transaction")
         time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""The map through Snakemake: it stays where it is while photos come, and is the same wherever it is made."""
+"""The map through Snakemake: it stays stable when photos are added, and is the same with any cores and shards."""
 
 import csv
 

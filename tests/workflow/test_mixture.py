@@ -1,4 +1,4 @@
-"""Embeddings of two encoders never stand in one table: one test for each way that could bring it about."""
+"""Embeddings of two encoders are never mixed in one table: one test for each possible cause."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def change_model(collection, model="another"):
 
 
 def refused(collection, *options):
-    """Run, which must be refused in one line before anything is computed, and leave the database as it is."""
+    """Check that a run ends in one line before it computes anything, and does not change the database."""
     before = collection.database.read_bytes()
     done = collection.snakemake(*options)
     assert done.returncode == 1
@@ -39,7 +39,7 @@ def refused(collection, *options):
 
 
 def as_the_original(collection, embeddings, path=None):
-    """Write a database as the original tool does: its tables, and nothing else on record."""
+    """Write a database as the original tool does: only its tables."""
     path = path or collection.database
     path.parent.mkdir(exist_ok=True)
     connection = sqlite3.connect(path)
@@ -152,7 +152,7 @@ def test_by_adopting_rows_that_cannot_be_right(make_collection, of_the_same_mode
 
 def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_collection, of_the_same_model):
     collection = make_collection(12)
-    # As another computer would have made them: the last bits differ.
+    # As from another computer: the last bits differ.
     rows = {uuid: row * np.float32(1 + 1e-6) for uuid, row in of_the_same_model.items()}
     kept = {uuid: rows[uuid] for uuid in list(rows)[2:]}
     as_the_original(collection, kept)
@@ -217,7 +217,7 @@ def siglip_collection(make_collection, tmp_path):
 
 
 def put_another_checkpoint(tmp_path):
-    """Put other weights of the same size into the folder, older than those that were there."""
+    """Replace the weights by others of the same size with an older time stamp."""
     weights = tmp_path / "checkpoint" / "model.safetensors"
     save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     os.utime(weights, (1_500_000_000, 1_500_000_000))
@@ -241,7 +241,7 @@ def test_by_another_checkpoint_that_appears_during_the_run(make_collection, tmp_
     collection.run()
     before = collection.embeddings()
     put_another_checkpoint(tmp_path)
-    # What a job does that begins after the weights were changed.
+    # A job that starts after the weights have changed.
     with pytest.raises(InputError, match=r"checkpoint' no longer matches encoder.json; run the same command"):
         load_encoder(json.loads((collection.state / "encoder.json").read_text()))
     collection.add_photos(2)

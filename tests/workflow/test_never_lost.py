@@ -1,4 +1,4 @@
-"""Whatever happens to photos, disks, clocks and processes: the next run ends right, and does only what is missing."""
+"""Whatever happens to photos, disks, clocks and processes: the next run succeeds, and does only the missing work."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def photos(collection):
 
 
 def shards(collection):
-    """The shards that there are, as lists and as databases."""
+    """The existing shards, as lists and as databases."""
     lists = {path.stem for path in (collection.state / "shards").glob("*.tsv")}
     databases = {path.stem for path in (collection.state / "embeddings").glob("*.sqlite")}
     return lists, databases
@@ -90,7 +90,7 @@ def test_a_shard_without_needed_rows_is_retired_and_one_with_rows_of_missing_pho
     assert collection.embeddings() == before
     collection.database.unlink()
     collection.run()
-    assert collection.embeddings() == before, "gone rows live on in their shards"
+    assert collection.embeddings() == before, "rows of missing photos remain in their shards"
     collection.configure(missing_images="delete", max_deleted_share=1)
     assert "deleted: 6" in (done := collection.snakemake().stdout)
     assert "shards retired: 1" in done
@@ -129,7 +129,7 @@ def test_an_encoder_that_is_resolved_again_to_the_same_embeds_nothing(collection
     assert collection.dry_run() == {}
 
 
-# ---- going on -----------------------------------------------------------------------------------------------------
+# ---- resuming -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_a_read_only_database_ends_the_run_in_one_line(collection, as_user):
 
 
 def test_a_reader_does_not_stop_a_run_until_it_must(collection):
-    """Planning and embedding go on; the store waits for the reader to let go."""
+    """Planning and embedding continue; the store waits for the reader to finish."""
     collection.add_photos(3)
     with locked(collection.database, "BEGIN"), started(collection) as process:
         wait_until((collection.state / "embeddings" / "000004.sqlite").exists, process, "the new shard")

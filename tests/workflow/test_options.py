@@ -1,4 +1,4 @@
-"""Options of Snakemake that only look need no --cores."""
+"""Read-only options of Snakemake need no --cores."""
 
 import pytest
 

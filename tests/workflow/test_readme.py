@@ -1,4 +1,4 @@
-"""Run the commands and snippets of the documentation, as they are written there, in a copy of the project."""
+"""Run the commands and snippets of the documentation, exactly as written, in a copy of the project."""
 
 import os
 import re

@@ -20,7 +20,7 @@ def table(collection, name):
 
 @pytest.fixture(scope="module")
 def reported(demo_run, tmp_path_factory):
-    """A collection with a failed photo and a rejected file: look, but do not change."""
+    """A collection with a failed photo and a rejected file, read-only."""
     folder = tmp_path_factory.mktemp("reported") / "collection"
     shutil.copytree(demo_run.folder, folder, symlinks=True)
     collection = Collection(folder)

@@ -23,7 +23,7 @@ def run(command, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder in which the examples find what they name."""
+    """A folder with the files that the examples name."""
     folder = tmp_path_factory.mktemp("examples")
     for name in ("scripts", "workflow", "demo"):
         (folder / name).symlink_to(PROJECT / name)

@@ -72,7 +72,7 @@ def test_by_image_file_by_uuid_and_as_a_contact_sheet(demo_run, tmp_path):
     done = demo_run.script("search.py", "--uuid", uuid[:8], "--n", "4", "--html", str(sheet))
     assert [line.split()[1] for line in done.stdout.splitlines()] == [photo["uuid"] for photo in found]
     page = sheet.read_text()
-    assert page.count("data:image/jpeg;base64,") == 5, "the photo that was asked for, and four answers"
+    assert page.count("data:image/jpeg;base64,") == 5, "the query photo, and four results"
     shown = [uuid, *(photo["uuid"] for photo in found)]
     assert re.findall(r'class="uuid">(.*?)<', page) == shown
     assert re.findall(r'href="(.*?)"', page)[1:] == [Path(paths[uuid]).as_uri() for uuid in shown]
@@ -143,7 +143,7 @@ def test_uuids_are_found_in_any_spelling(demo_run):
 
 
 def another_image(seed):
-    """Draw something that is like nothing else."""
+    """Draw a unique picture."""
     random = np.random.default_rng(seed)
     ground = random.integers(0, 256, (random.integers(2, 9), random.integers(2, 9), 3)).astype(np.uint8)
     image = Image.fromarray(ground).resize((320, 240), Image.Resampling.BICUBIC)
@@ -247,7 +247,7 @@ def exported(demo_run, tmp_path_factory):
 
 
 def rows(collection):
-    """What the database holds of each photo, read by nothing of ours."""
+    """The contents of the database for each photo, read without our library."""
     places = "SEMANTIC_EMBEDDING_UMAP_LATITUDE, SEMANTIC_EMBEDDING_UMAP_LONGITUDE"
     return collection.sql(
         f"SELECT e.UUID, EMBEDDING, {places}, PATH, TAKEN FROM {{T}}_EMBEDDINGS e"

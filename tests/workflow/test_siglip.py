@@ -1,4 +1,4 @@
-"""A SigLIP checkpoint, built from a small configuration, saved, and loaded the way a user's is."""
+"""A SigLIP checkpoint, built from a small configuration, saved, and loaded like a user's."""
 
 import io
 import json
@@ -96,7 +96,7 @@ def test_without_network_and_checkpoint_one_line_lists_the_fixes(make_collection
     done = collection.snakemake(env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")})
     assert done.returncode == 1
     [line] = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
-    assert line in done.stdout.strip().splitlines()[-6:]  # what counts comes at the end
+    assert line in done.stdout.strip().splitlines()[-6:]  # the relevant line is the last one
     assert line.startswith("error: encoders.SIGLIP2: model:")
     assert "'google/siglip2-base-patch16-224' is not in the local cache and the hub cannot be reached" in line
     for fix in ("the same command once with network access", "set model to a folder", "EFFICIENTNET_LITE0"):
@@ -167,7 +167,7 @@ def test_text_rows_equal_those_of_transformers(tmp_path, model_type):
     rows = encoder.encode_texts(TEXTS)
     assert (rows.shape, rows.dtype) == ((len(TEXTS), 32), np.float32)
     assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < 1e-6
-    assert np.abs(rows[0] - rows[1]).max() > 1e-3, "texts are told apart"
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3, "texts have different embeddings"
     assert np.array_equal(encoder.encode_texts([text.upper() for text in TEXTS]), rows)
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     assert (1 - (alone.astype(float) * expected).sum(axis=1)).max() < 1e-6
@@ -228,7 +228,7 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
 
 @pytest.mark.slow
 def test_a_row_is_the_same_in_any_shard_at_any_position_with_any_threads(tmp_path):
-    """Bit by bit: alone, among 1,000, first and last, beside other neighbours, with one thread and with two."""
+    """Bit-identical: alone, among 1,000, first and last, with other neighbours, with one thread and with two."""
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoder = resolve_encoder("T", {"backend": "siglip", "model": str(tmp_path / "checkpoint"), "revision": "main"})
     photos = DEMO_PHOTOS

@@ -1,6 +1,6 @@
 """A collection of each released format is opened, extended, verified and rebuilt, and no photo is embedded again.
 
-The photos of `tests/data/format-*` are put back elsewhere than where they were, so that their paths are new.
+The photos of `tests/data/format-*` are restored to another folder, so that their paths are new.
 """
 
 import os

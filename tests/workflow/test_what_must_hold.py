@@ -1,4 +1,4 @@
-"""What must hold, as the design says it: one test for each line, in its order."""
+"""The promises of the workflow, one test for each."""
 
 import os
 import shutil
