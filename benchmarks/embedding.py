@@ -49,7 +49,7 @@ N_CORES = os.cpu_count()
 
 
 class Bench:
-    """Times in seconds per photo, by what was measured, over the rounds."""
+    """Times in seconds per photo, by measurement, over the rounds."""
 
     def __init__(self, folder: Path, arguments: argparse.Namespace):
         self.folder, self.n_photos, self.device = folder, arguments.photos, arguments.device
@@ -76,7 +76,7 @@ class Bench:
         return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
 
     def measure(self, key: tuple, n_photos: int, work: Callable[[], object]) -> None:
-        """Time something done to `n_photos` photos."""
+        """Time a call that handles `n_photos` photos."""
         start = time.perf_counter()
         work()
         self.seconds[key].append((time.perf_counter() - start) / n_photos)
@@ -90,7 +90,7 @@ class Bench:
         return read_plan(self.shards[megapixels] / "plan.tsv")[0]
 
     def bare(self, setting: tuple) -> None:
-        """Run the bare model on ready pixels: as many calls at once as the encoder likes."""
+        """Run the bare model on ready pixels: with as many calls at once as the encoder supports."""
         encoder = self.encoders[setting]
         torch.set_num_threads(1)
         pixels = self.pixels(encoder)
@@ -113,7 +113,7 @@ class Bench:
             )
 
     def ours(self, setting: tuple, megapixels: int) -> None:
-        """Run our loop, as the job of a shard does, but for loading the encoder."""
+        """Run our loop like the job of a shard, but without loading the encoder."""
         shard = self.shards[megapixels]
         (shard / "encoder.json").write_text(json.dumps(self.provenances[setting]))
         torch.set_num_threads(1)
@@ -142,7 +142,7 @@ def one_minus_cosine(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
-    """Measure everything that a CPU can show; returns rows of figure, value, and what is wanted."""
+    """Measure on a CPU; return rows of figure, value and target."""
     reference = Reference(bench.checkpoint)
     alternatives = {
         "transformers pipeline": TransformersPipeline(bench.checkpoint, 0).embed,
@@ -213,7 +213,7 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
 
 
 def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
-    """Measure what a GPU can show: the loop on photos and on ready pixels, against the slower of its two parts."""
+    """Measure on a GPU: the loop on photos and on ready pixels, against the slower of its two parts."""
     [setting] = bench.encoders
     blank = np.zeros((bench.preprocessing.size,) * 2 + (3,), np.uint8)
     decode_image, may_have_gpu = decode.decode_image, devices.may_have_gpu
@@ -243,7 +243,7 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
 
 
 def memory(folder: Path, n_rounds: int, n_small: int = 200, n_large: int = 2000) -> tuple[str, str, str]:
-    """Compare the peak memory of two jobs with the small encoder, whose own memory hides little."""
+    """Compare the peak memory of two jobs with the small encoder, which itself needs little memory."""
     photos = make_photos(folder / "photos-1", 1)
     provenance = registry.resolve_encoder("BENCH", {"backend": "efficientnet_lite0", "dtype": "float32"})
     peaks: dict[int, list[float]] = defaultdict(list)
@@ -298,7 +298,7 @@ def matrix(folder: Path, n_rounds: int, n_rows: int = 100_000, n_dims: int = 768
         "    with reading(sys.argv[1]) as connection: read_embeddings(connection, 'BENCH')\n"
         "    middle = time.perf_counter(); numpy.load(sys.argv[2]); print(middle - start, time.perf_counter() - middle)"
     )
-    # In a process of its own, where neither finds memory that is already there.
+    # In a process of its own, so that neither reuses allocated memory.
     command = [sys.executable, "-c", program, str(database), str(file), str(n_rounds)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ours, theirs = np.median([[float(number) for number in line.split()] for line in output.splitlines()], axis=0)
@@ -317,7 +317,7 @@ def job(shard: Path, *options: str) -> list[str]:
 
 def run(command: list[str]) -> float:
     """Run a program, which must succeed; return its peak memory in MB."""
-    # A small process in between: a child's peak begins with what its parent has.
+    # A small process in between: a child's peak starts at the memory of its parent.
     program = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
@@ -327,7 +327,7 @@ def run(command: list[str]) -> float:
 
 
 def machine(device: str) -> str:
-    """Describe where the figures come from, in one paragraph."""
+    """Describe the origin of the figures, in one paragraph."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = sorted(set(cpuinfo.split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
     models = [line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: photos, a checkpoint of full size, a planned shard; embeddings with labels."""
+"""Material of the benchmarks: photos, a checkpoint of full size, a planned shard, embeddings with labels."""
 
 import json
 import os
@@ -57,13 +57,13 @@ def make_checkpoint(folder: Path, name: str) -> str:
             vision_config={**sizes, "image_size": image, "patch_size": patch},
         )
         transformers.SiglipModel(config).save_pretrained(folder)
-        transformers.Siglip2Tokenizer().save_pretrained(folder)  # sentence-transformers wants to see one
+        transformers.Siglip2Tokenizer().save_pretrained(folder)  # sentence-transformers requires one
         transformers.SiglipImageProcessorPil(size={"height": image, "width": image}).save_pretrained(folder)
     return str(folder)
 
 
 def plan_shard(folder: Path, photos: Path, n_photos: int) -> list[str]:
-    """Plan one shard of `n_photos` photos, the same ones again and again if there are fewer; return their paths."""
+    """Plan one shard of `n_photos` photos, repeating them if necessary; return their paths."""
     links = folder / "photos"
     links.mkdir(parents=True)
     (folder / "embeddings").mkdir()

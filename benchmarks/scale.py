@@ -70,22 +70,22 @@ class Collection:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
     def snakemake(self, *options: str) -> tuple[float, float, str]:
-        """Run the workflow; return seconds, MB of Snakemake's own process, and what it said."""
+        """Run the workflow; return seconds, MB of Snakemake's own process, and its output."""
         command = [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), *options),
             *("--cores", "2", "--configfile", "config.yaml"),
         ]
         start = time.perf_counter()
-        with tempfile.TemporaryFile() as output:
-            process = subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT)
+        with tempfile.TemporaryFile() as stream:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=stream, stderr=subprocess.STDOUT)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             seconds = time.perf_counter() - start
-            output.seek(0)
-            said = output.read().decode(errors="replace")
+            stream.seek(0)
+            output = stream.read().decode(errors="replace")
         if status:
-            raise SystemExit(said[-4000:])
-        return seconds, usage.ru_maxrss / 1024, said
+            raise SystemExit(output[-4000:])
+        return seconds, usage.ru_maxrss / 1024, output
 
     def embed(self) -> None:
         """Write every shard database with random rows."""
@@ -105,14 +105,14 @@ class Collection:
             write_shard_database(output, provenance, digest(listed), rows, [], Embedded())
 
     def find(self) -> float:
-        """List the same files with size and time; return the seconds that it takes."""
+        """Time a listing of the same files with size and time stamp, in seconds."""
         start = time.perf_counter()
         command = ["find", self.photos, "-printf", "%p %s %T@\n"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - start
 
     def benchmark(self, rule: str) -> tuple[float, float]:
-        """Read what Snakemake measured of a job: seconds, and MB at most."""
+        """Read Snakemake's measurements of a job: seconds, and peak MB."""
         header, values, *_ = (self.state / "benchmarks" / rule / f"{rule}.tsv").read_text().splitlines()
         row = dict(zip(header.split("\t"), values.split("\t"), strict=True))
         return float(row["s"]), float(row["max_rss"])
@@ -134,8 +134,8 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     ours, theirs = [], []
     for _ in range(n_rounds):
         theirs.append(collection.find())
-        seconds, memory, said = collection.snakemake("-n")
-        assert "Nothing to be done" in said, said[-3000:]
+        seconds, memory, output = collection.snakemake("-n")
+        assert "Nothing to be done" in output, output[-3000:]
         ours.append(seconds)
     figures["nothing new (`snakemake -n`)"] = f"{statistics.median(ours):.1f} s, {memory:.0f} MB"
     figures["`find`, same files"] = f"{statistics.median(theirs):.2f} s"
@@ -143,10 +143,10 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     figures["ratio"] = f"{statistics.median(ratios):.1f}"
     for photo in sorted((PROJECT / "demo" / "photos").glob("*.jpg"))[:3]:
         shutil.copy(photo, collection.photos)
-    seconds, _, said = collection.snakemake("-n")
+    seconds, _, output = collection.snakemake("-n")
     figures["3 new (`snakemake -n`)"] = f"{seconds:.1f} s"
-    seconds, _, said = collection.snakemake()
-    assert "embedded 3 photos" in said, said[-3000:]
+    seconds, _, output = collection.snakemake()
+    assert "embedded 3 photos" in output, output[-3000:]
     merge_seconds, merge_memory = collection.benchmark("store_embeddings")
     figures["3 new photos, until their rows are in the database"] = f"{seconds:.1f} s"
     figures["merge of 3 new photos"] = f"{merge_seconds:.1f} s, {merge_memory:.0f} MB"

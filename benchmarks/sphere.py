@@ -62,7 +62,7 @@ rows, start = numpy.load(sys.argv[1]), time.perf_counter()
 neighbours._nn_descent(rows, 15)
 print(time.perf_counter() - start)
 """
-# Of this process alone: what the system reports to the parent begins with the parent's own.
+# Of this process alone: the system's figure for a child starts at the memory of its parent.
 PEAK_MEMORY = """
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

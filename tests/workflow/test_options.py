@@ -1,4 +1,4 @@
-"""Read-only options of Snakemake need no --cores."""
+"""Options of Snakemake that run no jobs need no --cores."""
 
 import pytest
 
@@ -23,7 +23,7 @@ import pytest
     ],
     ids=" ".join,
 )
-def test_a_read_only_option_works_without_cores(three_shards, option):
+def test_an_option_that_runs_no_jobs_works_without_cores(three_shards, option):
     three_shards.take_back()
     before = {path: path.stat().st_mtime_ns for path in three_shards.folder.rglob("*") if path.is_file()}
     done = three_shards.snakemake(*option, cores=None)

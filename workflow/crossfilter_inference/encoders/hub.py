@@ -1,7 +1,7 @@
 """Checkpoints: download them from the model hub, find them in its cache, digest them.
 
 A checkpoint is a folder with `config.json`, `*.safetensors` and `preprocessor_config.json`, and a tokenizer if the
-model understands texts. A commit on the hub identifies its contents; those of a local folder are digested.
+model understands text. A commit on the hub identifies its contents; those of a local folder are digested.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[st
     Raises
     ------
     InputError
-        If its model is not one of `model_types`, those that the backend can load.
+        If its model type is not one of `model_types`, those that the backend can load.
     """
     config = import_transformers().AutoConfig.from_pretrained(folder)
     if config.model_type not in model_types:
@@ -98,7 +98,7 @@ def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[st
 
 
 def changed(name: str, key: str, path: str) -> InputError:
-    """Make the error for an encoder whose files have changed since it was resolved."""
+    """Return the error for an encoder whose files have changed since it was resolved."""
     return InputError(
         f"encoders.{name}.{key}: {path!r} no longer matches encoder.json; run the same command again to embed every "
         "photo with the changed encoder, or restore the old one"

@@ -1,4 +1,4 @@
-"""What an encoder is: as configured, and as resolved.
+"""The identity of an encoder, as configured and as resolved.
 
 Planning needs it without numpy, Pillow or torch. So this module never imports a backend: it reads the names that a
 backend's source file defines.
@@ -45,7 +45,7 @@ def may_understand_texts(settings: Mapping[str, Any]) -> bool:
 
 
 def cpu_cost(backend: str) -> tuple[float, float, float]:
-    """Estimate what an embedding job takes on a CPU.
+    """Estimate the cost of an embedding job on a CPU.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def cpu_cost(backend: str) -> tuple[float, float, float]:
     Raises
     ------
     InputError
-        If the backend defines something else as CPU_COST.
+        If the backend defines a CPU_COST of another form.
     """
     cost = _definitions(_source(backend)).get("CPU_COST", _CPU_COST)
     try:

@@ -6,7 +6,7 @@ defines two functions:
     resolve(settings) -> dict       describe the encoder, with everything that determines its numbers (RESOLVED_KEYS at
                                     least); only this function may use the network
     load(provenance, device, n_threads) -> Encoder
-                                    load the encoder, offline, from what resolve returned
+                                    load the encoder, offline, from the result of resolve
 
 It may define more. The planning of a run reads these two names from the source file, without importing it:
 
@@ -45,7 +45,7 @@ def resolve_encoder(
         Its entry under `encoders:`.
     device : {"auto", "cpu", "cuda", "mps"}
     before : dict, optional
-        The result of the last time: `dtype: auto` keeps its value, even on another computer.
+        The previous result: `dtype: auto` keeps its value, even on another computer.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def load_text_encoder(provenance: Mapping[str, Any]) -> TextEncoder:
     Raises
     ------
     InputError
-        If it has none.
+        If the encoder has no text tower.
     """
     backend = _backend(provenance["backend"])
     if not hasattr(backend, "load_text"):

@@ -26,7 +26,7 @@ from .words import read_words
 
 @dataclass(frozen=True)
 class MapFiles:
-    """Paths of the files that a map is drawn from; `labels` and `words` may be empty."""
+    """Paths of the files from which a map is drawn; `labels` and `words` may be empty."""
 
     map: str
     neighbours: str
@@ -139,7 +139,7 @@ def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArra
     Raises
     ------
     InputError
-        If the file is damaged, or has another number of photos.
+        If the file is damaged, or has a different number of photos.
     """
     try:
         with np.load(path) as arrays:

@@ -1,6 +1,6 @@
 """Settings of the map and their digests, the columns of `map.tsv`, and the path of `words.txt`.
 
-Planning a run needs these alone, without numpy and umap-learn.
+Planning a run needs only these, not numpy or umap-learn.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def fit_digest(settings: Mapping[str, Any]) -> str:
 def settings_digest(settings: Mapping[str, Any], labels: str) -> str:
     """Digest the settings that require a new map or new figures when they change: 16 hexadecimal digits.
 
-    The choice between `align` and `place` concerns future photos only, so it is left out.
+    The choice between `align` and `place` affects future photos only, so it is excluded.
     """
     refit = settings["update"] == "refit"
     return digest([fit_digest(settings), refit, settings["compare_with_plane"], labels])

@@ -56,7 +56,7 @@ class Resources:
     def of_snakemake(cls, workflow: Any) -> "Resources":
         """Read them from Snakemake's workflow object. Nothing else touches its internals.
 
-        Read-only options, such as `--dag`, give no number of cores.
+        Options that run no jobs, such as `--dag`, give no number of cores.
         """
         settings = workflow.resource_settings
         return cls(
