@@ -295,7 +295,7 @@ def test_a_row_without_direction_is_named_and_the_map_is_unchanged(mapping, bad)
     row = np.zeros(32, np.float32)
     row[3] = bad
     mapping.change(7, row)
-    with pytest.raises(InputError, match=rf"1 embeddings are not finite or all zero, .*{mapping.uuids[7]}"):
+    with pytest.raises(InputError, match=rf"1 embedding not finite or all zero, .*{mapping.uuids[7]}"):
         mapping.make()
     assert mapping.positions() == before
 

@@ -108,7 +108,7 @@ def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
     collection = make_collection(12)
     as_the_original(collection, of_another_model)
     line, _ = refused(collection)
-    assert "COLOUR_EMBEDDINGS holds 12 embeddings of unknown origin for these photos, and they are not" in line
+    assert "COLOUR_EMBEDDINGS holds 12 embeddings of unknown origin for these photos, which do not match" in line
     assert "expected at least 0.999; set recompute_existing_embeddings: true for one run" in line
     collection.run("--config", "recompute_existing_embeddings=true")
     assert all(unpack_embedding(row) @ of_another_model[uuid] < 0.999 for uuid, row in collection.embeddings().items())
@@ -132,7 +132,7 @@ def test_by_recomputing_everything_with_rows_of_another_model_for_missing_photos
     line, _ = refused(collection)
     assert "which do not match a" in line
     line, _ = refused(collection, "--config", "recompute_existing_embeddings=true")
-    assert "has 1 embeddings of unknown origin, of missing photos" in line
+    assert "has 1 embedding of unknown origin, of missing photos" in line
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_by_a_changed_configuration_with_rows_of_missing_photos(make_collection)
     change_model(collection)
     done = collection.snakemake()
     assert done.returncode != 0
-    assert "error: COLOUR_EMBEDDINGS has 1 embeddings of missing photos" in done.stdout
+    assert "error: COLOUR_EMBEDDINGS has 1 embedding of missing photos" in done.stdout
     assert "(model: a -> another; weights_sha256: a -> another); set missing_images: delete" in done.stdout
     assert "Finished jobid" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
@@ -231,7 +231,7 @@ def test_by_another_checkpoint_in_the_same_folder(make_collection, tmp_path):
     assert collection.dry_run() == {"resolve_encoder": 1, "embed_shard": 1, "store_embeddings": 1}
     next((collection.folder / "photos").iterdir()).unlink()
     line, _ = refused(collection)
-    assert "SIGLIP2_EMBEDDINGS has 1 embeddings of missing photos" in line
+    assert "SIGLIP2_EMBEDDINGS has 1 embedding of missing photos" in line
     assert "(weights_sha256: " in line
 
 

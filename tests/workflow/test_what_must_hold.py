@@ -82,7 +82,7 @@ def test_two_provenances_never_mix_in_one_table(make_collection):
     collection.configure(encoders={"COLOUR": {"backend": colour_encoder.__file__, "model": "b"}})
     done = collection.snakemake()
     assert done.returncode == 1
-    assert "COLOUR_EMBEDDINGS has 1 embeddings of missing photos" in done.stdout
+    assert "COLOUR_EMBEDDINGS has 1 embedding of missing photos" in done.stdout
     assert "model: a -> b" in done.stdout
     assert "set missing_images: delete to delete them, or use another embedding_type or another database" in done.stdout
     assert collection.embeddings() == before

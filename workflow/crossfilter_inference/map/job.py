@@ -140,7 +140,7 @@ def _read_photos(database: str, embedding_type: str) -> _Photos:
     bad = without_direction(embeddings)
     if bad.any():
         raise InputError(
-            f"{embedding_type}_EMBEDDINGS: {bad.sum()} embeddings are not finite or all zero, the first of them "
+            f"{embedding_type}_EMBEDDINGS: {counted(int(bad.sum()), 'embeddings')} not finite or all zero, the first "
             f"for {uuids[bad.argmax()]}; delete these rows from the table (the map has not changed)"
         )
     return _Photos(uuids, unit_rows(embeddings), row_digests(embeddings))

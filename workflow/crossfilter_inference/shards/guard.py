@@ -16,6 +16,7 @@ from ..db.tables import Tables
 from ..encoders.identity import provenance_digest, provenance_to_text
 from ..errors import InputError
 from ..util.files import read_json
+from ..util.text import counted
 from .plan import read_plan
 from .shard import read_shard_provenance
 
@@ -129,16 +130,16 @@ def gone_rows_of_another_encoder(
         Provenance of the recorded encoder, and of the new one.
     """
     return InputError(
-        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of missing photos, which cannot be mixed with those of "
-        f"another encoder ({_differences(before, after)}); {_FIX}"
+        f"{embedding_type}_EMBEDDINGS has {counted(n_gone, 'embeddings')} of missing photos, which cannot be mixed "
+        f"with those of another encoder ({_differences(before, after)}); {_FIX}"
     )
 
 
 def gone_rows_of_unknown_origin(embedding_type: str, n_gone: int, why: str) -> InputError:
     """Make the error for rows of unknown origin, of missing photos."""
     return InputError(
-        f"{embedding_type}_EMBEDDINGS has {n_gone} embeddings of unknown origin, of missing photos, which cannot be "
-        f"mixed with those of this encoder ({why}); {_FIX}"
+        f"{embedding_type}_EMBEDDINGS has {counted(n_gone, 'embeddings')} of unknown origin, of missing photos, which "
+        f"cannot be mixed with those of this encoder ({why}); {_FIX}"
     )
 
 
