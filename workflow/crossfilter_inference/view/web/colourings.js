@@ -1,6 +1,6 @@
 // The colourings of the points. The menu, the legend and the painting follow from this list.
 //
-// To add one, add an entry to COLOURINGS and a case to test_colours_follow_the_choice in tests/workflow/test_page.py.
+// To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py.
 import { data, folders, nNeighbours, quality, regionOf } from "./collection.js";
 
 /**
