@@ -120,6 +120,15 @@ def test_every_command_works_with_the_database_alone(collection):
         (collection.empty / name).unlink()
 
 
+def test_a_file_with_a_few_settings_overrides_those_of_the_last_run(collection):
+    mine = collection.empty / "mine.yaml"
+    mine.write_text("umap: {n_neighbors: 9}\ndevice: cpu\n")
+    found = collection.run("search", "--uuid", "5237ab3d", "--n", 1, "--configfile", mine, *NAMED)
+    assert found.splitlines()[-1] == "1 of 62 photos"
+    assert collection.run("verify", "--sample", 0, "--configfile", mine, *NAMED).splitlines()[-1] == "all checks passed"
+    mine.unlink()
+
+
 def test_a_second_run_has_nothing_to_do_and_neither_has_the_clone(collection):
     settings = collection.empty / "photos" / "EFFICIENTNET_LITE0" / "config.json"
     assert jobs(collection.run("run", "--configfile", settings, "--", "-n")) == {}

@@ -133,8 +133,8 @@ def search(
 
     Examples
     --------
-        crossfilter-inference search --uuid 5237ab3d-4df8-52aa-ae37-fa74dffefb1a
-        crossfilter-inference search --image "demo/photos/fish/5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg" --n 5 --json
+        crossfilter-inference search --output_embeddings_db photos.sqlite --uuid 5237ab3d
+        crossfilter-inference search --output_embeddings_db photos.sqlite --image demo/photos/fish/1487d17f*.jpg --n 5
     """
     if sum(bool(query) for query in (uuid, image, text)) != 1:
         raise UsageError("give one of --uuid, --image and --text")
@@ -196,10 +196,10 @@ def duplicates(
 
     Examples
     --------
-        crossfilter-inference duplicates --html duplicates.html
+        crossfilter-inference duplicates --output_embeddings_db photos.sqlite --html duplicates.html
     """
     from ..duplicates import find_duplicates
-    from ..util.text import printable
+    from ..util.text import counted, printable
     from ..view.contact_sheet import write_contact_sheet
 
     photos = _open(collection)
@@ -217,7 +217,7 @@ def duplicates(
             for number, group in enumerate(groups, 1)
         ]
         thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group])
-        write_contact_sheet(str(html), f"{len(groups)} groups of near-duplicates", sheet, thumbnails)
+        write_contact_sheet(str(html), f"{counted(len(groups), 'groups')} of near-duplicates", sheet, thumbnails)
     n_photos = sum(map(len, groups))
     found = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
     return f"{found}; {n_photos - len(groups)} could be removed{_look_at(html)}"
@@ -243,7 +243,7 @@ def export(
 
     Examples
     --------
-        crossfilter-inference export --parquet photos.parquet --npy photos.npy --atlas atlas.parquet
+        crossfilter-inference export --output_embeddings_db photos.sqlite --parquet photos.parquet --npy photos.npy
     """
     if not (parquet or npy or atlas):
         raise InputError("nothing to export: name one of --parquet, --npy and --atlas")
@@ -283,7 +283,7 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
 
     Examples
     --------
-        crossfilter-inference verify --configfile mine.yaml --sample 20
+        crossfilter-inference verify --output_embeddings_db photos.sqlite --sample 20
     """
     from ..verify.checks import closing_line
     from ..verify.checks import verify as run_checks
@@ -309,7 +309,7 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
 
     Examples
     --------
-        crossfilter-inference report --configfile mine.yaml
+        crossfilter-inference report --output_embeddings_db photos.sqlite
     """
     from .workflow import snakemake_command
 
@@ -338,40 +338,44 @@ def _open(options: CollectionOptions) -> "Collection":
 
 
 def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":
-    """Read the configuration of a collection; without configuration files, that of the last run."""
+    """Read the configuration of a collection: settings of the last run, overridden by files and options."""
     from ..config import read_config
     from ..project import project_folder
 
     files = [project_folder() / "config.yaml"] if is_script() else []
-    files += options.configfile or []
-    changes = {
-        "output_embeddings_db": options.output_embeddings_db and str(options.output_embeddings_db),
-        "embedding_type": options.embedding_type,
-        "device": options.device,
-        "input_dir": input_dir,
-    }
-    if not files:
-        if not options.output_embeddings_db:
-            raise InputError("no collection given; add --output_embeddings_db photos.sqlite or --configfile mine.yaml")
+    embedding_type = options.embedding_type
+    if options.output_embeddings_db and not files:
         last = _last_config(options)
+        embedding_type = last.parent.name
         if last.exists():
-            files = [last]
-        elif not input_dir:
+            files.append(last)
+        elif not (input_dir or options.configfile):
             raise InputError(
                 f"{str(last)!r}, which holds the settings of the last run, is missing; name the folders of photos "
                 "(--input_dir) or the configuration (--configfile)"
             )
-        changes["embedding_type"] = last.parent.name
+    files += options.configfile or []
+    if not (files or options.output_embeddings_db):
+        raise InputError("no collection given; add --output_embeddings_db photos.sqlite or --configfile mine.yaml")
+    changes = {
+        "output_embeddings_db": options.output_embeddings_db and str(options.output_embeddings_db),
+        "embedding_type": embedding_type,
+        "device": options.device,
+        "input_dir": input_dir,
+    }
     return read_config(files, changes)
 
 
 def _last_config(options: CollectionOptions) -> Path:
-    """Find the settings of the last run on a database."""
+    """Find the settings of the last run on a database, for the embedding type that the options or files name."""
     from ..collection import only_embedding_type
+    from ..config import read_config_file
     from ..db.state import state_folder
 
     database = str(options.output_embeddings_db)
-    return Path(state_folder(database), options.embedding_type or only_embedding_type(database), "config.json")
+    named = [read_config_file(path).get("embedding_type") for path in options.configfile or []]
+    embedding_type = options.embedding_type or next(filter(None, reversed(named)), None)
+    return Path(state_folder(database), str(embedding_type or only_embedding_type(database)), "config.json")
 
 
 def _look_at(page: Path | None) -> str:

@@ -46,6 +46,6 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     write_text(page, html)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (
-        f"{counted(len(contents), 'photos')} in {len(contents.regions)} regions, {n_names} of them named; "
+        f"{counted(len(contents), 'photos')} in {counted(len(contents.regions), 'regions')}, {n_names} named; "
         f"thumbnails: {n_on_page} on the page, {n_in_picture} in the picture"
     )
