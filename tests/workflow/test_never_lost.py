@@ -314,7 +314,7 @@ def test_a_read_only_database_ends_the_run_in_one_line(collection, as_user):
     done = collection.snakemake(**as_user)
     assert done.returncode == 1
     last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("output_embeddings_db: cannot write to 'results/photos.sqlite' (permission denied); name")
+    assert last.startswith("output_embeddings_db: cannot write to 'results/photos.sqlite' (permission denied); choose")
     collection.database.chmod(0o644)
     assert collection.run() == NEW_PHOTOS
 
