@@ -7,7 +7,6 @@ the lock and writes the plan for the jobs; a dry run skips it.
 
 import os
 import sys
-import time
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 # `python` in the rules is the Python that runs Snakemake, unless a conda environment brings its own.
@@ -18,7 +17,6 @@ from snakemake.logging import logger
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish, forecast, prepare, progress, start
 
-STARTED = time.time()
 SCRIPTS = f"{workflow.basedir}/scripts"
 try:
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
@@ -50,7 +48,7 @@ onstart:
 
 
 onsuccess:
-    logger.info("\n".join(finish.closing_lines(RUN.database, RUN.state, STARTED)))
+    logger.info("\n".join(finish.closing_lines(RUN.database, RUN.state, RUN.started)))
     try:
         finish.check_failures(RUN.state, RUN.plan, RUN.config.max_failed_share)
     except InputError as error:
@@ -58,5 +56,5 @@ onsuccess:
 
 
 onerror:
-    for line in finish.last_errors(RUN.state, STARTED):
+    for line in finish.last_errors(RUN.state, RUN.started):
         logger.error(line)

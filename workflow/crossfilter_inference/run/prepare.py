@@ -8,9 +8,10 @@ that file also writes the stamp, and `all` requires it. So a changed setting is 
 records.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -103,6 +104,8 @@ class Run:
     stamps : Stamps
     store_generation, map_generation : int
         Numbers that rise when the database is not the one that the last run left.
+    started : float
+        Time when the plan was made, in seconds since the epoch.
     notes, warnings : tuple of str
         Lines for the user, in this order.
     """
@@ -118,6 +121,7 @@ class Run:
     stamps: Stamps
     store_generation: int = 0
     map_generation: int = 0
+    started: float = field(default_factory=time.time)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
