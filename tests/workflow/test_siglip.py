@@ -4,10 +4,7 @@ import io
 import json
 import os
 import shutil
-import signal
 import string
-import subprocess
-import time
 from itertools import pairwise
 from uuid import UUID
 
@@ -16,6 +13,7 @@ import pytest
 import torch
 from conftest import DEMO_PHOTOS, PROJECT, demo_photo, page_data
 from PIL import Image
+from test_kill import started, wait_until
 
 from crossfilter_inference.db.connect import reading
 from crossfilter_inference.db.embeddings import read_embeddings
@@ -270,13 +268,8 @@ def test_a_run_that_was_killed_gives_the_same_rows(make_collection, tmp_path):
     fresh = make_collection(62, "fresh", **settings)
     fresh.run()
     killed = make_collection(62, "killed", **settings)
-    command = {"cwd": killed.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(killed.command(), start_new_session=True, **command)
-    deadline = time.monotonic() + 120
-    while not list(killed.state.glob("embeddings/*.part")) and not list(killed.state.glob("embeddings/.*.part")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with started(killed) as process:
+        wait_until(lambda: any(killed.state.glob("embeddings/*.part*")), process, "a row")
+    assert any(killed.state.glob("embeddings/*.part*"))
     killed.run()
     assert killed.embeddings() == fresh.embeddings()
