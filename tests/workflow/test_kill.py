@@ -17,7 +17,7 @@ MAP = {"reproject_umap_embeddings": True}
 
 def wait_until(condition, process, what):
     """Wait for a moment of the run, which must come before the run ends."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 280
     while not condition():
         assert process.poll() is None, f"the run ended before {what}:\n{process.stdout.read()[-4000:]}"
         assert time.monotonic() < deadline, f"no sign of {what}"
