@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,7 @@ from .options import COMMAND, UsageError, is_script
 if TYPE_CHECKING:
     from ..collection import Collection, Photo
     from ..config import Config
+    from .outputs import Protected
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def search(
     n: Annotated[int, {"min": 1}] = 10,
     json: bool = False,
     html: Path | None = None,
+    force: bool = False,
     collection: CollectionOptions,
 ) -> str:
     """Find photos similar to a photo of the collection, an image file or a text.
@@ -130,6 +134,8 @@ def search(
         Print JSON.
     html : Path, optional
         Also write a contact sheet to this HTML file.
+    force : bool
+        Let --html replace a file of another kind; images, videos and databases are never replaced.
 
     Examples
     --------
@@ -143,8 +149,10 @@ def search(
     from ..search import search as find
     from ..util.text import printable
     from ..view.contact_sheet import write_contact_sheet
+    from . import outputs
 
     photos = _open(collection)
+    sheet = _output("--html", html, outputs.HTML, collection, photos, force)
     known = find_uuid(photos, uuid) if uuid else None
     loaded = photos.load_image(str(image)) if image else None
     if known:
@@ -157,7 +165,7 @@ def search(
     else:
         for photo in found:
             print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
-    if html:
+    if html and sheet:
         groups = [("Most similar first", [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found])]
         thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
         if known:
@@ -166,7 +174,8 @@ def search(
             groups.insert(0, ("", [("", str(image), "")]))
             thumbnails[""] = loaded.thumbnail
         title = f"Photos of {text}" if text else "Photos like this one"
-        write_contact_sheet(str(html), title, groups, thumbnails)
+        with outputs.reporting_errors("--html", html):
+            write_contact_sheet(str(sheet), title, groups, thumbnails)
     return f"{len(found)} of {len(photos.uuids):,} photos{_look_at(html)}"
 
 
@@ -176,6 +185,7 @@ def duplicates(
     by_cosine_alone: bool = False,
     json: bool = False,
     html: Path | None = None,
+    force: bool = False,
     collection: CollectionOptions,
 ) -> str:
     """Find near-duplicates: photos that were recompressed, resized or slightly cropped.
@@ -193,6 +203,8 @@ def duplicates(
         Print JSON.
     html : Path, optional
         Also write a contact sheet of the groups to this HTML file.
+    force : bool
+        Let --html replace a file of another kind; images, videos and databases are never replaced.
 
     Examples
     --------
@@ -201,8 +213,10 @@ def duplicates(
     from ..duplicates import find_duplicates
     from ..util.text import counted, printable
     from ..view.contact_sheet import write_contact_sheet
+    from . import outputs
 
     photos = _open(collection)
+    sheet = _output("--html", html, outputs.HTML, collection, photos, force)
     groups = find_duplicates(photos, least_cosine, os.cpu_count() or 1, by_cosine_alone=by_cosine_alone)
     if json:
         _print_json([[asdict(photo) for photo in group] for group in groups])
@@ -211,13 +225,16 @@ def duplicates(
             print(f"group {number}")
             for photo in group:
                 print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
-    if html:
-        sheet = [
+    if html and sheet:
+        sections = [
             (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])
             for number, group in enumerate(groups, 1)
         ]
         thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group])
-        write_contact_sheet(str(html), f"{counted(len(groups), 'groups')} of near-duplicates", sheet, thumbnails)
+        with outputs.reporting_errors("--html", html):
+            write_contact_sheet(
+                str(sheet), f"{counted(len(groups), 'groups')} of near-duplicates", sections, thumbnails
+            )
     n_photos = sum(map(len, groups))
     found = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
     return f"{found}; {n_photos - len(groups)} could be removed{_look_at(html)}"
@@ -228,6 +245,7 @@ def export(
     parquet: Path | None = None,
     npy: Path | None = None,
     atlas: Path | None = None,
+    force: bool = False,
     collection: CollectionOptions,
 ) -> str:
     """Export embeddings and map to Parquet and NumPy files.
@@ -240,6 +258,8 @@ def export(
         NumPy file of the embeddings as one array; the UUIDs go into a text file next to it (.uuids.txt).
     atlas : Path, optional
         Parquet file for embedding-atlas; to open it: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+    force : bool
+        Replace files of another kind; images, videos and databases are never replaced.
 
     Examples
     --------
@@ -251,21 +271,28 @@ def export(
         raise InputError(f"pyarrow, which writes Parquet files, is missing; run pip install '{COMMAND}[parquet]'")
 
     from ..util.text import counted
-    from ..view.export import write_atlas, write_npy, write_parquet
+    from ..view.export import write_atlas, write_npy, write_parquet, write_uuids
+    from . import outputs
 
     photos = _open(collection)
-    written = []
-    if npy:
-        written += [str(npy), write_npy(str(npy), photos)]
-    if parquet or atlas:
-        contents = photos.read_map()
-        if parquet:
-            write_parquet(str(parquet), photos, contents)
-            written.append(str(parquet))
-        if atlas:
-            write_atlas(str(atlas), photos, contents)
-            written.append(str(atlas))
-    return f"{counted(len(photos.uuids), 'photos')} in {', '.join(written)}"
+    read_map = cache(photos.read_map)
+    wanted: list[tuple[str, Path | None, str, Callable[[str], None]]] = [
+        ("--npy", npy, outputs.NPY, lambda file: write_npy(file, photos)),
+        ("--npy", npy and npy.parent / f"{npy.stem}.uuids.txt", outputs.UUIDS, lambda file: write_uuids(file, photos)),
+        ("--parquet", parquet, outputs.PARQUET, lambda file: write_parquet(file, photos, read_map())),
+        ("--atlas", atlas, outputs.PARQUET, lambda file: write_atlas(file, photos, read_map())),
+    ]
+    files = {}
+    for option, path, kind, write in wanted:
+        if path and (file := _output(option, path, kind, collection, photos, force)):
+            if file in files:
+                raise InputError(f"{option}: {str(path)!r} is written already; name another file. Nothing was written")
+            files[file] = option, path, write
+    for file, (option, path, write) in files.items():
+        with outputs.reporting_errors(option, path):
+            write(str(file))
+    names = ", ".join(str(path) for _, path, _ in files.values())
+    return f"{counted(len(photos.uuids), 'photos')} in {names}"
 
 
 def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: CollectionOptions) -> str:
@@ -296,7 +323,7 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
     sys.exit(int(any(check.state == "FAILED" for check in checks)))
 
 
-def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -> str:
+def report(file: Path = Path("report.html"), *, force: bool = False, collection: CollectionOptions) -> str:
     """Write a report of the collection as one HTML file.
 
     The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
@@ -305,17 +332,25 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
     Parameters
     ----------
     file : Path
-        HTML file to write.
+        HTML file to write; with the ending .zip, a ZIP file.
+    force : bool
+        Replace a file of another kind; images, videos and databases are never replaced.
 
     Examples
     --------
         crossfilter-inference report --output_embeddings_db photos.sqlite
     """
+    from . import outputs
     from .workflow import snakemake_command
 
-    config = _find_config(collection).model_dump()
-    for options in (["summarise"], ["summarise", "--report", os.path.abspath(file)]):
-        if code := subprocess.run(snakemake_command([], config, options), check=False).returncode:
+    kinds = {".html": outputs.HTML, ".zip": outputs.ZIP}
+    if file.suffix not in kinds:
+        raise InputError(f"{str(file)!r} is no name for a report; end it in .html or .zip")
+    config = _find_config(collection)
+    protected = _protected(config.output_embeddings_db, config)
+    path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
+    for options in (["summarise"], ["summarise", "--report", str(path)]):
+        if code := subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode:
             sys.exit(code)
     return f"{file}{_look_at(file)}"
 
@@ -376,6 +411,32 @@ def _last_config(options: CollectionOptions) -> Path:
     named = [read_config_file(path).get("embedding_type") for path in options.configfile or []]
     embedding_type = options.embedding_type or next(filter(None, reversed(named)), None)
     return Path(state_folder(database), str(embedding_type or only_embedding_type(database)), "config.json")
+
+
+def _output(
+    option: str, path: Path | None, kind: str, options: CollectionOptions, photos: "Collection", force: bool
+) -> Path | None:
+    """Check that a command may write a file; return its real path, or None without a path."""
+    from .outputs import check_output
+
+    if path is None:
+        return None
+    is_configured = is_script() or options.configfile
+    protected = _protected(photos.database, _find_config(options) if is_configured else None)
+    return check_output(option, path, kind, protected, force=force)
+
+
+def _protected(database: str, config: "Config | None") -> "Protected":
+    """Find what no output may touch: the folders of photos are those of the configuration, and of all last runs."""
+    from ..db.state import state_folder
+    from ..util.files import read_json
+    from .outputs import Protected
+
+    folders = list(config.input_dir) if config else []
+    for path in Path(state_folder(database)).glob("*/config.json"):
+        found = read_json(path).get("input_dir", [])
+        folders += [found] if isinstance(found, str) else found
+    return Protected(database, folders)
 
 
 def _look_at(page: Path | None) -> str:

@@ -16,6 +16,7 @@ from ..db.state import state_folder
 from ..errors import InputError
 from ..photos.scan import check_folder
 from ..project import project_folder
+from ..run.database import check_database_path
 
 
 def snakemake_command(
@@ -54,6 +55,7 @@ def snakemake_command(
     config = read_config([*files, *found.configfile], merged).with_absolute_paths()
     for folder in config.input_dir:  # before anything is written
         check_folder(folder)
+    check_database_path(config.output_embeddings_db, config.input_dir)
     return [
         *(sys.executable, "-m", "snakemake"),
         *("--snakefile", str(project_folder() / "Snakefile")),

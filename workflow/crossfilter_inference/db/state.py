@@ -11,3 +11,9 @@ def state_folder(database: str) -> str:
     """Return the folder that holds the state of a database."""
     stem = database.removesuffix(".sqlite")
     return stem if stem != database and Path(stem).name else f"{database}.state"
+
+
+def is_state_folder(folder: Path) -> bool:
+    """Return whether a folder holds the state of some database."""
+    files = ("plan.tsv", "encoder.json", "embeddings.json")
+    return any((shards.parent / name).exists() for shards in folder.glob("*/shards") for name in files)

@@ -1,6 +1,7 @@
 """Check that a run can use the database, and whether it is still the one that the last run left."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,25 +9,34 @@ import sqlalchemy as sa
 
 from ..db.connect import UnusableDatabase, reading
 from ..db.provenance import read_provenance
-from ..db.state import state_folder
+from ..db.state import is_state_folder, state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format
 from ..errors import InputError
 from ..util.files import damaged, read_json
+from ..util.paths import is_within
 
 
-def check_database_path(database: str) -> None:
-    """Check that a run can write its database; write nothing.
+def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
+    """Check that a run can write its database and its state, and destroys nothing of others; write nothing.
+
+    Parameters
+    ----------
+    database : str
+        Path; it may be missing.
+    photo_folders : iterable of str
+        Folders in which no new collection may be made.
 
     Raises
     ------
     InputError
-        If the path is a folder, not a database, or cannot be written.
+        If the path is a folder, not a database of ours, or cannot be written; if it lies in a folder of photos or in
+        another state folder; or if its state folder is a folder of something else.
     """
-    path = Path(database)
+    path, state = Path(database), Path(state_folder(database))
 
     def refuse(why: str) -> None:
         raise InputError(
-            f"output_embeddings_db: cannot write to {database!r} ({why}); choose a file in a writable folder"
+            f"output_embeddings_db: cannot write to {database!r} ({why}); choose another name in a writable folder"
         )
 
     if path.is_dir():
@@ -39,13 +49,36 @@ def check_database_path(database: str) -> None:
         with path.open("rb") as file:
             if file.read(16) not in (b"", b"SQLite format 3\0"):
                 refuse("the file is not an SQLite database")
-    for folder in (path.parent, Path(state_folder(database))):
-        while not os.path.lexists(folder):
-            folder = folder.parent
-        if not folder.is_dir():
-            refuse(f"{str(folder)!r} is not a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            refuse(f"no permission to write in {str(folder)!r}")
+    if any(is_state_folder(parent) for parent in Path(os.path.realpath(database)).parents):
+        refuse("it is in the state folder of another database")
+    if not is_state_folder(state):
+        for folder in photo_folders:
+            if is_within(path, folder):
+                refuse(f"it is in the folder of photos {folder!r}")
+            if is_within(state, folder):
+                refuse(f"its state folder {str(state)!r} is in the folder of photos {folder!r}")
+        if state.is_dir() and not (state / ".lock").exists():
+            others = [name for name in sorted(os.listdir(state)) if not name.startswith(".")]
+            if others:
+                refuse(f"its state folder {str(state)!r} holds something else, such as {others[0]!r}")
+        if path.exists() and (table := _other_table(database)):
+            refuse(f"it is the database of another program, with the table {table!r}")
+    for needed in (path.parent, state):
+        while not os.path.lexists(needed):
+            needed = needed.parent
+        if not needed.is_dir():
+            refuse(f"{str(needed)!r} is not a folder")
+        if not os.access(needed, os.W_OK | os.X_OK):
+            refuse(f"no permission to write in {str(needed)!r}")
+
+
+def _other_table(database: str) -> str:
+    """Return a table of a database that has tables, but no embeddings; empty if it is usable or cannot be read now."""
+    with suppress(UnusableDatabase), reading(database, wait=0) as connection:
+        names = sorted(sa.inspect(connection).get_table_names())
+        if names and not any(name.endswith(("_EMBEDDINGS", "_PROVENANCE")) for name in names):
+            return str(names[0])
+    return ""
 
 
 def check_database_format(database: str, embedding_type: str) -> None:

@@ -186,7 +186,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         nothing = Plan([], [], [])
         return Run(config, resources, state, nothing, {}, [], shares, cost, _stamps(config, nothing, 0, 0))
 
-    check_database_path(database)
+    check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
     known_shards = read_shard_lists(state)
     scan = scan_folders(list(config.input_dir), list(config.image_extensions))

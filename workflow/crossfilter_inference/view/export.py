@@ -9,7 +9,6 @@ embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,20 +116,8 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     _write_table(path, schema, rows, len(collection.uuids))
 
 
-def write_npy(path: str, collection: Collection) -> str:
-    """Write the embeddings as a NumPy array of shape (n_images, n_dims), float32, and their UUIDs as text.
-
-    Parameters
-    ----------
-    path : str
-        File to write.
-    collection : Collection
-
-    Returns
-    -------
-    str
-        Path of the text file next to the array: one UUID per line, in the order of the rows.
-    """
+def write_npy(path: str, collection: Collection) -> None:
+    """Write the embeddings as a NumPy array of shape (n_images, n_dims), float32."""
     part = new_part(path)
     try:
         with part.open("wb") as file:
@@ -138,9 +125,11 @@ def write_npy(path: str, collection: Collection) -> str:
         publish(part, path)
     finally:
         part.unlink(missing_ok=True)
-    names = str(Path(path).with_suffix(".uuids.txt"))
-    write_text(names, "".join(f"{uuid}\n" for uuid in collection.uuids))
-    return names
+
+
+def write_uuids(path: str, collection: Collection) -> None:
+    """Write the UUIDs as a text file, one per line, in the order of the rows of the array."""
+    write_text(path, "".join(f"{uuid}\n" for uuid in collection.uuids))
 
 
 def _texts(paths: list[str]) -> list[str]:
