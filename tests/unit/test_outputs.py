@@ -25,6 +25,7 @@ def place(tmp_path):
     sqlite3.connect(tmp_path / "x.sqlite").execute("CREATE TABLE T_EMBEDDINGS (x)").connection.close()
     for file in ("x/T/encoder.json", "other/T/encoder.json"):
         (tmp_path / file).write_text("{}")
+    (tmp_path / "other/.lock").touch()
     (tmp_path / "x/T/map.html").write_text("<!doctype html>")
     shutil.copy(DEMO_PHOTOS[0], tmp_path / "photos" / "sub")
     return tmp_path

@@ -10,12 +10,14 @@ import sqlalchemy as sa
 
 from .db.connect import chunks, reading
 from .db.embeddings import read_embeddings
+from .db.provenance import recorded_encoder
 from .db.state import state_folder
 from .db.tables import Tables, check_format
+from .encoders.identity import provenance_digest, read_encoder
 from .errors import InputError
 from .map.contents import MapContents, MapFiles, read_contents, read_thumbnails
 from .photos.image import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
-from .util.files import read_json
+from .util.files import damaged
 
 _MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_quality.json"}
 
@@ -88,7 +90,12 @@ class Collection:
         path = self.folder / "encoder.json"
         if not path.exists():
             raise InputError(f"{str(path)!r}, which describes the encoder, is missing; run snakemake to recreate it")
-        return read_json(path)
+        encoder = read_encoder(path)
+        with reading(self.database) as connection:
+            recorded = recorded_encoder(connection, self.embedding_type).get("digest")
+        if recorded not in (None, provenance_digest(encoder)):
+            raise InputError(f"{str(path)!r} describes another encoder than that of the database; run snakemake")
+        return encoder
 
     def photos(self, uuids: list[str]) -> dict[str, Photo]:
         """Look up photos by UUID, in the order of `uuids`."""
@@ -141,7 +148,10 @@ class Collection:
         InputError
             If it is not a usable image.
         """
-        preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
+        try:
+            preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
+        except (KeyError, TypeError, ValueError):
+            raise damaged(self.folder / "encoder.json") from None
         try:
             return load_image(read_image_file(path)[0], preprocessing)
         except ImageError as error:

@@ -90,7 +90,7 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
     except SystemExit as terminated:
         code = terminated.code
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OUTER_TROUBLE:
+        if isinstance(error, OSError) and (error.errno in _OUTER_TROUBLE or error.filename):
             where = f"{error.filename!r}: " if error.filename else ""
             logger.error("error: %s%s; fix this and run the same command again", where, error.strerror)
             code = 1

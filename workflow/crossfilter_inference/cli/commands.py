@@ -295,7 +295,9 @@ def export(
     return f"{counted(len(photos.uuids), 'photos')} in {names}"
 
 
-def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: CollectionOptions) -> str:
+def verify(
+    *, input_dir: list[str] | None = None, sample: Annotated[int, {"min": 0}] = 8, collection: CollectionOptions
+) -> str:
     """Check that the database, manifest, shards and map agree (read-only).
 
     The command prints one line per check, and how to fix each failure. The exit code is 0 if all checks pass, and
@@ -306,7 +308,7 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
     input_dir : list of str, optional
         Folders of photos. Default: as configured, or as in the last run.
     sample : int
-        Number of random photos to re-embed and compare with the stored rows; 0 skips this check.
+        Number of random photos to re-embed and compare with the stored rows, at most all; 0 skips this check.
 
     Examples
     --------

@@ -9,6 +9,7 @@ passes settings on to `typer.Option`.
 import dataclasses
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -110,6 +111,9 @@ def _typed(
             parameters += _described([parameter], function)
 
     def call(**options: Any) -> tuple[partial[str], Any]:
+        for name, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):  # it passes every comparison with bounds
+                raise UsageError(f"--{name}: {value} is not a number; give a finite one")
         if rest and not takes_rest:
             raise UsageError(f"this command takes nothing after --; remove {rest[0]!r}")
         for name, (make, names) in groups.items():

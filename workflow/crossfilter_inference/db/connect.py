@@ -36,6 +36,10 @@ class UnusableDatabase(InputError):
 
     def __init__(self, path: str | Path, error: Exception, *, action: str):
         words = str(getattr(error, "orig", error))
+        if os.path.isdir(path):
+            words = "it is a folder; name the database in it, or next to it"
+        elif os.path.exists(path) and not os.access(path, os.R_OK):
+            words = "permission denied"
         self.is_locked = "locked" in words
         fix = "the database is unchanged"
         if any(word in words for word in ("malformed", "not a database")):
@@ -44,6 +48,8 @@ class UnusableDatabase(InputError):
             fix = "another program has it open: close that program, and run the same command again"
         elif action == "read" and "readonly" in words:  # of two meanings; a reader cannot roll back
             fix = "a program was killed while writing to it: run snakemake, which rolls back the unfinished transaction"
+        elif "constraint failed" in words and action != "read":
+            fix = "the database is unchanged; give your own column a default, or remove your own trigger or index"
         super().__init__(f"cannot {action} the database {str(path)!r} ({words}); {fix}")
 
 

@@ -14,6 +14,8 @@ def state_folder(database: str) -> str:
 
 
 def is_state_folder(folder: Path) -> bool:
-    """Return whether a folder holds the state of some database."""
+    """Return whether a folder holds the state of some database: that of a run, or one whose database exists."""
+    names = (f"{folder}.sqlite", str(folder).removesuffix(".state"))
+    is_used = (folder / ".lock").is_file() or any(Path(name).is_file() for name in names)
     files = ("plan.tsv", "encoder.json", "embeddings.json")
-    return any((shards.parent / name).exists() for shards in folder.glob("*/shards") for name in files)
+    return is_used and any((shards.parent / name).exists() for shards in folder.glob("*/shards") for name in files)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..db.embeddings import pack_embedding
 from ..db.tables import NewerFormat, Row, Tables
 from ..encoders import devices
-from ..encoders.identity import provenance_digest
+from ..encoders.identity import provenance_digest, read_encoder
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
 from ..photos.formats import MAX_PIXELS
@@ -21,7 +21,7 @@ from ..photos.image import Preprocessing
 from ..shards.journal import RowsLog, logs_of
 from ..shards.plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
 from ..shards.shard import Embedded, outcomes, read_shard_provenance, write_shard_database
-from ..util.files import digest, read_json, write_tsv
+from ..util.files import digest, write_tsv
 from ..util.progress import Progress
 from ..util.text import printable
 from .batches import Encoding
@@ -80,7 +80,7 @@ def embed_shard(
         if rows of unknown origin are not this encoder's.
     """
     start = time.perf_counter()
-    provenance = read_json(encoder_json)
+    provenance = read_encoder(encoder_json)
     name = Path(output).stem
     listed = read_shard_list(shard_list)
     # An image that has changed since its list was written belongs to a newer shard.
@@ -143,7 +143,7 @@ def _is_up_to_date(output: str, embedding_type: str, belongs_to: Mapping[str, st
         raise
     except InputError:  # it is damaged: rebuild it
         return False
-    if {"list": recorded.get("shard_list"), "encoder": recorded["encoder_digest"]} != belongs_to:
+    if {"list": recorded.get("shard_list"), "encoder": recorded.get("encoder_digest")} != belongs_to:
         return False
     return all(identity in embedded or identity[0] in failed for identity in images)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..util.files import digest
+from ..util.files import damaged, digest, read_json
 
 # Raise it when the bytes of an embedding change for the same image and the same encoder.
 EMBED_VERSION = 2
@@ -24,7 +24,22 @@ CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
 # Keys that every backend's resolve() must return.
 RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versions")
 
+_TYPES = {"name": str, "backend": str, "model": str, "preprocessing": dict, "dimension": int, "versions": dict}
 _CPU_COST = (4.5, 0.035, 1500.0)  # of a backend that defines no CPU_COST: the time of the small network
+
+
+def read_encoder(path: str | Path) -> dict[str, Any]:
+    """Read `encoder.json`.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    encoder = read_json(path, **_TYPES)
+    if not encoder.keys() >= {*RESOLVED_KEYS}:
+        raise damaged(path)
+    return encoder
 
 
 @functools.cache

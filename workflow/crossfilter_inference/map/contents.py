@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from ..db.connect import chunks, reading
 from ..db.embeddings import read_embeddings
 from ..db.tables import Tables
+from ..shards.shard import read_thumbnails as read_shard_thumbnails
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
+from .arrays import read_arrays
 from .labels import read_labels
 from .quality import nearest_on_map
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
@@ -99,9 +101,7 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     InputError
         If a file is damaged, or does not match the others.
     """
-    rows = list(read_tsv(files.map, MAP_COLUMNS))
-    uuids = [uuid for uuid, _, _ in rows]
-    latitude, longitude = np.array([(lat, lon) for _, lat, lon in rows], float).reshape(-1, 2).T
+    uuids, latitude, longitude = read_positions(files.map)
     unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
     neighbours, similarity = read_neighbours(files.neighbours, len(uuids))
     images = _read_images(files.database, embedding_type)
@@ -127,6 +127,30 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     )
 
 
+def read_positions(path: str) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Read `map.tsv`.
+
+    Returns
+    -------
+    uuids : list of str
+    latitude, longitude : arrays of shape (n_images,), float64, degrees
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    rows = list(read_tsv(path, MAP_COLUMNS))
+    uuids = [uuid for uuid, _, _ in rows]
+    try:
+        degrees = np.array([(latitude, longitude) for _, latitude, longitude in rows], float).reshape(-1, 2)
+    except ValueError:
+        raise damaged(path) from None
+    if not (np.abs(degrees) <= (90, 180)).all() or len({*uuids}) < len(uuids):
+        raise damaged(path)
+    return uuids, *degrees.T
+
+
 def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Read `neighbours.npz`, which `job.py` describes.
 
@@ -141,21 +165,19 @@ def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArra
     InputError
         If the file is damaged, or has a different number of photos.
     """
-    try:
-        with np.load(path) as arrays:
-            indices, distances = arrays["indices"], arrays["distances"]
-    except (OSError, ValueError, KeyError, EOFError):
-        raise damaged(path) from None
-    if len(indices) != n_images:
+    indices, distances = read_arrays(path, indices=("i", 2), distances=("f", 2))
+    if len(indices) != n_images or indices.shape != distances.shape:
         raise damaged(path)
-    return indices, 1 - distances
+    if indices.size and not (0 <= indices.min() and indices.max() < n_images and np.isfinite(distances).all()):
+        raise damaged(path)
+    return indices.astype(np.int32), (1 - distances).astype(np.float32)
 
 
 def read_thumbnails(
     embeddings_folder: str, database: str, embedding_type: str, uuids: Iterable[str]
 ) -> dict[str, bytes]:
     """Read thumbnails from the shards of the photos: JPEG, 96 pixels on the long side; missing ones are left out."""
-    images, thumbnails = Tables(embedding_type).images, Tables(embedding_type).thumbnails
+    images = Tables(embedding_type).images
     owned = defaultdict(list)
     with reading(database) as connection:
         for chunk in chunks(uuids):
@@ -167,10 +189,7 @@ def read_thumbnails(
         path = Path(embeddings_folder, f"{shard}.sqlite")
         if not path.exists():
             continue
-        with reading(path) as connection:
-            for chunk in chunks(names):
-                query = sa.select(thumbnails).where(thumbnails.c.UUID.in_(chunk))
-                found.update(connection.execute(query).tuples().all())
+        found.update(read_shard_thumbnails(path, embedding_type, names))
     return found
 
 
@@ -207,4 +226,6 @@ def _name_regions_by_words(
     region_of = find_regions(unit_vectors)
     with reading(files.database) as connection:
         _, embeddings = read_embeddings(connection, embedding_type)
+    if word_embeddings.shape[1:] != embeddings.shape[1:]:
+        raise damaged(files.words)
     return region_of, name_by_words(region_of, embeddings, words, word_embeddings)

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from ..db.connect import writing
 from ..db.provenance import read_provenance, write_provenance
 from ..db.tables import Tables, columns_in
-from ..util.files import read_json, read_tsv, write_json
-from .settings import MAP_COLUMNS
+from ..util.files import read_json, write_json
+from .contents import read_positions
 
 
 def store_map(
@@ -35,6 +35,8 @@ def store_map(
 
     Raises
     ------
+    InputError
+        If a file of the map is damaged; the database is unchanged.
     NewerFormat
         If a newer version wrote this embedding type; the database is unchanged.
     UnusableDatabase
@@ -42,13 +44,10 @@ def store_map(
     """
     tables = Tables(embedding_type)
     pickled = Path(model).read_bytes()
+    names = tables.umap_haversine.c.keys()
+    uuids, latitude, longitude = read_positions(map_table)
     rows = [
-        {
-            "UUID": uuid,
-            "SEMANTIC_EMBEDDING_UMAP_LATITUDE": float(latitude),
-            "SEMANTIC_EMBEDDING_UMAP_LONGITUDE": float(longitude),
-        }
-        for uuid, latitude, longitude in read_tsv(map_table, MAP_COLUMNS)
+        dict(zip(names, row, strict=True)) for row in zip(uuids, latitude.tolist(), longitude.tolist(), strict=True)
     ]
     digest = hashlib.sha256(pickled + Path(map_table).read_bytes()).hexdigest()
     with writing(database) as connection:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..encoders.registry import load_text_encoder
 from ..errors import InputError
-from ..util.files import write_bytes
+from ..util.files import damaged, write_bytes
+from .arrays import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,13 @@ def read_words(path: str) -> tuple[list[str], NDArray[np.float32]]:
     words : list of str
         Empty if the encoder does not understand text.
     embeddings : array of shape (n_words, n_dims), float32, rows of length 1
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
     """
-    with np.load(path) as arrays:
-        return arrays["words"].tolist(), arrays["embeddings"]
+    words, embeddings = read_arrays(path, words=("U", 1), embeddings=("f", 2))
+    if len(words) != len(embeddings):
+        raise damaged(path)
+    return words.tolist(), embeddings.astype(np.float32)

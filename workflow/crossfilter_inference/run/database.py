@@ -12,7 +12,7 @@ from ..db.provenance import read_provenance
 from ..db.state import is_state_folder, state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format
 from ..errors import InputError
-from ..util.files import damaged, read_json
+from ..util.files import read_json
 from ..util.paths import is_within
 
 
@@ -119,11 +119,8 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
     """
     if not os.path.exists(receipt):
         return 1
-    try:
-        known = read_json(receipt)
-        number, digest = int(known["generation"]), known["digest"]
-    except (KeyError, TypeError, ValueError):
-        raise damaged(receipt) from None
+    known = read_json(receipt, generation=int, digest=str)
+    number, digest = int(known["generation"]), known["digest"]
     if not os.path.exists(database):
         return number + 1
     try:

@@ -33,7 +33,7 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
     """
     if not Path(folder, "embeddings.json").exists():
         return []
-    receipt = read_json(f"{folder}/embeddings.json")
+    receipt = read_json(f"{folder}/embeddings.json", n_embeddings=int, n_failures=int)
     embedding_type = Path(folder).name
     computed, copied = _count_embedded(folder, since)
     _, rejected = read_plan(f"{folder}/plan.tsv")
@@ -85,7 +85,7 @@ def _count_embedded(folder: str, since: float) -> tuple[int, int]:
 
 
 def _map_line(path: Path, since: float) -> str:
-    record = read_json(path)
+    record = read_json(path, n_images=int, action=str, n_new=int, n_gone=int)
     photos = counted(record["n_images"], "photos")
     if not _is_new(path, since):
         return f"unchanged, {photos}"
@@ -105,7 +105,7 @@ def check_failures(folder: str, plan: Plan, max_share: float) -> None:
         If more than `max_share` of more than 20 photos failed.
     """
     receipt = Path(folder, "embeddings.json")
-    n_failures = read_json(receipt)["n_failures"] if receipt.exists() else 0
+    n_failures = read_json(receipt, n_failures=int)["n_failures"] if receipt.exists() else 0
     n_images = len(plan.images)
     if n_images > _FEWEST_TO_JUDGE and n_failures > max_share * n_images:
         raise InputError(

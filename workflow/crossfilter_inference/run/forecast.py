@@ -174,7 +174,7 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
         Whether words of the encoder name the regions of the map.
     """
     receipt, compiled_at = Path(folder, "embeddings.json"), _compiled_at()
-    n_before = read_json(receipt)["n_embeddings"] if receipt.exists() else 0
+    n_before = read_json(receipt, n_embeddings=int)["n_embeddings"] if receipt.exists() else 0
     done = {"resolve_encoder": Path(folder, "encoder.json").exists()}
     done |= dict.fromkeys(_OF_MAP, not with_map)
     done["embed_words"] |= not with_words or Path(folder, "words.npz").exists()

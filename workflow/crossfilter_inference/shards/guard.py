@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from ..db.connect import reading
 from ..db.provenance import recorded_encoder, unknown_rows, with_prefix
 from ..db.tables import Tables
-from ..encoders.identity import provenance_digest, provenance_to_text
+from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
 from ..errors import InputError
-from ..util.files import read_json
 from ..util.text import counted
 from .plan import read_plan
 from .shard import read_shard_provenance
@@ -89,7 +88,7 @@ def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
         return
     for path in sorted(Path(folder, "embeddings").glob("*.sqlite")):
         if path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:  # an older one of another encoder is rebuilt
-            check_shard(str(path), read_shard_provenance(str(path), embedding_type), read_json(str(encoder)))
+            check_shard(str(path), read_shard_provenance(str(path), embedding_type), read_encoder(encoder))
 
 
 def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any]) -> None:
@@ -108,7 +107,7 @@ def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any])
     InputError
         If it is of another one.
     """
-    if recorded["encoder_digest"] != provenance_digest(provenance):
+    if recorded.get("encoder_digest") != provenance_digest(provenance):
         differences = _differences(with_prefix("encoder_", recorded), provenance_to_text(provenance))
         raise InputError(
             f"the shard database {path!r} comes from another encoder ({differences}); delete it and run snakemake "

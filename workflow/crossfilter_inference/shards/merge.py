@@ -22,8 +22,8 @@ from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
 from ..db.provenance import read_provenance, recorded_encoder, write_provenance
 from ..db.tables import Row, Tables, migrate
-from ..encoders.identity import provenance_digest, provenance_to_text
-from ..util.files import read_json, read_tsv, write_json, write_tsv
+from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
+from ..util.files import read_tsv, write_json, write_tsv
 from ..util.text import printable
 from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
 from .plan import MANIFEST_COLUMNS, RETIRED_COLUMNS, shard_lists
@@ -254,7 +254,7 @@ def store_embeddings(
         If rows of another encoder would be mixed with the new ones, if a shard database is missing or damaged, or if
         the database or a shard has a newer format. The database is unchanged.
     """
-    encoder = read_json(encoder_json)
+    encoder = read_encoder(encoder_json)
     embedding_type = encoder["name"]
     tables = Tables(embedding_type)
     Path(database).parent.mkdir(parents=True, exist_ok=True)

@@ -202,6 +202,8 @@ def read_plan(path: str | Path, shard: str | None = None) -> tuple[list[PlannedI
         if reason:
             rejected.append(RejectedFile(image_path, reason))
         elif shard is None or owner == shard:
+            if not (size.lstrip("-").isdecimal() and mtime_ns.lstrip("-").isdecimal()):
+                raise damaged(path)
             images.append(PlannedImage(uuid, image_path, int(size), int(mtime_ns), owner))
     return images, rejected
 

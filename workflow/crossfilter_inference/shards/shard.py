@@ -9,6 +9,7 @@ of the columns that it has.
 """
 
 import hashlib
+import io
 import json
 import shutil
 import time
@@ -293,6 +294,37 @@ def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int,
     with _reading_shard(path) as connection:
         embedded = connection.execute(sa.select(images.c.UUID, images.c.SIZE, images.c.MTIME_NS))
         return set(embedded.tuples()), set(connection.scalars(sa.select(failures.c.UUID)))
+
+
+def read_thumbnails(path: str | Path, embedding_type: str, uuids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield UUIDs and thumbnails of a shard's images: JPEG, 96 pixels on the long side.
+
+    Raises
+    ------
+    InputError
+        If the shard database or a thumbnail is damaged.
+    """
+    thumbnails = Tables(embedding_type).thumbnails
+    with _reading_shard(path) as connection:
+        for chunk in chunks(uuids):
+            query = sa.select(thumbnails).where(thumbnails.c.UUID.in_(chunk))
+            for uuid, jpeg in connection.execute(query).tuples():
+                if not is_whole_jpeg(jpeg):
+                    raise damaged(path)
+                yield uuid, jpeg
+
+
+def is_whole_jpeg(data: object) -> bool:
+    """Return whether a value is a JPEG file with all its parts; its pixels are not decoded."""
+    if not (isinstance(data, bytes) and data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
+        return False
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(data), formats=("JPEG",)).close()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
 
 
 @contextmanager

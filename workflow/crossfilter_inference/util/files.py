@@ -66,21 +66,21 @@ def write_json(path: StrPath, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: StrPath) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: StrPath, **types: type) -> dict[str, Any]:
+    """Read a JSON object, and check the types of the given keys.
 
     Raises
     ------
     InputError
-        If the file holds no JSON object.
+        If the file holds no JSON object, or a key is missing or has another type.
     """
     try:
         value = json.loads(Path(path).read_text("utf-8"))
-        if isinstance(value, dict):
-            return value
-    except ValueError:
-        pass
-    raise damaged(path)
+    except (ValueError, RecursionError, IsADirectoryError):
+        raise damaged(path) from None
+    if not (isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in types.items())):
+        raise damaged(path)
+    return value
 
 
 def write_tsv(path: StrPath, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
@@ -100,6 +100,8 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
     InputError
         If the first line is not `header`, or a row has a different number of fields.
     """
+    if os.path.isdir(path):
+        raise damaged(path)
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.reader(file, delimiter="\t", strict=True)
         try:
