@@ -66,7 +66,7 @@ def test_an_unreadable_database_is_rebuilt(collection, damage):
     found = collection.verify()
     name, text = next((name, text) for name, (state, text) in found.items() if state == "FAILED")
     assert name == "database"
-    assert re.search("move it a|and run snakemake to rebuild it", text)
+    assert re.search("move it aside|aside and run snakemake to rebuild it", text)
     assert found["shards"][0] == "ok"
     assert [state for state, _ in found.values()].count("skipped") == 5
     collection.rebuild()
@@ -83,7 +83,7 @@ def test_an_inconsistent_database_is_rebuilt(collection):
     connection.close()
     name, text = collection.failed()
     assert name == "database"
-    assert re.match(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): delete '.*' and run snakemake", text)
+    assert re.match(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): move '.*' aside and run snakemake", text)
     collection.rebuild()
     assert collection.passes()
 
@@ -102,7 +102,7 @@ def test_a_missing_table_is_reported(collection):
     collection.sql("DROP TABLE T_FAILURES")
     name, text = collection.failed()
     assert name == "database"
-    assert text.startswith(f"'{collection.database}': table T_FAILURES is missing: delete '")
+    assert text.startswith(f"'{collection.database}': table T_FAILURES is missing: move '")
     collection.rebuild()
     assert collection.passes()
 
@@ -111,7 +111,7 @@ def test_a_missing_column_is_reported(collection):
     collection.sql("ALTER TABLE T_IMAGES DROP COLUMN DIGEST")
     name, text = collection.failed()
     assert name == "database"
-    assert text.startswith(f"'{collection.database}': column DIGEST of table T_IMAGES is missing: delete '")
+    assert text.startswith(f"'{collection.database}': column DIGEST of table T_IMAGES is missing: move '")
     collection.rebuild()
     assert collection.passes()
 

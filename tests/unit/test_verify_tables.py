@@ -35,7 +35,7 @@ def test_every_photo_has_one_outcome_and_every_row_a_photo(collection, statement
     manifest = collection.folder / "manifest.tsv"
     assert name == "outcomes"
     assert text.startswith(what)
-    assert f": delete '{manifest}', then delete '{collection.database}' and run snakemake" in text
+    assert f": delete '{manifest}', then move '{collection.database}' aside and run snakemake" in text
     manifest.unlink()
     collection.rebuild()
     assert collection.passes()
@@ -49,7 +49,7 @@ def test_a_missing_embedding_is_reported(collection):
     assert found["outcomes"][0] == "FAILED"
     assert "1 row of T_IMAGES without embedding" in found["outcomes"][1]
     assert f"1 photo without outcome ({UUID(1)})" in found["outcomes"][1]
-    assert found["map"][1].startswith(f"1 position in map.tsv without embedding ({UUID(1)}): delete")
+    assert found["map"][1].startswith(f"1 position in map.tsv without embedding ({UUID(1)}): move")
 
 
 def test_a_run_interrupted_before_the_merge_is_resumed(collection):
@@ -128,7 +128,8 @@ def test_a_manifest_that_cannot_be_read_is_named(collection):
     path = collection.folder / "manifest.tsv"
     path.unlink()
     path.mkdir()
-    assert collection.failed() == ("outcomes", f"cannot read '{path}' (Is a directory): fix this and verify again")
+    expected = f"'{path}' is missing or damaged: delete '{path}' and run snakemake"
+    assert collection.failed() == ("outcomes", expected)
 
 
 def test_a_missing_folder_of_photos_is_named(collection):
@@ -143,7 +144,7 @@ def test_a_database_with_another_recorded_encoder_is_rebuilt(collection):
     name, text = collection.failed()
     assert name == "provenance"
     assert re.fullmatch(
-        r"1 record of an encoder other than \w{16} \(the database\): delete '.*x\.sqlite' and run .*", text
+        r"1 record of an encoder other than \w{16} \(the database\): move '.*x\.sqlite' aside and run .*", text
     )
     collection.rebuild()
     assert collection.passes()
@@ -230,7 +231,7 @@ def test_the_map_in_the_database_is_the_stored_one(collection, statement, what):
     name, text = collection.failed()
     assert name == "map"
     assert text.startswith(what)
-    assert text.endswith(f": delete '{collection.database}' and run snakemake to rebuild it from the shards")
+    assert text.endswith(f": move '{collection.database}' aside and run snakemake to rebuild it from the shards")
     collection.rebuild()
     assert collection.passes()
 
@@ -274,6 +275,8 @@ def test_a_missing_map_is_skipped(collection):
     for table in ("T_UMAP_MODEL", "T_UMAP_HAVERSINE"):
         collection.sql(f"DROP TABLE {table}")
     collection.sql("DELETE FROM T_PROVENANCE WHERE KEY LIKE 'map_%'")
+    assert collection.verify()["map"] == ("FAILED", "the database no longer records its map: run snakemake")
+    (collection.folder / "map_stored.json").unlink()
     assert collection.verify()["map"] == ("skipped", "no map yet: run snakemake")
     collection.configure(reproject_umap_embeddings=False)
     assert collection.verify()["map"] == ("skipped", "reproject_umap_embeddings is false")

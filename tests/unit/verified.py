@@ -14,6 +14,7 @@ from test_merge import Store
 from crossfilter_inference.config import read_config
 from crossfilter_inference.db.connect import reading, recover
 from crossfilter_inference.db.digest import digest_rows
+from crossfilter_inference.map.contents import MapFiles
 from crossfilter_inference.map.job import make_map
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.photos.scan import scan_folders
@@ -21,8 +22,9 @@ from crossfilter_inference.shards.merge import store_embeddings
 from crossfilter_inference.shards.plan import make_plan, read_shard_lists, write_manifest, write_plan
 from crossfilter_inference.util.files import read_json, write_json
 from crossfilter_inference.verify.checks import verify
+from crossfilter_inference.view.job import draw_map
 
-CHECKS = ["database", "embeddings", "digest", "outcomes", "shards", "provenance", "map"]
+CHECKS = ["database", "embeddings", "digest", "outcomes", "shards", "provenance", "map", "files", "thumbnails"]
 UUID = "00000000-0000-4000-8000-{:012d}".format
 FAILED_PHOTO = UUID(7)
 
@@ -88,6 +90,11 @@ class Collection(Store):
         make_map(self.path("embeddings.json"), str(self.database), "T", SETTINGS, "", outputs, 2)
         store_map("T", str(self.database), model, table, quality, receipt, generation=1)
 
+    def draw(self):
+        paths = map(self.path, ("map.tsv", "neighbours.npz", "map_quality.json"))
+        files = MapFiles(*paths, str(self.database), self.path("embeddings"))
+        draw_map("T", files, *map(self.path, ("map.html", "map.png", "map.svg")))
+
     def config(self, **changes):
         return read_config([self.root / "config.yaml"], changes)
 
@@ -133,6 +140,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("verify") / "collection"
     collection = Collection(root)
     collection.run()
+    collection.draw()
     shutil.copytree(root, root.with_name("copy"))
     return collection
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..db.tables import FORMAT_VERSION, Row
 from ..errors import InputError
+from ..util.files import damaged
 
 _FRAME = struct.Struct("<II")  # length of the data that follows, and its CRC-32
 # A killed job loses no written rows; a power cut may lose the rows of this time.
@@ -118,6 +119,19 @@ class RowsLog:
         self._file.close()
         if kind is None or not self.finished:
             self._path.unlink(missing_ok=True)
+
+
+def check_journal(path: str | Path) -> None:
+    """Check that a journal begins as a job writes it; a torn end is no fault.
+
+    Raises
+    ------
+    InputError
+        If it does not.
+    """
+    path = Path(path)
+    if not path.is_file() or (path.stat().st_size >= _FRAME.size and "format" not in next(_frames(path), {})):
+        raise damaged(path)
 
 
 def logs_of(output: str | Path) -> list[Path]:

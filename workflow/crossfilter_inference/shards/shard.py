@@ -314,14 +314,16 @@ def read_thumbnails(path: str | Path, embedding_type: str, uuids: Iterable[str])
                 yield uuid, jpeg
 
 
-def is_whole_jpeg(data: object) -> bool:
-    """Return whether a value is a JPEG file with all its parts; its pixels are not decoded."""
+def is_whole_jpeg(data: object, *, with_pixels: bool = False) -> bool:
+    """Return whether a value is a JPEG file with all its parts; its pixels are decoded only on request."""
     if not (isinstance(data, bytes) and data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     from PIL import Image
 
     try:
-        Image.open(io.BytesIO(data), formats=("JPEG",)).close()
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            if with_pixels:
+                image.load()
     except (OSError, ValueError, SyntaxError):
         return False
     return True

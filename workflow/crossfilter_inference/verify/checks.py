@@ -4,6 +4,7 @@ A database is opened read-only, and only while a check reads it. Rows are read i
 """
 
 import fcntl
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,13 +22,14 @@ from ..db.digest import digest_rows
 from ..db.provenance import read_provenance, unknown_rows
 from ..db.state import state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in
-from ..encoders.identity import RESOLVED_KEYS
+from ..encoders.identity import read_encoder
 from ..errors import InputError
 from ..photos.scan import scan_folders
 from ..util.files import damaged, read_json
 from ..util.text import counted
-from .problems import UNEXPECTED_VALUE, delete_and_run, reading_file
-from .rows import check_embeddings, check_integrity, check_shards
+from .files import check_files, check_thumbnails
+from .problems import delete_and_run, reading_file
+from .rows import check_embeddings, check_integrity, check_shards, check_values
 from .sample import Sample
 from .tables import check_map, check_outcomes, check_provenance
 
@@ -71,11 +73,14 @@ def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
         "shards": collection.check_shards,
         "provenance": collection.check_provenance,
         "map": collection.check_map,
+        "files": collection.check_files,
+        "thumbnails": collection.check_thumbnails,
     }
     if n_sample:
         checks["sample"] = partial(collection.check_sample, n_sample, n_threads)
     for name, check in checks.items():
-        if database.state == "ok" or name == "shards":  # the database may have to be rebuilt from the shards
+        # The database may have to be rebuilt from the shards.
+        if database.state == "ok" or name in ("shards", "files", "thumbnails"):
             yield collection.run(name, check)
         else:
             yield Check(name, "skipped", "requires the database")
@@ -105,7 +110,7 @@ class _Collection:
         self._root = Path(state_folder(self._database))
         self._folder = self._root / self._type
         self._tables = Tables(self._type)
-        self._rebuild = f"delete {self._database!r} and run snakemake to rebuild it from the shards"
+        self._rebuild = f"move {self._database!r} aside and run snakemake to rebuild it from the shards"
         self._recorded: dict[str, str] = {}
         # Digests of the merged shards: unknown until the database has been read.
         shards = sorted(path.stem for path in self._folder.glob("embeddings/[0-9]*.sqlite"))
@@ -113,7 +118,7 @@ class _Collection:
         self._n_rows = 0
 
     def run(self, name: str, check: Callable[[], str]) -> Check:
-        """Run one check; damage of any kind ends in one line."""
+        """Run one check; damage of any kind ends in one line, and so does a fault of this program."""
         try:
             return Check(name, "ok", check())
         except _Skipped as reason:
@@ -121,9 +126,12 @@ class _Collection:
         except InputError as error:
             text = str(error)
         except OSError as error:
-            text = f"cannot read {str(error.filename)!r} ({error.strerror}): fix this and verify again"
-        except UNEXPECTED_VALUE as error:
-            text = f"found values that no run writes ({type(error).__name__}: {error}): {self._rebuild}"
+            where = f" {str(error.filename)!r}" if error.filename else ""
+            text = f"cannot read{where} ({error.strerror or error}): fix this and verify again"
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}, {frame.filename}:{frame.lineno}"
+            text = f"internal error (please report this): {what}; it says nothing about your files, so delete none"
         return Check(name, "FAILED", text)
 
     def check_no_run(self) -> int:
@@ -155,6 +163,7 @@ class _Collection:
                 raise InputError(f"{self._database!r} is damaged ({complaints}): {self._rebuild}")
             self._recorded = read_provenance(connection, self._type)
             self._check_tables(connection)
+            check_values(connection, self._type, self._rebuild)
             self._n_rows = connection.scalars(sa.select(sa.func.count()).select_from(tables.embeddings)).one()
             self._merged = dict(connection.execute(sa.select(tables.shards)).tuples().all())
         return f"{self._database} is intact"
@@ -174,15 +183,32 @@ class _Collection:
         if others:
             types = ", ".join(name.removesuffix("_EMBEDDINGS") for name in others)
             self._rebuild += f", then again with embedding_type {types}"
+        self._rebuild += self._own_things(connection)
         if n_unknown := len(unknown_rows(connection, self._type)):
             self._rebuild += f"; keep a copy, because no shard holds the {counted(n_unknown, 'rows')} of unknown origin"
+
+    def _own_things(self, connection: Connection) -> str:
+        """Name what the user added to the database, which no shard holds; empty if there is nothing."""
+        tables = {table.name: table for table in self._tables.metadata.sorted_tables}
+        # Other embedding types have tables of the same endings.
+        ours = tuple(name.removeprefix(self._type) for name in tables)
+        names = connection.exec_driver_sql(
+            "SELECT name, tbl_name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND sql IS NOT NULL ORDER BY name"
+        ).all()
+        own = [name for name, table in names if not (name == table and name.endswith(ours))]
+        for name, table in tables.items():
+            found = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (name,)).scalars()
+            own += [f"{name}.{column}" for column in found if column not in table.c]
+        return (
+            f"; copy from the old file what you added: {', '.join(own[:3])}{', ...' if own[3:] else ''}" if own else ""
+        )
 
     @cached_property
     def _encoder(self) -> dict[str, Any]:
         path = self._folder / "encoder.json"
         with reading_file(path):
-            encoder = read_json(path)
-            if encoder.get("name") != self._type or not encoder.keys() >= {"backend", *RESOLVED_KEYS}:
+            encoder = read_encoder(path)
+            if encoder["name"] != self._type:
                 raise damaged(path)
             return encoder
 
@@ -224,13 +250,22 @@ class _Collection:
         if not self._config.reproject_umap_embeddings:
             raise _Skipped("reproject_umap_embeddings is false")
         if "map_digest" not in self._recorded:
+            if (self._folder / "map_stored.json").exists():
+                raise InputError("the database no longer records its map: run snakemake")
             raise _Skipped("no map yet: run snakemake")
         with reading(self._database) as connection:
             return check_map(connection, self._type, self._folder, self._rebuild)
 
+    def check_files(self) -> str:
+        with_map = self._config.reproject_umap_embeddings and "map_digest" in self._recorded
+        return check_files(self._folder, {*self._merged}, with_map=with_map)
+
+    def check_thumbnails(self) -> str:
+        return check_thumbnails(self._folder, [*self._merged])
+
     def check_sample(self, n_images: int, n_threads: int) -> str:
         max_pixels = int(self._config.max_megapixels * 1e6)
         sample = Sample(self._database, self._folder, self._encoder, max_pixels)
-        if summary := sample.check(n_images, self._config.device, n_threads):
+        if summary := sample.check(min(n_images, self._n_rows), self._config.device, n_threads):
             return summary
         raise _Skipped("all sampled photos are missing or have changed")

@@ -9,7 +9,6 @@ from ..errors import InputError
 from ..util.text import counted, printable
 
 _N_EXAMPLES = 3
-UNEXPECTED_VALUE = (AttributeError, LookupError, TypeError, ValueError)  # raised by values that no run writes
 
 
 class Problems:

@@ -3,21 +3,22 @@
 Rows are read in chunks, so that memory does not grow with the collection.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection
+from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Connection
 
 from ..db.connect import chunks, driver_cursor, reading
 from ..db.embeddings import pack_embedding
-from ..db.tables import NewerFormat, Tables
+from ..db.tables import NewerFormat, Tables, columns_in
 from ..embed.reuse import LENGTH_TOLERANCE
 from ..errors import InputError
 from ..shards.plan import read_shard_list
 from ..shards.shard import read_shard, read_shard_provenance
 from ..util.progress import Progress
 from ..util.text import counted
-from .problems import UNEXPECTED_VALUE, Problems, is_outdated
+from .problems import Problems, is_outdated
 
 _N_COMPLAINTS = 3  # of SQLite
 
@@ -105,9 +106,9 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
     with Progress(n_rows, "shards") as progress:
         for shard, digest in merged.items():
             shard_list, database = folder / "shards" / f"{shard}.tsv", folder / "embeddings" / f"{shard}.sqlite"
-            if not _is_intact_list(shard_list):
+            if not is_intact_list(shard_list):
                 problems.add("shards", "with missing or damaged list", f"{shard_list} and {database}", recreate)
-            elif not _is_intact_shard(database, embedding_type, progress):
+            elif not is_intact_shard(database, embedding_type, progress.update):
                 problems.add("shard databases", "missing or damaged", database, recreate)
             elif digest not in (None, read_shard_provenance(database, embedding_type)["shard_digest"]):
                 fix = "run snakemake" if is_outdated(receipt, database) else recreate
@@ -116,7 +117,8 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
     return f"{counted(len(merged), 'shards')}: lists and databases intact, as merged"
 
 
-def _is_intact_list(path: Path) -> bool:
+def is_intact_list(path: Path) -> bool:
+    """Return whether a shard list exists and is not damaged."""
     try:
         read_shard_list(path)
     except (OSError, InputError):
@@ -124,15 +126,54 @@ def _is_intact_list(path: Path) -> bool:
     return True
 
 
-def _is_intact_shard(path: Path, embedding_type: str, progress: Progress) -> bool:
+def is_intact_shard(path: Path, embedding_type: str, count: Callable[[int], None] = lambda n: None) -> bool:
+    """Return whether a shard database can be read, holds values of the right types, and has its digest.
+
+    Parameters
+    ----------
+    path : Path
+    embedding_type : str
+    count : callable
+        Receives the number of rows of each chunk.
+    """
     try:
         with reading(path) as connection:
             if check_integrity(connection):
                 return False
+            check_values(connection, embedding_type, "")
         for rows, _ in read_shard(path, embedding_type):
-            progress.update(len(rows or ()))
+            count(len(rows or ()))
     except NewerFormat:
         raise
-    except (InputError, *UNEXPECTED_VALUE):
+    except InputError:
         return False
     return True
+
+
+_TYPES = {TEXT: "'text'", INTEGER: "'integer'", REAL: "'real', 'integer'", BLOB: "'blob'"}
+
+
+def check_values(connection: Connection, embedding_type: str, fix: str) -> None:
+    """Check that every value in the tables of an embedding type has the type of its column.
+
+    Parameters
+    ----------
+    connection : Connection
+    embedding_type : str
+    fix : str
+        The fix for a value that no run writes.
+
+    Raises
+    ------
+    InputError
+        If one has another type; it names the columns.
+    """
+    problems = Problems()
+    for table in Tables(embedding_type).metadata.sorted_tables:
+        for name in columns_in(connection, table):
+            column = table.c[name]
+            types = _TYPES[type(column.type)] + ("" if column.primary_key or not column.nullable else ", 'null'")
+            query = f"SELECT rowid FROM {table} WHERE typeof({name}) NOT IN ({types})"
+            for (rowid,) in connection.exec_driver_sql(query):
+                problems.add("values", "that no run writes", f"{table}.{name}, row {rowid}", fix)
+    problems.check()

@@ -57,7 +57,7 @@ class Sample:
         Parameters
         ----------
         n_images : int
-            Size of the sample.
+            Size of the sample, at most the number of rows.
         device : {"auto", "cpu", "cuda", "mps"}
         n_threads : int
             Number of cores to use.
