@@ -378,6 +378,7 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
     """Read the configuration of a collection: settings of the last run, overridden by files and options."""
     from ..config import read_config
     from ..project import project_folder
+    from ..util.files import read_json
 
     files = [project_folder() / "config.yaml"] if is_script() else []
     embedding_type = options.embedding_type
@@ -385,6 +386,7 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
         last = _last_config(options)
         embedding_type = last.parent.name
         if last.exists():
+            read_json(last, embedding_type=str)  # another message than for a file of the user's
             files.append(last)
         elif not (input_dir or options.configfile):
             raise InputError(

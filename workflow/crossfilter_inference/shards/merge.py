@@ -105,7 +105,7 @@ class Merge:
         gone = "UUID NOT IN (SELECT UUID FROM MANIFEST)"
         self._cursor.execute(f"DELETE FROM {self._failures} WHERE {gone}")
         rows = self._cursor.execute(
-            f"SELECT e.UUID, coalesce(SHARD, '') FROM {self._embeddings} e LEFT JOIN {self._images} i"
+            f"SELECT e.UUID, coalesce(i.SHARD, '') FROM {self._embeddings} e LEFT JOIN {self._images} i"
             f" ON i.UUID = e.UUID WHERE e.{gone} ORDER BY 2, 1"
         ).fetchall()
         if not rows:

@@ -200,7 +200,7 @@ class _Collection:
             found = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (name,)).scalars()
             own += [f"{name}.{column}" for column in found if column not in table.c]
         return (
-            f"; copy from the old file what you added: {', '.join(own[:3])}{', ...' if own[3:] else ''}" if own else ""
+            f"; copy what you added from the old file: {', '.join(own[:3])}{', ...' if own[3:] else ''}" if own else ""
         )
 
     @cached_property
