@@ -103,6 +103,18 @@ def test_a_wrong_command_line_is_one_line(words, message):
     assert "; for help: crossfilter-inference" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_is_finite(value):
+    with pytest.raises(options.UsageError, match="least_cosine"):
+        parsed("--least_cosine", value, functions=(commands.duplicates,))
+
+
+@pytest.mark.parametrize("value", ["-3", "nan", "1.5", "many"])
+def test_a_sample_is_a_number_of_photos(value):
+    with pytest.raises(options.UsageError, match="invalid value for '--sample'"):
+        parsed("--sample", value, functions=(commands.verify,))
+
+
 def test_help_has_the_docstring(capsys):
     assert options.parse([bake], ["--help"]) is None
     output = capsys.readouterr().out
@@ -146,6 +158,8 @@ def run(program, *words, **options):
             1,
             "error: 'y': No space left on device; fix this and ",
         ),
+        ("open('/')", 1, "error: '/': Is a directory; fix this and run the same command again"),
+        ("open('x' * 300)", 1, "error: 'xxxxx"),
         ("raise KeyboardInterrupt", 130, "interrupted; finished work is kept"),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", 143, ""),
         ("return 1 / 0", 70, "ZeroDivisionError: division by zero"),

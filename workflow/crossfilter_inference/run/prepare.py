@@ -152,7 +152,7 @@ class Run:
         files += [f"embeddings/{shard}.sqlite" for shard in self.shards]
         stamps = [self.stamps.manifest, self.stamps.encoder, self.stamps.store]
         if self.config.reproject_umap_embeddings:
-            files += _MAP_FILES
+            files += [*_MAP_FILES, *(["words.npz"] if self.with_words else [])]
             stamps += [self.stamps.umap, self.stamps.map]
         return [self.database, *(f"<results>/{file}" for file in files), *stamps]
 
