@@ -251,7 +251,7 @@ def test_the_advice_to_rebuild_names_what_the_user_added(state):
     state.sql("CREATE TABLE log (x)")
     state.sql("UPDATE T_EMBEDDINGS SET EMBEDDING = (SELECT max(EMBEDDING) FROM T_EMBEDDINGS)")
     text = state.verify()["digest"][1]
-    assert text.endswith("to rebuild it from the shards; copy what you added from the old file: log, T_IMAGES.NOTE")
+    assert text.endswith("to rebuild it from the shards; copy what you added (log, T_IMAGES.NOTE) from the old file")
 
 
 def test_a_column_that_no_run_can_fill_is_one_line(state):

@@ -52,7 +52,8 @@ def test_all_checks_pass_after_a_run_and_nothing_is_written(collection):
     assert (code, lines[-1]) == (0, "all checks passed, 1 skipped"), lines
     assert [line.split()[:2] for line in lines[:-1]] == [
         *(["ok", name] for name in ("database", "embeddings", "digest", "outcomes", "shards", "provenance")),
-        *(["skipped", "map"], ["ok", "sample"]),
+        ["skipped", "map"],
+        *(["ok", name] for name in ("files", "thumbnails", "sample")),
     ]
     assert files(collection) == before
 
@@ -61,18 +62,18 @@ def test_all_checks_pass_after_a_run_and_nothing_is_written(collection):
 def test_a_map_is_verified_too(demo):
     code, lines = verify(demo, "--sample", "2")
     assert (code, lines[-1]) == (0, "all checks passed"), lines
-    assert lines[-3] == "ok       map         62 positions: one per embedding, as in map.tsv; model as stored"
+    assert lines[-5] == "ok       map         62 positions: one per embedding, as in map.tsv; model as stored"
     change(demo, "UPDATE EFFICIENTNET_LITE0_UMAP_HAVERSINE SET SEMANTIC_EMBEDDING_UMAP_LATITUDE = 0")
     code, lines = verify(demo, "--sample", "0")
     assert code == 1
-    assert "62 positions different from map.tsv" in lines[-2]
-    follow(demo, lines[-2])
+    assert "62 positions different from map.tsv" in lines[-4]
+    follow(demo, lines[-4])
     assert verify(demo, "--sample", "0")[0] == 0
     (demo.state / "umap_model.pkl").write_text("damaged")
     code, lines = verify(demo, "--sample", "0")
     assert code == 1
-    assert "umap_model.pkl or map.tsv differs from the stored map" in lines[-2]
-    follow(demo, lines[-2])
+    assert "umap_model.pkl or map.tsv differs from the stored map" in lines[-4]
+    follow(demo, lines[-4])
     code, lines = verify(demo, "--sample", "0")
     assert (code, lines[-1]) == (0, "all checks passed"), lines
 

@@ -192,16 +192,15 @@ class _Collection:
         tables = {table.name: table for table in self._tables.metadata.sorted_tables}
         # Other embedding types have tables of the same endings.
         ours = tuple(name.removeprefix(self._type) for name in tables)
-        names = connection.exec_driver_sql(
+        things = connection.exec_driver_sql(
             "SELECT name, tbl_name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND sql IS NOT NULL ORDER BY name"
         ).all()
-        own = [name for name, table in names if not (name == table and name.endswith(ours))]
+        own = [name for name, table in things if not (name == table and name.endswith(ours))]
         for name, table in tables.items():
             found = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (name,)).scalars()
             own += [f"{name}.{column}" for column in found if column not in table.c]
-        return (
-            f"; copy what you added from the old file: {', '.join(own[:3])}{', ...' if own[3:] else ''}" if own else ""
-        )
+        names = f"{', '.join(own[:3])}{', ...' if own[3:] else ''}"
+        return f"; copy what you added ({names}) from the old file" if own else ""
 
     @cached_property
     def _encoder(self) -> dict[str, Any]:
