@@ -26,6 +26,7 @@ from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..errors import InputError
 from .fit import FitParameters, SphereMap, place
+from .fuzzy_graph import fuzzy_graph
 from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE, Curve
 from .neighbours import Neighbours
 from .settings import MapSettings
@@ -49,10 +50,10 @@ def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
 def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
     """Store a map in a `umap.UMAP`, and pickle it."""
     curve, n_neighbors = parameters.curve, parameters.n_neighbors
-    indices, distances = None, None
+    indices, distances, graph = None, None, None
     if sphere_map.neighbours is not None:
         indices, distances = sphere_map.neighbours
-        n_neighbors = indices.shape[1]
+        n_neighbors, graph = indices.shape[1], fuzzy_graph(indices, distances)
     model = umap.UMAP(
         n_components=2,
         metric="cosine",
@@ -67,25 +68,11 @@ def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
         n_jobs=1,
     )
     model._a, model._b, model._n_neighbors = model.a, model.b, n_neighbors
-    model.embedding_, model.graph_ = sphere_map.angles, sphere_map.graph
+    model.embedding_, model.graph_ = sphere_map.angles, graph
     model._knn_indices, model._knn_dists = indices, distances
     model.uuids_, model.row_digests_ = sphere_map.uuids, sphere_map.row_digests
     model.radius_, model.record_ = curve.radius, sphere_map.record
     return pickle.dumps(model, protocol=4)
-
-
-def from_pickle(blob: bytes) -> SphereMap:
-    """Read a map from the pickled model."""
-    model = pickle.loads(blob)
-    has_neighbours = model._knn_indices is not None
-    return SphereMap(
-        uuids=model.uuids_,
-        angles=model.embedding_,
-        neighbours=Neighbours(model._knn_indices, model._knn_dists) if has_neighbours else None,
-        graph=model.graph_,
-        row_digests=model.row_digests_,
-        record=model.record_,
-    )
 
 
 def row_digests(embeddings: NDArray[np.float32]) -> NDArray[np.uint64]:
