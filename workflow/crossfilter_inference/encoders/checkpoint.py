@@ -196,7 +196,7 @@ def read_weights(files: list[Path], prefix: str) -> "dict[str, torch.Tensor]":
     weights: dict[str, torch.Tensor] = {}
     for path in files:
         try:
-            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118  # it is not a mapping
                     if name in weights:
                         raise InputError(f"model: {str(path)!r} repeats the weight {name}; {_AGAIN}")

@@ -137,8 +137,8 @@ def _not_fetched(model: str, error: Exception) -> InputError:
     status = getattr(response, "status_code", None)
     if status in (401, 403):
         return InputError(
-            f"model: the hub refuses access to {model!r} (HTTP {status}); log in on this machine (hf auth login, or set "
-            f"HF_TOKEN) with an account that may read it, or {others}"
+            f"model: the hub refuses access to {model!r} (HTTP {status}); log in with an account that may read it "
+            f"(hf auth login, or set HF_TOKEN), or {others}"
         )
     if status is not None:
         return InputError(f"model: the hub cannot deliver {model!r} (HTTP {status}); try again later, or {others}")
@@ -154,7 +154,7 @@ def _not_fetched(model: str, error: Exception) -> InputError:
 
 
 def _cached(name: str, model: str, commit: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     patterns = list(CHECKPOINT_PATTERNS)
     try:

@@ -1,7 +1,7 @@
 """The preprocessing that a checkpoint's image processor describes, as transformers writes it.
 
-Every key is honoured or refused. transformers computes `(pixel * rescale_factor - mean) / std`. `Preprocessing` computes
-`(pixel / 255 - mean) / std`, which is the same if mean and std are divided by `255 * rescale_factor`.
+Every key is honoured or refused. transformers computes `(pixel * rescale_factor - mean) / std`, and `Preprocessing`
+computes `(pixel / 255 - mean) / std`. Both are equal if mean and std are divided by `255 * rescale_factor`.
 """
 
 import math

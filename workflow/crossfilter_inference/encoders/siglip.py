@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..photos.image import Preprocessing
 from .checkpoint import (
     CONFIG,
     check_weights,
@@ -150,8 +149,8 @@ def _read_config(folder: Path, settings: Mapping[str, Any]) -> Any:
     for key, needed in (("num_channels", 3), ("vision_use_head", True)):
         if (value := getattr(config.vision_config, key)) != needed:
             raise InputError(
-                f"model: vision_config.{key} in {str(folder / CONFIG)!r} is {value!r}, but only {needed!r} is supported; "
-                "choose another model"
+                f"model: vision_config.{key} in {str(folder / CONFIG)!r} is {value!r}, but must be {needed!r}; choose "
+                "another model"
             )
     return config
 

@@ -17,6 +17,7 @@ Version 0.1 wrote `indices` and `distances` only. Its positions are then read fr
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def write_state(
         distances=neighbours.distances[:, 1:],
         uuids=np.array(sphere_map.uuids, str),
         angles=sphere_map.angles,
-        row_digests=sphere_map.row_digests,
+        row_digests=np.asarray(sphere_map.row_digests),
         laid_out=laid_out,
         record=json.dumps(sphere_map.record, sort_keys=True),
     )
@@ -96,7 +97,7 @@ def _sphere_map(
 ) -> SphereMap:
     """Check arrays against each other, and make a map of them."""
     n_images, k = indices.shape
-    expected = [
+    expected: list[tuple[NDArray[Any], type, tuple[int, ...]]] = [
         (indices, np.int32, (n_images, k)),
         (distances, np.float32, (n_images, k)),
         (angles, np.float64, (n_images, 2)),
