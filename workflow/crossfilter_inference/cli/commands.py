@@ -289,7 +289,8 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
     from ..verify.checks import verify as run_checks
 
     checks = []
-    for check in run_checks(_find_config(collection, input_dir), n_sample=sample, n_threads=os.cpu_count() or 1):
+    config, backends = _find_config(collection, input_dir), _own_backends(collection)
+    for check in run_checks(config, n_sample=sample, n_threads=os.cpu_count() or 1, backends=backends):
         print(check, flush=True)
         checks.append(check)
     print(closing_line(checks), flush=True)
@@ -311,9 +312,12 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
     --------
         crossfilter-inference report --output_embeddings_db photos.sqlite
     """
+    from ..encoders.registry import check_named
     from .workflow import snakemake_command
 
-    config = _find_config(collection).model_dump()
+    found = _find_config(collection)
+    check_named(found.embedding_type, found.encoder.backend, _own_backends(collection))
+    config = found.model_dump()
     for options in (["summarise"], ["summarise", "--report", os.path.abspath(file)]):
         if code := subprocess.run(snakemake_command([], config, options), check=False).returncode:
             sys.exit(code)
@@ -334,7 +338,13 @@ def _open(options: CollectionOptions) -> "Collection":
     if options.output_embeddings_db and not (is_script() or options.configfile or _last_config(options).exists()):
         return Collection(options.output_embeddings_db, options.embedding_type, device=options.device or "auto")
     config = _find_config(options)
-    return Collection(config.output_embeddings_db, config.embedding_type, device=config.device, labels=config.labels)
+    return Collection(
+        config.output_embeddings_db,
+        config.embedding_type,
+        device=config.device,
+        labels=config.labels,
+        backends=_own_backends(options),
+    )
 
 
 def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":
@@ -364,6 +374,21 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
         "input_dir": input_dir,
     }
     return read_config(files, changes)
+
+
+def _own_backends(options: CollectionOptions) -> list[str]:
+    """List the backends that the user's configuration names; the settings of the last run may come from a stranger."""
+    from ..config import read_config_file
+    from ..project import project_folder
+
+    files = [project_folder() / "config.yaml"] if is_script() else []
+    named = []
+    for path in files + (options.configfile or []):
+        encoders = read_config_file(path).get("encoders")
+        for encoder in encoders.values() if isinstance(encoders, dict) else ():
+            backend = encoder.get("backend") if isinstance(encoder, dict) else None
+            named += [os.path.expanduser(backend)] if isinstance(backend, str) else []
+    return named
 
 
 def _last_config(options: CollectionOptions) -> Path:

@@ -37,6 +37,7 @@ from .model import (
     unit_rows,
     without_direction,
 )
+from .neighbours import Neighbours, all_neighbours
 from .quality import measure
 from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
@@ -104,7 +105,7 @@ def make_map(
     outcome = "unchanged; quality measured again"
     if current is None or current.row_digests is None or not _is_current(current.record, made_from, settings):
         renewed, outcome = _renew(photos, settings, made_from, current, n_threads)
-        write_state(neighbours, renewed, photos.embeddings, settings["n_neighbors"], n_threads)
+        write_state(neighbours, renewed, _neighbours_to_show(photos.embeddings, renewed, settings, n_threads))
         current = read_state(neighbours) or renewed
     write_bytes(model, to_pickle(current, fit_parameters(settings, current.record["radius"])))
     latitude, longitude = latitude_longitude(current.unit_vectors)
@@ -231,6 +232,15 @@ def _choose_action(
     if settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
         return "place"
     return "align" if n_new <= settings["refit_share"] * (n_old + n_new) else "fit"
+
+
+def _neighbours_to_show(
+    embeddings: NDArray[np.float32], sphere_map: SphereMap, settings: MapSettings, n_threads: int
+) -> Neighbours:
+    """Return the nearest neighbours of each photo, itself first."""
+    if sphere_map.neighbours is None:  # too few photos for a graph, or all identical
+        return all_neighbours(embeddings, min(settings["n_neighbors"], len(embeddings)), n_threads)
+    return sphere_map.neighbours
 
 
 def _measure(

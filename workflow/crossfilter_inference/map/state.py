@@ -10,6 +10,7 @@ It holds numbers and texts only, so reading it cannot run code. Its arrays are i
 - `angles`, of shape (n_images, 2), float64: theta in [0, pi] and phi in [-pi, pi], radians.
 - `row_digests`, of shape (n_images,), uint64: see `model.row_digests`.
 - `laid_out`, bool: False if there were too few photos for a layout.
+- `graph_indices`, `graph_distances`: the neighbours that shaped the map, if they are others than those above.
 - `record`, a text: how the map was made, as JSON.
 
 Version 0.1 wrote `indices` and `distances` only. Its positions are then read from `map.tsv`.
@@ -25,12 +26,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..util.files import damaged, write_bytes
 from .fit import SphereMap
-from .neighbours import Neighbours, all_neighbours
+from .neighbours import Neighbours
 
 
-def write_state(
-    path: str, sphere_map: SphereMap, embeddings: NDArray[np.float32], n_neighbors: int, n_threads: int
-) -> None:
+def write_state(path: str, sphere_map: SphereMap, shown: Neighbours) -> None:
     """Write `neighbours.npz` atomically.
 
     Parameters
@@ -38,25 +37,25 @@ def write_state(
     path : str
     sphere_map : SphereMap
         With its `row_digests` and `record`.
-    embeddings : array of shape (n_images, n_dims), float32, rows of length 1
-        Searched for neighbours if the map has none.
-    n_neighbors, n_threads : int
-        For that search.
+    shown : Neighbours
+        The nearest neighbours of each photo, itself first: `sphere_map.neighbours`, if they are the same.
     """
-    neighbours, laid_out = sphere_map.neighbours, sphere_map.neighbours is not None
-    if neighbours is None:  # too few photos for a layout, or all identical
-        neighbours = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
+    others = {}
+    if sphere_map.neighbours is not None and sphere_map.neighbours is not shown:
+        others = dict(zip(("graph_indices", "graph_distances"), _without_own(sphere_map.neighbours), strict=True))
+    indices, distances = _without_own(shown)
     file = io.BytesIO()
     np.savez(
         file,
         allow_pickle=False,
-        indices=neighbours.indices[:, 1:],
-        distances=neighbours.distances[:, 1:],
+        indices=indices,
+        distances=distances,
         uuids=np.array(sphere_map.uuids, str),
         angles=sphere_map.angles,
         row_digests=np.asarray(sphere_map.row_digests),
-        laid_out=laid_out,
+        laid_out=sphere_map.neighbours is not None,
         record=json.dumps(sphere_map.record, sort_keys=True),
+        **others,
     )
     write_bytes(path, file.getvalue())
 
@@ -86,6 +85,10 @@ def read_state(path: str) -> SphereMap | None:
         raise damaged(path) from None
 
 
+def _without_own(neighbours: Neighbours) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    return neighbours.indices[:, 1:], neighbours.distances[:, 1:]
+
+
 def _sphere_map(
     indices: NDArray[np.int32],
     distances: NDArray[np.float32],
@@ -94,8 +97,12 @@ def _sphere_map(
     row_digests: NDArray[np.uint64],
     laid_out: NDArray[np.bool_],
     record: NDArray[np.str_],
+    graph_indices: NDArray[np.int32] | None = None,
+    graph_distances: NDArray[np.float32] | None = None,
 ) -> SphereMap:
     """Check arrays against each other, and make a map of them."""
+    if graph_indices is not None and graph_distances is not None:
+        indices, distances = graph_indices, graph_distances
     n_images, k = indices.shape
     expected: list[tuple[NDArray[Any], type, tuple[int, ...]]] = [
         (indices, np.int32, (n_images, k)),

@@ -5,7 +5,7 @@ A database is opened read-only, and only while a check reads it. Rows are read i
 
 import fcntl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -44,7 +44,7 @@ class Check:
         return f"{self.state:<9}{self.name:<12}{self.text}"
 
 
-def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
+def verify(config: Config, *, n_sample: int, n_threads: int, backends: Iterable[str] = ()) -> Iterator[Check]:
     """Run every check, and yield its result.
 
     Parameters
@@ -54,6 +54,8 @@ def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
         Number of photos to embed again; 0 skips this check.
     n_threads : int
         Number of cores to use.
+    backends : iterable of str
+        The Python files that the user names as backends; see `load_encoder`.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
         "map": collection.check_map,
     }
     if n_sample:
-        checks["sample"] = partial(collection.check_sample, n_sample, n_threads)
+        checks["sample"] = partial(collection.check_sample, n_sample, n_threads, backends)
     for name, check in checks.items():
         if database.state == "ok" or name == "shards":  # the database may have to be rebuilt from the shards
             yield collection.run(name, check)
@@ -228,9 +230,9 @@ class _Collection:
         with reading(self._database) as connection:
             return check_map(connection, self._type, self._folder, self._rebuild)
 
-    def check_sample(self, n_images: int, n_threads: int) -> str:
+    def check_sample(self, n_images: int, n_threads: int, backends: Iterable[str]) -> str:
         max_pixels = int(self._config.max_megapixels * 1e6)
-        sample = Sample(self._database, self._folder, self._encoder, max_pixels)
+        sample = Sample(self._database, self._folder, self._encoder, max_pixels, backends)
         if summary := sample.check(n_images, self._config.device, n_threads):
             return summary
         raise _Skipped("all sampled photos are missing or have changed")
