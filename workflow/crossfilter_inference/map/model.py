@@ -205,7 +205,7 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
         stored = connection.scalar(sa.select(tables.umap_model.c.MODEL))
         uuids, embeddings = read_embeddings(connection, embedding_type)
     name = f"{database}: {tables.umap_model.name}"
-    model = _ModelUnpickler(name, _checked(stored, recorded, name)).load()
+    model = _open(name, _checked(stored, recorded, name))
     rows = {uuid: row for row, uuid in enumerate(uuids)}
     embeddings = embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]]
     if not np.array_equal(row_digests(embeddings), model.row_digests_):
@@ -216,6 +216,19 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     bound.__dict__.update(model.__dict__)
     bound.rows_ = unit_rows(embeddings)
     return bound
+
+
+def _open(name: str, blob: bytes) -> umap.UMAP:
+    """Unpickle a model, from its parts alone."""
+    try:
+        model = _ModelUnpickler(name, blob).load()
+    except InputError:
+        raise
+    except Exception:  # other bytes can raise anything
+        model = None
+    if type(model) is not umap.UMAP:
+        raise InputError(f"{name} is no model of the map; {_REBUILD}")
+    return model
 
 
 class _ModelUnpickler(pickle.Unpickler):

@@ -74,7 +74,7 @@ def read_state(path: str) -> SphereMap | None:
         If the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if {*arrays} == {"indices", "distances"}:
                 return None
             found = {name: arrays[name] for name in arrays}
