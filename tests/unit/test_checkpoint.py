@@ -355,6 +355,15 @@ def test_weights_that_change_are_noticed(folder, monkeypatch, when):
         load_encoder(provenance)
 
 
+def test_a_loaded_encoder_does_not_change_with_its_file(folder):
+    encoder = load_encoder(resolve(folder))
+    rows = encoder.encode_images(random_images())
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes(100_000))
+    assert np.array_equal(encoder.encode_images(random_images()), rows)
+
+
 def in_cache(folder, cache, monkeypatch):
     """Put a checkpoint into a cache of the hub, as links to blobs; return the folder of its commit."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))

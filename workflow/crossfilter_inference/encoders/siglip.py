@@ -177,9 +177,10 @@ def _shapes(tower: Any, config: Any, folder: Path) -> dict[str, tuple[int, ...]]
 def _load_tower(folder: Path, config: Any, prefix: str, tower_config: Any, dtype: torch.dtype) -> Any:
     """Load a tower from the weights of the folder.
 
-    transformers gets no folder, so that it cannot load other files: an adapter, weights in another format, or code.
+    transformers gets no folder, so that it cannot load other files: an adapter, weights in another format, or code. The
+    weights are copied, because those that are mapped into memory would change with their file.
     """
-    weights = read_weights(weight_files(folder), prefix)
+    weights = {name: weight.clone() for name, weight in read_weights(weight_files(folder), prefix).items()}
     return _tower(config.model_type, prefix).from_pretrained(
         None, config=tower_config, state_dict=weights, dtype=dtype, attn_implementation="sdpa"
     )
