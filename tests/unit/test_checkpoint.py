@@ -355,6 +355,19 @@ def test_weights_that_change_are_noticed(folder, monkeypatch, when):
         load_encoder(provenance)
 
 
+@pytest.mark.parametrize("damage", ["shape", "missing", "cut"])
+def test_weights_that_are_damaged_after_they_were_resolved_are_noticed(folder, damage):
+    provenance = resolve(folder)
+    if damage == "cut":
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        weight = torch.zeros(3, 3) if damage == "shape" else None
+        change_weights(folder, **{"vision_model.head.probe": weight})
+    with pytest.raises(InputError, match=r"no longer matches encoder\.json"):
+        load_encoder(provenance)
+
+
 def test_a_loaded_encoder_does_not_change_with_its_file(folder):
     encoder = load_encoder(resolve(folder))
     rows = encoder.encode_images(random_images())

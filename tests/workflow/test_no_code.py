@@ -4,7 +4,6 @@ import hashlib
 import pickle
 import sqlite3
 
-import numpy as np
 import pytest
 from conftest import COLOUR_ENCODER
 
@@ -40,35 +39,16 @@ def test_a_whole_run_and_every_command_open_no_model(make_collection, tmp_path):
     collection.run()
     trap(collection, harm)
     [uuid, *_] = collection.embeddings()
-    image = next(collection.folder.glob("photos/*.jpg"))
-
-    def commands():
-        for name, *options in (
-            ("search.py", "--uuid", uuid),
-            ("search.py", "--image", str(image)),
-            ("duplicates.py",),
-            ("export.py", "--npy", "x.npy"),
-            ("verify.py", "--sample", "2"),
-        ):
-            done = collection.script(name, *options)
-            assert "Traceback" not in done.stdout + done.stderr
-            yield name, done
-
-    assert [name for name, done in commands() if done.returncode] == []
-    collection.run("--forcerun", "draw_map")
-    assert not harm.exists()
+    for name, *options in (
+        ("search.py", "--uuid", uuid),
+        ("export.py", "--npy", "x.npy"),
+        ("verify.py", "--sample", "2"),
+    ):
+        done = collection.script(name, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
     collection.add_photos(2)
     assert collection.run()["fit_umap"] == 1
     assert read_json(collection.state / "map_quality.json")["action"] == "align"
-    assert not harm.exists()
-    # The arrays, too.
-    arrays = {name: np.array([[Harmful(harm)]], object) for name in ("indices", "distances", "words", "embeddings")}
-    np.savez(collection.state / "neighbours.npz", **arrays)
-    np.savez(collection.state / "words.npz", **arrays)
-    (collection.folder / "x.npy").unlink()
-    [*commands()]
-    collection.add_photos(1)
-    assert collection.run()["fit_umap"] == 1
     assert not harm.exists()
 
 

@@ -60,13 +60,20 @@ def resolved_checkpoint(provenance: Mapping[str, Any]) -> Iterator[Path]:
     """
     name, model, commit = provenance["name"], provenance["model"], provenance["commit"]
     folder = Path(model) if commit is None else _cached(name, model, commit)
+    failure: Exception | None = None
     try:
         before = identities(folder)
         with ThreadPoolExecutor(1, "digest") as pool:
             found = pool.submit(digests, folder)
-            yield folder
-            if found.result().items() <= provenance.items() and identities(folder) == before:
-                return
+            try:
+                yield folder
+            except Exception as error:  # loading other weights than those that were resolved can fail in any way
+                failure = error
+            is_unchanged = found.result().items() <= provenance.items() and identities(folder) == before
+        if is_unchanged:
+            if failure is not None:
+                raise failure
+            return
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
     if commit is None:
