@@ -336,7 +336,8 @@ def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
 def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
     (tmp_path / "encode").touch()
     program = (
-        "import sys; from crossfilter_inference.embed import job as embed; embed.devices.may_have_gpu = lambda: True\n"
+        "import os, sys\n"
+        "from crossfilter_inference.embed import job as embed; embed.devices.may_have_gpu = lambda: True\n"
         "if __name__ == '__main__':\n"
         "    paths = [f'{sys.argv[1]}/{name}' for name in sys.argv[2:]]\n"
         "    embed.embed_shard(*paths, database=None, batch_size=2, n_threads=2, backends=[os.environ['BACKEND']])\n"
