@@ -23,6 +23,7 @@ def main(
     gpus: int = 0,
     scratch: bool = False,
     max_megapixels: float = 268,
+    backend: str = "",
 ) -> str:
     r"""Embed the photos of one shard into a shard database.
 
@@ -52,6 +53,8 @@ def main(
         Build the shard database in $TMPDIR, then move it.
     max_megapixels : float
         Photos above this size fail.
+    backend : str
+        The backend in the configuration. Without it, encoder.json cannot name a Python file.
 
     Examples
     --------
@@ -70,6 +73,7 @@ def main(
             n_threads=threads,
             device=device,
             max_pixels=int(max_megapixels * 1e6),
+            backends=[backend] if backend else [],
             scratch=folder if scratch and os.path.isdir(folder) else None,
         )
     if counts.n_kept:

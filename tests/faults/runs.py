@@ -66,7 +66,7 @@ class Player:
     def verify(self) -> bool:
         """Run verify."""
         config = _config(json.dumps(self.history.settings))
-        checks = list(verify(config, n_sample=2, n_threads=1))
+        checks = list(verify(config, n_sample=2, n_threads=1, backends=[config.encoder.backend]))
         self.output = "\n".join(map(str, checks))
         return all(check.state != "FAILED" for check in checks)
 
@@ -164,6 +164,7 @@ class LibraryPlayer(Player):
                 batch_size=config.batch_size,
                 n_threads=2,
                 device="cpu",
+                backends=[config.encoder.backend],
             )
         store_embeddings(
             encoder,

@@ -50,7 +50,7 @@ def shard(tmp_path):
         if anew:
             (tmp_path / "embeddings" / "000001.sqlite").unlink(missing_ok=True)
         paths = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
-        defaults = {"database": None, "batch_size": 8, "n_threads": 2}
+        defaults = {"database": None, "batch_size": 8, "n_threads": 2, "backends": [str(COLOUR_ENCODER)]}
         return embed.embed_shard(*(str(tmp_path / path) for path in paths), **{**defaults, **options})
 
     run.folder = tmp_path / "embeddings"
@@ -336,14 +336,16 @@ def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
 def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
     (tmp_path / "encode").touch()
     program = (
-        "import sys; from crossfilter_inference.embed import job as embed; embed.devices.may_have_gpu = lambda: True\n"
+        "import os, sys\n"
+        "from crossfilter_inference.embed import job as embed; embed.devices.may_have_gpu = lambda: True\n"
         "if __name__ == '__main__':\n"
         "    paths = [f'{sys.argv[1]}/{name}' for name in sys.argv[2:]]\n"
-        "    embed.embed_shard(*paths, database=None, batch_size=2, n_threads=2)\n"
+        "    embed.embed_shard(*paths, database=None, batch_size=2, n_threads=2, backends=[os.environ['BACKEND']])\n"
     )
     (tmp_path / "job.py").write_text(program)
     names = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "COLOUR_ENCODER_PAUSE": str(tmp_path)}
+    environment["BACKEND"] = str(COLOUR_ENCODER)
     job = subprocess.Popen([sys.executable, tmp_path / "job.py", tmp_path, *names], env=environment)
     wait_until((tmp_path / "encode-reached").exists)
     children = psutil.Process(job.pid).children(recursive=True)

@@ -1,6 +1,8 @@
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,10 +245,10 @@ def test_a_backend_file_that_changed_is_refused(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
     provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
-    registry.load_encoder(provenance)
+    registry.load_encoder(provenance, backends=[str(own)])
     own.write_text(own.read_text() + "# changed\n")
     with pytest.raises(InputError, match=r"encoders\.A\.backend: .*own\.py' no longer matches encoder\.json"):
-        registry.load_encoder(provenance)
+        registry.load_encoder(provenance, backends=[str(own)])
 
 
 def test_the_settings_digest_depends_on_size_and_time_of_local_files(tmp_path):
@@ -317,4 +319,37 @@ def test_a_backend_written_for_version_0_1_still_loads(tmp_path):
         COLOUR_ENCODER.read_text().replace("crossfilter_inference.photos.image", "crossfilter_inference.images")
     )
     assert "crossfilter_inference.images" in own.read_text()
-    registry.load_encoder(registry.resolve_encoder("A", {"backend": str(own), "model": "a"}))
+    registry.load_encoder(registry.resolve_encoder("A", {"backend": str(own), "model": "a"}), backends=[str(own)])
+
+
+@pytest.mark.parametrize("load", [registry.load_encoder, registry.load_text_encoder])
+@pytest.mark.parametrize("how", ["a file", "a link", "a relative path", "a module", "a module of Python"])
+def test_a_backend_that_the_configuration_does_not_name_is_not_run(tmp_path, monkeypatch, load, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(COLOUR_ENCODER.read_text())
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\n")
+    (tmp_path / "link.py").symlink_to(tmp_path / "evil.py")
+    name = {"a file": str(tmp_path / "evil.py"), "a link": "link.py", "a relative path": "evil.py"}.get(how, "evil")
+    name = {"a module": ".map.job", "a module of Python": "antigravity"}.get(how, name)
+    provenance = registry.resolve_encoder("A", {"backend": str(tmp_path / "own.py"), "model": "a"})
+    stolen = {**provenance, "backend": name, "backend_sha256": identity.digest("")}
+    with pytest.raises(InputError, match=rf"^encoders\.A\.backend: the state folder names '.*{name[-5:]}', .*not run"):
+        load(stolen, backends=[str(tmp_path / "own.py")])
+    assert not (tmp_path / "harm").exists()
+
+
+def test_the_code_that_is_run_is_the_code_that_was_digested(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(COLOUR_ENCODER.read_text())
+    provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\n")
+    # A cache that claims to be of the file, as an import would use it.
+    cache = Path(importlib.util.cache_from_source(str(own)))
+    cache.parent.mkdir(exist_ok=True)
+    code = importlib._bootstrap_external._code_to_timestamp_pyc(
+        compile(evil.read_text(), str(own), "exec"), int(own.stat().st_mtime), own.stat().st_size
+    )
+    cache.write_bytes(code)
+    assert registry.load_encoder(provenance, backends=[str(own)])
+    assert not (tmp_path / "harm").exists()

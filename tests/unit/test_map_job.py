@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import shutil
 import sqlite3
 import uuid
@@ -16,7 +17,10 @@ from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map.job import make_map
+from crossfilter_inference.map.model import row_digests
+from crossfilter_inference.map.neighbours import Neighbours
 from crossfilter_inference.map.settings import MapSettings, settings_digest
+from crossfilter_inference.map.state import read_state, write_state
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.util.files import digest, write_json
 
@@ -239,35 +243,155 @@ def test_the_neighbours_file_leaves_out_the_photo_itself(tmp_path, n_images):
     assert np.allclose(distances, np.sort(cosine, axis=1)[:, :k], atol=1e-6)
 
 
-def test_a_job_killed_after_the_model_was_written_resumes_from_it(mapping, monkeypatch):
+def test_a_job_killed_after_it_wrote_its_state_resumes_from_it(mapping):
     mapping.add(3)
-    old_quality, old_table = [(mapping.folder / name).read_text() for name in ("map_quality.json", "map.tsv")]
+    names = ("umap_model.pkl", "map_quality.json", "map.tsv")
+    before = {name: (mapping.folder / name).read_bytes() for name in names}
     mapping.make()
     expected, blob = mapping.positions(), mapping.blob()
-    (mapping.folder / "map_quality.json").write_text(old_quality)
-    (mapping.folder / "map.tsv").write_text(old_table)
+    for name, data in before.items():
+        (mapping.folder / name).write_bytes(data)
     assert mapping.make() == "unchanged; quality measured again"
     assert mapping.positions() == expected
     assert mapping.blob() == blob
 
 
-@pytest.mark.parametrize("what", ["lost", "damaged"])
-def test_without_a_model_the_positions_are_read_from_the_database(mapping, what):
-    mapping.store()
-    before = mapping.positions()
-    if what == "lost":
-        (mapping.folder / "umap_model.pkl").unlink()
-    else:
-        (mapping.folder / "umap_model.pkl").write_bytes(b"not a pickle")
-        (mapping.folder / "map_quality.json").unlink()
-    mapping.make()
-    after = mapping.positions()
-    for name, position in before.items():
-        assert np.allclose([float(number) for number in position], [float(number) for number in after[name]])
-    mapping.store()
+def harmful(harm):
+    """Pickle an object that writes the file `harm` when it is opened."""
+
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(harm), "w"))
+
+    return pickle.dumps(Harmful())
+
+
+def test_the_next_map_does_not_open_the_model(mapping, tmp_path):
+    before, blob = mapping.positions(), mapping.blob()
+    (mapping.folder / "umap_model.pkl").write_bytes(harmful(tmp_path / "harm"))
+    (mapping.folder / "map_quality.json").unlink()
+    assert mapping.make() == "unchanged; quality measured again"
+    assert (mapping.positions(), mapping.blob()) == (before, blob)
+    (mapping.folder / "umap_model.pkl").write_bytes(harmful(tmp_path / "harm"))
     mapping.add(3)
     mapping.make()
+    mapping.store()
     assert mapping.quality()["action"] == "align"
+    assert not (tmp_path / "harm").exists()
+
+
+def damage(mapping, name, what):
+    path = mapping.folder / name
+    with np.load(mapping.folder / "neighbours.npz") as arrays:
+        arrays = dict(arrays)
+    n_images = len(arrays["uuids"])
+    changes = {
+        "a row too far": {"indices": np.full_like(arrays["indices"], n_images)},
+        "a negative row": {"indices": np.full_like(arrays["indices"], -1)},
+        "fewer photos": {"uuids": arrays["uuids"][1:]},
+        "other numbers": {"angles": arrays["angles"].astype(np.float32)},
+        "no numbers": {"angles": np.full_like(arrays["angles"], np.nan)},
+        "an unknown array": {"more": np.zeros(3)},
+        "no record": {"record": "x"},
+    }
+    if what == "lost":
+        path.unlink()
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif what == "pickle":
+
+        class Harmful:
+            def __reduce__(self):
+                return (open, (str(mapping.folder / "harm"), "w"))
+
+        np.savez(path, **{**arrays, "angles": np.array([Harmful()], object)})
+    elif what in changes:
+        np.savez(path, **{**arrays, **changes[what]})
+    else:
+        path.write_bytes(what.encode())
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("cut", "", "PK\x03\x04", "pickle", "a row too far", "a negative row", "fewer photos", "other numbers"),
+        *("no numbers", "an unknown array", "no record"),
+    ],
+)
+def test_a_damaged_state_is_named_and_runs_nothing(mapping, what):
+    damage(mapping, "neighbours.npz", what)
+    with pytest.raises(InputError, match=r"neighbours\.npz' is damaged; delete it"):
+        read_state(mapping.path("neighbours.npz"))
+    assert not (mapping.folder / "harm").exists()
+
+
+@pytest.mark.parametrize("without_database", [False, True])
+@pytest.mark.parametrize("what", ["lost", "pickle"])
+def test_without_its_state_the_map_keeps_its_positions(mapping, what, without_database):
+    if not without_database:
+        mapping.store()
+        (mapping.folder / "map.tsv").rename(mapping.folder / "kept.tsv")
+    before = {name: [*map(float, position)] for name, position in positions_in(mapping).items()}
+    damage(mapping, "neighbours.npz", what)
+    if what != "lost" and without_database:
+        (mapping.folder / "umap_model.pkl").unlink()  # so that the job does not end at once
+    mapping.make(update="place")
+    after = {name: [*map(float, position)] for name, position in mapping.positions().items()}
+    assert before.keys() == after.keys()
+    assert np.allclose([*before.values()], [*after.values()], rtol=0, atol=1e-9)
+    assert not (mapping.folder / "harm").exists()
+    mapping.add(3)
+    mapping.make(update="align")
+    assert mapping.quality()["action"] == "align"
+
+
+def positions_in(mapping):
+    path = mapping.folder / "map.tsv"
+    lines = (path if path.exists() else path.with_name("kept.tsv")).read_text().splitlines()[1:]
+    return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+
+
+@pytest.mark.parametrize("update", ["place", "align"])
+def test_a_map_of_version_0_1_is_updated_without_opening_its_model(mapping, tmp_path, update):
+    before = mapping.positions()
+    with np.load(mapping.folder / "neighbours.npz") as arrays:
+        old = {name: arrays[name] for name in ("indices", "distances")}
+    np.savez(mapping.folder / "neighbours.npz", **old)
+    (mapping.folder / "umap_model.pkl").write_bytes(harmful(tmp_path / "harm"))
+    assert mapping.make() == "unchanged (same embeddings and settings)"
+    mapping.add(3)
+    mapping.make(update=update)
+    assert not (tmp_path / "harm").exists()
+    quality = mapping.quality()
+    assert (quality["action"], quality["n_new"], quality["n_gone"]) == (update, 3, 0)
+    assert quality["drift_degrees"] <= 2
+    after = mapping.positions()
+    if update == "place":
+        kept = [[*map(float, after[name])] for name in before]
+        assert np.allclose(kept, [[*map(float, position)] for position in before.values()], rtol=0, atol=1e-9)
+    mapping.add(1)
+    assert mapping.make().startswith(("updated: 1 of", "new photos placed: 1 of"))
+
+
+def test_the_state_holds_what_the_next_update_needs_and_no_objects(mapping):
+    found = read_state(mapping.path("neighbours.npz"))
+    assert found.uuids == mapping.uuids
+    assert np.array_equal(found.row_digests, row_digests(mapping.rows))
+    assert found.neighbours.indices[:, 0].tolist() == [*range(150)]
+    with np.load(mapping.folder / "neighbours.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["indices"], found.neighbours.indices[:, 1:])
+        assert not any(arrays[name].dtype.hasobject for name in arrays)
+
+
+def test_neighbours_that_are_shown_may_differ_from_those_of_the_layout(mapping, tmp_path):
+    found = read_state(mapping.path("neighbours.npz"))
+    shown = Neighbours(found.neighbours.indices[:, :5], found.neighbours.distances[:, :5])
+    write_state(str(tmp_path / "other.npz"), found, shown)
+    again = read_state(str(tmp_path / "other.npz"))
+    assert np.array_equal(again.neighbours.indices, found.neighbours.indices)
+    assert np.array_equal(again.neighbours.distances, found.neighbours.distances)
+    with np.load(tmp_path / "other.npz") as arrays:
+        assert np.array_equal(arrays["indices"], shown.indices[:, 1:])
 
 
 def test_labels_are_measured_without_a_new_map(mapping):

@@ -71,6 +71,7 @@ class Store:
             database=database,
             batch_size=2,
             n_threads=2,
+            backends=[str(COLOUR_ENCODER)],
         )
 
     def merge(self, database="x.sqlite", **options):

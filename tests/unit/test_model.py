@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 import sqlite3
 import subprocess
@@ -127,15 +128,50 @@ def change(mapping, statement, *values):
     connection.close()
 
 
-def test_a_changed_model_is_not_unpickled(mapping, tmp_path):
-    class Harmful:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "harm"), "w"))
+class Harmful:
+    """Write a file when it is unpickled."""
 
-    change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", pickle.dumps(Harmful()))
+    def __init__(self, harm, how):
+        self.harm, self.how = str(harm), how
+
+    def __reduce__(self):
+        if self.how == "eval":
+            return (eval, (f"open({self.harm!r}, 'w')",))
+        if self.how == "numpy":
+            return (np.save, (self.harm, np.zeros(1)))
+        return (open, (self.harm, "w"))
+
+
+def test_a_changed_model_is_not_unpickled(mapping, tmp_path):
+    change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", pickle.dumps(Harmful(tmp_path / "harm", "open")))
     with pytest.raises(InputError, match="is not the model that the workflow stored, and a pickle can run any code"):
         umap_model.load_umap_model(mapping.database, "T")
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("how", ["open", "eval", "numpy", "within a model"])
+def test_a_strangers_model_with_its_digest_runs_nothing(mapping, tmp_path, how):
+    harmful = Harmful(tmp_path / "harm", how)
+    if how == "within a model":
+        model = pickle.loads(mapping.blob())
+        model.metric = harmful
+        harmful = model
+    blob = pickle.dumps(harmful, protocol=4)
+    change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", blob)
+    digest = hashlib.sha256(blob).hexdigest()
+    change(mapping, "UPDATE T_PROVENANCE SET VALUE = ? WHERE KEY = 'map_model_digest'", digest)
+    with pytest.raises(InputError, match=r"T_UMAP_MODEL holds .*, so it is no model of the map; to rebuild it, delete"):
+        umap_model.load_umap_model(mapping.database, "T")
+    assert not [*tmp_path.glob("harm*")]
+
+
+def test_a_damaged_model_with_its_digest_is_one_line(mapping):
+    blob = mapping.blob()[:-500]
+    change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", blob)
+    digest = hashlib.sha256(blob).hexdigest()
+    change(mapping, "UPDATE T_PROVENANCE SET VALUE = ? WHERE KEY = 'map_model_digest'", digest)
+    with pytest.raises(InputError, match="T_UMAP_MODEL is no model of the map"):
+        umap_model.load_umap_model(mapping.database, "T")
 
 
 def test_a_model_of_another_version_names_the_version_to_install(mapping):

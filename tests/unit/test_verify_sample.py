@@ -81,10 +81,13 @@ def test_an_encoder_that_cannot_be_loaded_is_reported(collection, tmp_path):
     backend.write_text(COLOUR_ENCODER.read_text())
     path = collection.folder / "encoder.json"
     write_json(path, {**read_json(path), "backend": str(backend)})
-    collection.passes()
+    assert "the configuration does not, so it is not run" in collection.failed(sample=20)[1]
+    encoders = {"T": {"backend": str(backend), "model": "model"}}
+    state, _ = collection.verify(sample=20, encoders=encoders)["sample"]
+    assert state == "ok"
     backend.write_text("")
-    name, text = collection.failed(sample=20)
-    assert name == "sample"
+    state, text = collection.verify(sample=20, encoders=encoders)["sample"]
+    assert state == "FAILED"
     assert "no longer matches encoder.json" in text
 
 

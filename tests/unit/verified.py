@@ -100,7 +100,8 @@ class Collection(Store):
 
     def verify(self, sample=0, **changes):
         """Verify, with changes of the configuration; return state and text of each check by its name."""
-        checks = verify(self.config(**changes), n_sample=sample, n_threads=os.cpu_count() or 1)
+        config, n_threads = self.config(**changes), os.cpu_count() or 1
+        checks = verify(config, n_sample=sample, n_threads=n_threads, backends=[config.encoder.backend])
         return {check.name: (check.state, check.text) for check in checks}
 
     def failed(self, sample=0):

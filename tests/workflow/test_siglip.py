@@ -218,7 +218,7 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
     collection = make_collection(5, embedding_type="SIGLIP2", encoders=encoders, reproject_umap_embeddings=True)
     done = collection.snakemake()
     assert done.returncode == 0, done.stdout
-    assert "cannot name regions by words: model: " in done.stdout
+    assert "cannot name regions by words: encoders.SIGLIP2: model: " in done.stdout
     done = collection.script("search.py", "--text", "a windmill")
     assert done.returncode == 1
     assert "has no tokenizer, so it cannot embed text; " in done.stderr.splitlines()[-1]

@@ -1,5 +1,6 @@
 """Read a collection: embeddings, photos, the map, thumbnails; embed a query with its encoder."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,8 @@ class Collection:
         Device of the encoder, which embeds queries.
     labels : str or Path
         CSV file with columns UUID and LABEL, to name regions of the map.
+    backends : iterable of str
+        Your own backends (Python files) that may be run to embed queries. A collection cannot name one by itself.
 
     Attributes
     ----------
@@ -65,11 +68,12 @@ class Collection:
         *,
         device: str = "auto",
         labels: str | Path = "",
+        backends: Iterable[str] = (),
     ):
         self.database = str(database)
         self.embedding_type = embedding_type or only_embedding_type(self.database)
         self.folder = Path(state_folder(self.database), self.embedding_type)
-        self._device, self._labels = device, str(labels)
+        self._device, self._labels, self._backends = device, str(labels), [*backends]
         self._tables = Tables(self.embedding_type)
         _check_exists(self.database)
         self.uuids: list[str] = []
@@ -171,7 +175,8 @@ class Collection:
         """
         from .encoders.registry import load_encoder
 
-        embedding: np.ndarray = load_encoder(self.encoder, self._device).encode_images(np.array(image.pixels[None]))[0]
+        encoder = load_encoder(self.encoder, self._device, backends=self._backends)
+        embedding: np.ndarray = encoder.encode_images(np.array(image.pixels[None]))[0]
         return embedding
 
     def embed_text(self, text: str) -> np.ndarray:
@@ -188,7 +193,7 @@ class Collection:
         """
         from .encoders.registry import load_text_encoder
 
-        embedding: np.ndarray = load_text_encoder(self.encoder).encode_texts([text])[0]
+        embedding: np.ndarray = load_text_encoder(self.encoder, backends=self._backends).encode_texts([text])[0]
         return embedding
 
 

@@ -37,6 +37,7 @@ rule embed_shard:
         database=RUN.database,
         max_megapixels=RUN.config.max_megapixels,
         recompute="--recompute" if RUN.config.recompute_existing_embeddings else "",
+        backend=RUN.config.encoder.backend,
     message:
         "embed shard {wildcards.shard}"
     shell:
@@ -45,4 +46,4 @@ rule embed_shard:
         " --output {output.database:q} --database {resources.database:q} {resources.recompute}"
         " --batch_size {resources.batch_size} --threads {threads} --device {resources.device}"
         " --gpus {resources.n_gpus} {resources.scratch}"
-        " --max_megapixels {resources.max_megapixels} --log {log:q}"
+        " --max_megapixels {resources.max_megapixels} --backend {resources.backend:q} --log {log:q}"

@@ -25,11 +25,13 @@ rule embed_words:
     resources:
         mem_mb=forecast.TEXT_MEMORY_MB,
         scripts=SCRIPTS,
+        backend=RUN.config.encoder.backend,
     message:
         "embed the words that can name regions"
     shell:
         "python {resources.scripts:q}/embed_words.py"
-        " --encoder {input.encoder:q} --words {input.words:q} --output {output.words:q} --log {log:q}"
+        " --encoder {input.encoder:q} --backend {resources.backend:q}"
+        " --words {input.words:q} --output {output.words:q} --log {log:q}"
 
 
 rule draw_map:

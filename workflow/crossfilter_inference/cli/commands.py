@@ -318,7 +318,8 @@ def verify(
     from ..verify.checks import verify as run_checks
 
     checks = []
-    for check in run_checks(_find_config(collection, input_dir), n_sample=sample, n_threads=os.cpu_count() or 1):
+    config, backends = _find_config(collection, input_dir), _own_backends(collection)
+    for check in run_checks(config, n_sample=sample, n_threads=os.cpu_count() or 1, backends=backends):
         print(check, flush=True)
         checks.append(check)
     print(closing_line(checks), flush=True)
@@ -342,6 +343,7 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     --------
         crossfilter-inference report --output_embeddings_db photos.sqlite
     """
+    from ..encoders.registry import check_named
     from . import outputs
     from .workflow import snakemake_command
 
@@ -349,6 +351,7 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     if file.suffix not in kinds:
         raise InputError(f"{str(file)!r} is no name for a report; end it in .html or .zip")
     config = _find_config(collection)
+    check_named(config.embedding_type, config.encoder.backend, _own_backends(collection))
     protected = _protected(config.output_embeddings_db, config)
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
     for options in (["summarise"], ["summarise", "--report", str(path)]):
@@ -371,7 +374,13 @@ def _open(options: CollectionOptions) -> "Collection":
     if options.output_embeddings_db and not (is_script() or options.configfile or _last_config(options).exists()):
         return Collection(options.output_embeddings_db, options.embedding_type, device=options.device or "auto")
     config = _find_config(options)
-    return Collection(config.output_embeddings_db, config.embedding_type, device=config.device, labels=config.labels)
+    return Collection(
+        config.output_embeddings_db,
+        config.embedding_type,
+        device=config.device,
+        labels=config.labels,
+        backends=_own_backends(options),
+    )
 
 
 def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":
@@ -403,6 +412,21 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
         "input_dir": input_dir,
     }
     return read_config(files, changes)
+
+
+def _own_backends(options: CollectionOptions) -> list[str]:
+    """List the backends that the user's configuration names; the settings of the last run may come from a stranger."""
+    from ..config import read_config_file
+    from ..project import project_folder
+
+    files = [project_folder() / "config.yaml"] if is_script() else []
+    named = []
+    for path in files + (options.configfile or []):
+        encoders = read_config_file(path).get("encoders")
+        for encoder in encoders.values() if isinstance(encoders, dict) else ():
+            backend = encoder.get("backend") if isinstance(encoder, dict) else None
+            named += [os.path.expanduser(backend)] if isinstance(backend, str) else []
+    return named
 
 
 def _last_config(options: CollectionOptions) -> Path:

@@ -44,11 +44,20 @@ class Encoding:
         Cores to use on a CPU.
     counts : Embedded
         Times are added to it.
+    backends : iterable of str
+        See `load_encoder`.
     """
 
     def __init__(
-        self, provenance: Mapping[str, Any], batch_size: int | None, device: str, n_threads: int, counts: Embedded
+        self,
+        provenance: Mapping[str, Any],
+        batch_size: int | None,
+        device: str,
+        n_threads: int,
+        counts: Embedded,
+        backends: Iterable[str] = (),
     ):
+        self._backends = backends
         self._provenance, self._asked, self._counts = provenance, batch_size, counts
         self._device, self._n_threads = device, n_threads
         self._batch_size = batch_size or _BATCH_SIZE
@@ -104,7 +113,7 @@ class Encoding:
 
     def _load(self) -> Encoder:
         start = time.perf_counter()
-        encoder = load_encoder(self._provenance, self._device, self._n_threads)
+        encoder = load_encoder(self._provenance, self._device, self._n_threads, self._backends)
         self._counts.device = str(getattr(encoder, "device", "cpu"))
         self._batch_size = self._asked or int(getattr(encoder, "batch_size", _BATCH_SIZE))
         self._n_streams = int(getattr(encoder, "n_streams", 1))

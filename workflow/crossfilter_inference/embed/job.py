@@ -47,6 +47,7 @@ def embed_shard(
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     scratch: str | None = None,
+    backends: Iterable[str] = (),
 ) -> Embedded:
     """Embed one shard into a shard database, unless that is up to date.
 
@@ -68,6 +69,8 @@ def embed_shard(
         Larger images fail.
     scratch : str or None
         Folder on a local disk in which to build the shard database.
+    backends : iterable of str
+        The Python files that the configuration names as backends; see `load_encoder`.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def embed_shard(
         recorder = _Recorder(journal, facts, Embedded(n_resumed=len(journal.finished), n_threads=n_threads))
         to_do = [image for image in images.values() if image.uuid not in journal.finished]
         known = KnownRows(database, provenance, to_do)
-        encoding = Encoding(provenance, batch_size, device, n_threads, recorder.counts)
+        encoding = Encoding(provenance, batch_size, device, n_threads, recorder.counts, backends)
         with (
             Progress(len(to_do), f"shard {name}") as progress,
             decoding(

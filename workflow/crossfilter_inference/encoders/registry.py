@@ -17,18 +17,19 @@ It may define more. The planning of a run reads these two names from the source 
 `docs/encoders.md` has an example.
 """
 
+import hashlib
 import importlib
-import importlib.util
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from ..errors import InputError
-from ..util.files import file_sha256
 from . import devices
 from .hub import changed, versions
-from .identity import EMBED_VERSION, RESOLVED_KEYS, backends, may_understand_texts
+from .identity import EMBED_VERSION, RESOLVED_KEYS, may_understand_texts
+from .identity import backends as built_in
 from .protocol import Encoder, TextEncoder
 
 
@@ -64,7 +65,8 @@ def resolve_encoder(
         devices.check_runtime(settings["runtime"], device)
         runs_on = "cpu" if settings["runtime"] == "openvino" else device
         settings["dtype"] = devices.choose_dtype(settings["dtype"], runs_on)
-        resolved = {"name": name, **settings, **_backend(settings["backend"]).resolve(settings)}
+        backend, sha256 = _backend(settings["backend"])
+        resolved = {"name": name, **settings, **backend.resolve(settings)}
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None
     missing = [key for key in RESOLVED_KEYS if key not in resolved]
@@ -75,36 +77,51 @@ def resolve_encoder(
         )
     if settings["runtime"] == "openvino":
         resolved["versions"] = {**resolved["versions"], **versions("openvino")}
-    if settings["backend"].endswith(".py"):
-        resolved["backend_sha256"] = file_sha256(settings["backend"])
+    if sha256:
+        resolved["backend_sha256"] = sha256
     return {**resolved, "embed_version": EMBED_VERSION}
 
 
-def load_encoder(provenance: Mapping[str, Any], device: str = "auto", n_threads: int = 1) -> Encoder:
+def load_encoder(
+    provenance: Mapping[str, Any], device: str = "auto", n_threads: int = 1, backends: Iterable[str] = ()
+) -> Encoder:
     """Load a resolved encoder. Uses no network.
 
+    Parameters
+    ----------
+    provenance : dict
+        The contents of `encoder.json`. They may come from a stranger, so they cannot choose code to run.
+    device : {"auto", "cpu", "cuda", "mps"}
+    n_threads : int
+    backends : iterable of str
+        The Python files that the configuration names as backends. No other file is run.
+
     Raises
     ------
     InputError
-        If it has changed since it was resolved, or the device cannot be used.
+        If it has changed since it was resolved, the device cannot be used, or its backend is a Python file that the
+        configuration does not name.
     """
-    backend = provenance["backend"]
-    if backend.endswith(".py") and file_sha256(backend) != provenance["backend_sha256"]:
-        raise changed(provenance["name"], "backend", backend)
-    return cast(Encoder, _backend(backend).load(provenance, device, n_threads))
+    return cast(Encoder, _named_backend(provenance, backends).load(provenance, device, n_threads))
 
 
-def load_text_encoder(provenance: Mapping[str, Any]) -> TextEncoder:
+def load_text_encoder(provenance: Mapping[str, Any], *, backends: Iterable[str] = ()) -> TextEncoder:
     """Load the text side of a resolved encoder. Uses no network.
 
+    Parameters
+    ----------
+    provenance : dict
+    backends : iterable of str
+        See `load_encoder`.
+
     Raises
     ------
     InputError
-        If the encoder has no text tower.
+        If the encoder has no text tower, or as `load_encoder`.
     """
-    backend = _backend(provenance["backend"])
+    backend = _named_backend(provenance, backends)
     if not hasattr(backend, "load_text"):
-        with_texts = [name for name in backends() if may_understand_texts({"backend": name})]
+        with_texts = [name for name in built_in() if may_understand_texts({"backend": name})]
         raise InputError(
             f"{provenance['name']} does not understand text; choose an encoder of the backend "
             f"{' or '.join(with_texts)}, such as SIGLIP2: run snakemake with --config embedding_type=SIGLIP2, then "
@@ -113,15 +130,64 @@ def load_text_encoder(provenance: Mapping[str, Any]) -> TextEncoder:
     return cast(TextEncoder, backend.load_text(provenance))
 
 
-def _backend(name: str) -> ModuleType:
+def check_named(name: str, backend: str, backends: Iterable[str]) -> None:
+    """Refuse a Python file as backend, unless the configuration names it.
+
+    Parameters
+    ----------
+    name : str
+        Embedding type.
+    backend : str
+    backends : iterable of str
+        The Python files that the configuration names.
+
+    Raises
+    ------
+    InputError
+    """
+    if backend in built_in() or os.path.realpath(backend) in map(os.path.realpath, backends):
+        return
+    raise InputError(
+        f"encoders.{name}.backend: the state folder names {backend!r}, but the configuration does not, so it is "
+        "not run; if you trust it, name it under encoders: in a file, and give that with --configfile"
+    )
+
+
+def _named_backend(provenance: Mapping[str, Any], backends: Iterable[str]) -> ModuleType:
+    """Return the backend of a resolved encoder, if the configuration names it and it has not changed."""
+    name, backend = provenance["name"], provenance["backend"]
+    check_named(name, backend, backends)
+    if not backend.endswith(".py"):
+        return _backend(backend)[0]
+    code = _read_code(backend)
+    if hashlib.sha256(code).hexdigest() != provenance["backend_sha256"]:
+        raise changed(name, "backend", backend)
+    return _run_code(backend, code)
+
+
+def _backend(name: str) -> tuple[ModuleType, str]:
+    """Return a backend, and the digest of its code if it is a Python file."""
     if not name.endswith(".py"):
-        return importlib.import_module(f".{name}", __package__)
-    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
-    if spec is None or spec.loader is None:
-        raise InputError(f"backend: {name!r} is not a Python file; give the path of one")
-    module = importlib.util.module_from_spec(spec)
+        return importlib.import_module(f".{name}", __package__), ""
+    code = _read_code(name)
+    return _run_code(name, code), hashlib.sha256(code).hexdigest()
+
+
+def _read_code(name: str) -> bytes:
     try:
-        spec.loader.exec_module(module)
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"backend: {name!r} cannot be read ({error.strerror}); give the path of a Python file"
+        ) from None
+
+
+def _run_code(name: str, code: bytes) -> ModuleType:
+    """Run the code of a backend. An import would run what __pycache__ holds, which may be other code."""
+    module = ModuleType(Path(name).stem)
+    module.__file__ = name
+    try:
+        exec(compile(code, name, "exec"), module.__dict__)
     except Exception as error:  # a user's file may raise any error
         raise InputError(f"backend: {name!r} cannot be loaded ({type(error).__name__}: {error}); fix it") from None
     for function in ("resolve", "load"):

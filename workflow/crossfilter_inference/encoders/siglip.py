@@ -11,7 +11,6 @@ M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Impro
 Understanding, Localization, and Dense Features", arXiv:2502.14786, 2025.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,33 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..photos.image import Preprocessing
-from .hub import describe_checkpoint, fetch_checkpoint, import_transformers, read_config, resolved_checkpoint, versions
+from .checkpoint import (
+    CONFIG,
+    check_weights,
+    describe_error,
+    read_config,
+    read_processor,
+    read_weights,
+    weight_files,
+)
+from .hub import describe_checkpoint, fetch_checkpoint, import_transformers, resolved_checkpoint, versions
+from .image_processor import read_preprocessing
 from .protocol import Embeddings
 from .torch_encoder import TorchEncoder
 
 CPU_COST = (8.0, 0.46, 1500)  # of the base model in float32, on 2 cores of 2023 (benchmarks/RESULTS.md)
 _MODEL_TYPES = ("siglip", "siglip2")
+_IMAGES, _TEXTS = "vision_model.", "text_model."  # prefixes of the weights of the two towers
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Find the checkpoint, download it if necessary, and read its preprocessing."""
     folder = fetch_checkpoint(settings["model"], settings["revision"])
-    config = read_config(folder, settings, _MODEL_TYPES)
-    processor = import_transformers().AutoImageProcessor.from_pretrained(folder, backend="pil")
-    preprocessing = Preprocessing(
-        size=_image_size(processor),
-        resample=int(processor.resample),
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-    )
+    files = weight_files(folder)
+    config = _read_config(folder, settings)
+    path, values = read_processor(folder)
+    preprocessing = read_preprocessing(path, values, config.model_type, config.vision_config)
+    check_weights(files, _IMAGES, _shapes(_tower(config.model_type, _IMAGES), config.vision_config, folder))
     return {
         **describe_checkpoint(settings["model"], folder),
         "preprocessing": preprocessing.to_json(),
@@ -51,18 +57,17 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 def load(provenance: Mapping[str, Any], device: str, n_threads: int) -> TorchEncoder:
     """Load the image tower, without the weights of the text tower."""
     with resolved_checkpoint(provenance) as folder:
-        transformers = import_transformers()
-        is_fixed_size = transformers.AutoConfig.from_pretrained(folder).model_type == "siglip"
-        tower = transformers.SiglipVisionModel if is_fixed_size else transformers.Siglip2VisionModel
+        config = _read_config(folder, provenance)
         dtype = "float32" if provenance["runtime"] == "openvino" else provenance["dtype"]
-        model = tower.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+        model = _load_tower(folder, config, _IMAGES, config.vision_config, getattr(torch, dtype))
+    is_fixed_size = config.model_type == "siglip"
     return TorchEncoder(_ImageTower(model) if is_fixed_size else _PatchTower(model), provenance, device, n_threads)
 
 
 def load_text(provenance: Mapping[str, Any]) -> "SiglipTextEncoder":
     """Load the text tower, without the weights of the image tower."""
     with resolved_checkpoint(provenance) as folder:
-        return SiglipTextEncoder(folder)
+        return SiglipTextEncoder(folder, provenance)
 
 
 class SiglipTextEncoder:
@@ -72,16 +77,20 @@ class SiglipTextEncoder:
     ----------
     folder : Path
         Folder of a checkpoint.
+    provenance : dict
+        The contents of `encoder.json`.
     """
 
-    def __init__(self, folder: Path):
-        transformers = import_transformers()
-        config = transformers.AutoConfig.from_pretrained(folder)
-        tower = transformers.SiglipTextModel if config.model_type == "siglip" else transformers.Siglip2TextModel
-        self._model = tower.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    def __init__(self, folder: Path, provenance: Mapping[str, Any]):
+        config = _read_config(folder, provenance)
+        files, tower = weight_files(folder), _tower(config.model_type, _TEXTS)
+        check_weights(files, _TEXTS, _shapes(tower, config.text_config, folder))
+        self._model = _load_tower(folder, config, _TEXTS, config.text_config, torch.float32).eval()
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError):
+            self._tokenizer = import_transformers().AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except Exception:  # its libraries raise errors of many kinds
             raise InputError(
                 f"model: {str(folder)!r} has no tokenizer, so it cannot embed text; copy the tokenizer's files there"
             ) from None
@@ -128,9 +137,50 @@ class _PatchTower(_ImageTower):
         return features
 
 
-def _image_size(processor: Any) -> int:
-    if hasattr(processor, "max_num_patches"):
-        return math.isqrt(processor.max_num_patches) * int(processor.patch_size)
-    if processor.size["height"] != processor.size["width"]:
-        raise InputError(f"model: its images are not square ({processor.size}); choose a model with square images")
-    return int(processor.size["height"])
+def _read_config(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Read `config.json` into an object of transformers."""
+    values = read_config(folder, settings, _MODEL_TYPES)
+    transformers = import_transformers()
+    kind = transformers.SiglipConfig if values["model_type"] == "siglip" else transformers.Siglip2Config
+    try:
+        config = kind.from_dict(values)
+    except Exception as error:  # transformers checks values in many ways
+        raise describe_error(folder / CONFIG, error) from None
+    for key, needed in (("num_channels", 3), ("vision_use_head", True)):
+        if (value := getattr(config.vision_config, key)) != needed:
+            raise InputError(
+                f"model: vision_config.{key} in {str(folder / CONFIG)!r} is {value!r}, but must be {needed!r}; choose "
+                "another model"
+            )
+    return config
+
+
+def _tower(model_type: str, prefix: str) -> Any:
+    transformers = import_transformers()
+    return {
+        ("siglip", _IMAGES): transformers.SiglipVisionModel,
+        ("siglip", _TEXTS): transformers.SiglipTextModel,
+        ("siglip2", _IMAGES): transformers.Siglip2VisionModel,
+        ("siglip2", _TEXTS): transformers.Siglip2TextModel,
+    }[model_type, prefix]
+
+
+def _shapes(tower: Any, config: Any, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight that a network with this configuration has."""
+    try:
+        with torch.device("meta"):
+            return {name: tuple(weight.shape) for name, weight in tower(config).state_dict().items()}
+    except Exception as error:  # impossible values raise errors of many kinds
+        raise describe_error(folder / CONFIG, error) from None
+
+
+def _load_tower(folder: Path, config: Any, prefix: str, tower_config: Any, dtype: torch.dtype) -> Any:
+    """Load a tower from the weights of the folder.
+
+    transformers gets no folder, so that it cannot load other files: an adapter, weights in another format, or code. The
+    weights are copied, because those that are mapped into memory would change with their file.
+    """
+    weights = {name: weight.clone() for name, weight in read_weights(weight_files(folder), prefix).items()}
+    return _tower(config.model_type, prefix).from_pretrained(
+        None, config=tower_config, state_dict=weights, dtype=dtype, attn_implementation="sdpa"
+    )

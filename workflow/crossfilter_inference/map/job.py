@@ -4,16 +4,12 @@ r"""Make or update the map, and write the model, `map.tsv`, `neighbours.npz` and
 
     pandas.read_csv("map.tsv", sep="\t", index_col="UUID")
 
-`neighbours.npz` holds the nearest neighbours of each row of `map.tsv`, without the photo itself: their rows `indices`,
-of shape (n_images, k), int32, and their cosine `distances`, float32:
-
-    numpy.load("neighbours.npz")["indices"]
-
-The model is written first and records its inputs, so a killed job resumes from it.
+`state.py` describes `neighbours.npz`. It is written first and records its inputs, so a killed job resumes from it. The
+model is written for other programs: nothing here reads it.
 """
 
-import io
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,14 +23,13 @@ from ..db.embeddings import read_embeddings
 from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..errors import InputError
-from ..util.files import digest, read_json, write_bytes, write_json, write_tsv
+from ..util.files import digest, read_json, read_tsv, write_bytes, write_json, write_tsv
 from ..util.text import counted
 from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, update
 from .labels import read_labels
 from .layout import default_radius
 from .model import (
     fit_parameters,
-    from_pickle,
     lay_out_plane,
     package_versions,
     row_digests,
@@ -42,10 +37,11 @@ from .model import (
     unit_rows,
     without_direction,
 )
-from .neighbours import all_neighbours
+from .neighbours import Neighbours, all_neighbours
 from .quality import measure
 from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
+from .state import read_state, write_state
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +101,15 @@ def make_map(
         if _is_current(recorded, made_from, settings) and recorded["measured_with"] == measured_with:
             return "unchanged (same embeddings and settings)"
     photos = _read_photos(database, embedding_type)
-    current = _read_map(model, database, embedding_type)
+    current = _read_map(neighbours, map_table, quality, database, embedding_type)
     outcome = "unchanged; quality measured again"
-    if current is None or current.neighbours is None or not _is_current(current.record, made_from, settings):
-        outcome = _renew(photos, settings, made_from, current, model, n_threads)
-        current = from_pickle(Path(model).read_bytes())
+    if current is None or current.row_digests is None or not _is_current(current.record, made_from, settings):
+        renewed, outcome = _renew(photos, settings, made_from, current, n_threads)
+        write_state(neighbours, renewed, _neighbours_to_show(photos.embeddings, renewed, settings, n_threads))
+        current = read_state(neighbours) or renewed
+    write_bytes(model, to_pickle(current, fit_parameters(settings, current.record["radius"])))
     latitude, longitude = latitude_longitude(current.unit_vectors)
     write_tsv(map_table, MAP_COLUMNS, zip(photos.uuids, latitude.tolist(), longitude.tolist(), strict=True))
-    write_bytes(neighbours, _pack_neighbours(photos.embeddings, current, settings["n_neighbors"], n_threads))
     figures = _measure(photos, current, settings, labels, n_threads)
     write_json(quality, {**current.record, "measured_with": measured_with, **figures})
     return outcome
@@ -146,31 +143,43 @@ def _read_photos(database: str, embedding_type: str) -> _Photos:
     return _Photos(uuids, unit_rows(embeddings), row_digests(embeddings))
 
 
-def _read_map(model: str, database: str, embedding_type: str) -> SphereMap | None:
-    """Read the existing map: from the model if possible, else from the database, without neighbours."""
-    if Path(model).exists():
+def _read_map(neighbours: str, map_table: str, quality: str, database: str, embedding_type: str) -> SphereMap | None:
+    """Read the existing map: all of it from `neighbours.npz` if possible, else the positions from elsewhere."""
+    if Path(neighbours).exists():
         try:
-            return from_pickle(Path(model).read_bytes())
-        except Exception as error:  # a damaged file or another version can raise anything
-            logger.warning("%s cannot be read (%s); reading positions from the database instead", model, error)
+            if (sphere_map := read_state(neighbours)) is not None:
+                return sphere_map
+        except InputError as error:
+            logger.warning("%s; photos keep their positions", error)
+    if Path(map_table).exists() and Path(quality).exists():
+        try:
+            return _from_positions(read_tsv(map_table, MAP_COLUMNS), read_json(quality))
+        except (InputError, OSError, ValueError) as error:
+            logger.warning("%s cannot be read (%s); reading positions from the database instead", map_table, error)
     table = Tables(embedding_type).umap_haversine
     with reading(database) as connection:
         if not sa.inspect(connection).has_table(table.name):
             return None
         rows = connection.execute(sa.select(table).order_by(table.c.UUID)).tuples().all()
         recorded = read_provenance(connection, embedding_type)
-    if not rows:
+    return _from_positions(rows, {key.removeprefix("map_"): value for key, value in recorded.items()})
+
+
+def _from_positions(rows: Iterable[Sequence[Any]], recorded: dict[str, Any]) -> SphereMap | None:
+    """Make a map, without neighbours, of the UUID, latitude and longitude of its photos."""
+    positions = {uuid: (float(latitude), float(longitude)) for uuid, latitude, longitude in rows}
+    if not positions:
         return None
-    uuids, latitude, longitude = zip(*rows, strict=True)
-    unit_vectors = unit_vectors_from_latitude_longitude(np.array(latitude), np.array(longitude))
-    record = {key: recorded.get(f"map_{key}") for key in ("made_from", "fitted_with", "id", "radius")}
-    return SphereMap(list(uuids), np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
+    latitude, longitude = np.array([*positions.values()]).T
+    unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
+    record = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
+    return SphereMap([*positions], np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
 
 
 def _renew(
-    photos: _Photos, settings: MapSettings, made_from: str, previous: SphereMap | None, model: str, n_threads: int
-) -> str:
-    """Fit or update the map, and write its model."""
+    photos: _Photos, settings: MapSettings, made_from: str, previous: SphereMap | None, n_threads: int
+) -> tuple[SphereMap, str]:
+    """Fit or update the map; return it with the outcome, for the log."""
     if settings["update"] == "refit":
         previous = None
     uuids, embeddings = photos.uuids, photos.embeddings
@@ -202,14 +211,14 @@ def _renew(
     }
     if renewed.drift_degrees is not None:
         record["drift_degrees"] = renewed.drift_degrees
-    write_bytes(model, to_pickle(replace(renewed, row_digests=photos.row_digests, record=record), parameters))
+    renewed = replace(renewed, row_digests=photos.row_digests, record=record)
     if previous is None:
-        return f"fitted to {counted(len(uuids), 'photos')}"
+        return renewed, f"fitted to {counted(len(uuids), 'photos')}"
     names = {"fit": "refitted", "place": "new photos placed", "align": "updated"}
     drift = (
         "" if renewed.drift_degrees is None else f"; old photos moved by {renewed.drift_degrees:.2f} degrees on average"
     )
-    return f"{names[action]}: {n_new:,} of {counted(len(uuids), 'photos')} are new{drift}"
+    return renewed, f"{names[action]}: {n_new:,} of {counted(len(uuids), 'photos')} are new{drift}"
 
 
 def _choose_action(
@@ -225,14 +234,13 @@ def _choose_action(
     return "align" if n_new <= settings["refit_share"] * (n_old + n_new) else "fit"
 
 
-def _pack_neighbours(embeddings: NDArray[np.float32], sphere_map: SphereMap, n_neighbors: int, n_threads: int) -> bytes:
-    """Return the contents of `neighbours.npz`."""
-    neighbours = sphere_map.neighbours
-    if neighbours is None:  # too few photos for a graph, or all identical
-        neighbours = all_neighbours(embeddings, min(n_neighbors, len(embeddings)), n_threads)
-    file = io.BytesIO()
-    np.savez(file, indices=neighbours.indices[:, 1:], distances=neighbours.distances[:, 1:])
-    return file.getvalue()
+def _neighbours_to_show(
+    embeddings: NDArray[np.float32], sphere_map: SphereMap, settings: MapSettings, n_threads: int
+) -> Neighbours:
+    """Return the nearest neighbours of each photo, itself first."""
+    if sphere_map.neighbours is None:  # too few photos for a graph, or all identical
+        return all_neighbours(embeddings, min(settings["n_neighbors"], len(embeddings)), n_threads)
+    return sphere_map.neighbours
 
 
 def _measure(

@@ -1,6 +1,7 @@
 r"""The pickled `umap.UMAP`: its contents, how to open it, and how it places other embeddings.
 
-To open it, umap-learn is enough; this library is not needed:
+It is written for other programs. Nothing of this library opens it but `load_umap_model`, after its digest. To open it,
+umap-learn is enough; a pickle can run any code, so open only those of your own collections:
 
     model = pickle.loads(blob)
     theta, phi = model.embedding_.T      # colatitude in [0, pi], azimuth in [-pi, pi], in the order of model.uuids_
@@ -12,9 +13,11 @@ same kind of map with umap-learn alone.
 """
 
 import hashlib
+import io
 import pickle
 import warnings
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,6 +29,7 @@ from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..errors import InputError
 from .fit import FitParameters, SphereMap, place
+from .fuzzy_graph import fuzzy_graph
 from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE, Curve
 from .neighbours import Neighbours
 from .settings import MapSettings
@@ -37,6 +41,15 @@ with warnings.catch_warnings():
     from umap.umap_ import find_ab_params
 
 _PACKAGES = ("umap-learn", "numpy", "scipy")
+# All that a model is made of. numpy moved `_reconstruct` in version 2.
+_MODEL_PARTS = {
+    ("umap.umap_", "UMAP"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("scipy.sparse._csr", "csr_matrix"),
+}
 
 
 def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
@@ -49,10 +62,10 @@ def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
 def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
     """Store a map in a `umap.UMAP`, and pickle it."""
     curve, n_neighbors = parameters.curve, parameters.n_neighbors
-    indices, distances = None, None
+    indices, distances, graph = None, None, None
     if sphere_map.neighbours is not None:
         indices, distances = sphere_map.neighbours
-        n_neighbors = indices.shape[1]
+        n_neighbors, graph = indices.shape[1], fuzzy_graph(indices, distances)
     model = umap.UMAP(
         n_components=2,
         metric="cosine",
@@ -67,25 +80,11 @@ def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
         n_jobs=1,
     )
     model._a, model._b, model._n_neighbors = model.a, model.b, n_neighbors
-    model.embedding_, model.graph_ = sphere_map.angles, sphere_map.graph
+    model.embedding_, model.graph_ = sphere_map.angles, graph
     model._knn_indices, model._knn_dists = indices, distances
     model.uuids_, model.row_digests_ = sphere_map.uuids, sphere_map.row_digests
     model.radius_, model.record_ = curve.radius, sphere_map.record
     return pickle.dumps(model, protocol=4)
-
-
-def from_pickle(blob: bytes) -> SphereMap:
-    """Read a map from the pickled model."""
-    model = pickle.loads(blob)
-    has_neighbours = model._knn_indices is not None
-    return SphereMap(
-        uuids=model.uuids_,
-        angles=model.embedding_,
-        neighbours=Neighbours(model._knn_indices, model._knn_dists) if has_neighbours else None,
-        graph=model.graph_,
-        row_digests=model.row_digests_,
-        record=model.record_,
-    )
 
 
 def row_digests(embeddings: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -193,7 +192,8 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     ------
     InputError
         If the model is missing, or if the embeddings have changed since it was made. Also if the workflow did not store
-        this model, or if it was made with incompatible versions; it is then not unpickled.
+        this model, or if it was made with incompatible versions; it is then not unpickled. Also if it holds anything
+        but a `umap.UMAP` and arrays; nothing of it is then run.
     """
     tables = Tables(embedding_type)
     with reading(database) as connection:
@@ -204,7 +204,8 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
         recorded = read_provenance(connection, embedding_type)
         stored = connection.scalar(sa.select(tables.umap_model.c.MODEL))
         uuids, embeddings = read_embeddings(connection, embedding_type)
-    model = pickle.loads(_checked(stored, recorded, f"{database}: {tables.umap_model.name}"))
+    name = f"{database}: {tables.umap_model.name}"
+    model = _open(name, _checked(stored, recorded, name))
     rows = {uuid: row for row, uuid in enumerate(uuids)}
     embeddings = embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]]
     if not np.array_equal(row_digests(embeddings), model.row_digests_):
@@ -217,19 +218,48 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     return bound
 
 
+def _open(name: str, blob: bytes) -> umap.UMAP:
+    """Unpickle a model, from its parts alone."""
+    try:
+        model = _ModelUnpickler(name, blob).load()
+    except InputError:
+        raise
+    except Exception:  # other bytes can raise anything
+        model = None
+    if type(model) is not umap.UMAP:
+        raise InputError(f"{name} is no model of the map; {_REBUILD}")
+    return model
+
+
+class _ModelUnpickler(pickle.Unpickler):
+    """Open a model. A stranger's database may hold any pickle, with the digest that belongs to it."""
+
+    def __init__(self, name: str, blob: bytes):
+        super().__init__(io.BytesIO(blob))
+        self._name = name
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Find one of the parts of a model; refuse everything else."""
+        if (module, name) not in _MODEL_PARTS:
+            raise InputError(f"{self._name} holds {module}.{name}, so it is no model of the map; {_REBUILD}")
+        return super().find_class(module, name)
+
+
+_REBUILD = (
+    "to rebuild it, delete umap_model.pkl in the state folder and run snakemake --cores 8; photos keep their positions"
+)
+
+
 def _checked(blob: bytes | None, recorded: dict[str, str], name: str) -> bytes:
     """Return a pickled model, unless it must not be unpickled."""
-    rebuild = "delete umap_model.pkl in the state folder and run snakemake --cores 8; photos keep their positions"
     if blob is None or hashlib.sha256(blob).hexdigest() != recorded.get("map_model_digest"):
-        raise InputError(
-            f"{name} is not the model that the workflow stored, and a pickle can run any code; to rebuild it, {rebuild}"
-        )
+        raise InputError(f"{name} is not the model that the workflow stored, and a pickle can run any code; {_REBUILD}")
     for key, present in package_versions().items():
         package, made_by = key.removeprefix("version_"), recorded.get(f"map_{key}", "an unknown version")
         parts = 3 if package == "umap-learn" else 1  # pickles of the others stay readable within a major version
         if made_by.split(".")[:parts] != present.split(".")[:parts]:
             raise InputError(
                 f"{name} was made with {package} {made_by}, but {package} {present} is installed; "
-                f"install the other version (pip install {package}=={made_by}), or rebuild the model: {rebuild}"
+                f"install the other version (pip install {package}=={made_by}); or, {_REBUILD}"
             )
     return blob

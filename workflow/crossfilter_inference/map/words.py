@@ -8,6 +8,7 @@ shape (n_words, n_dims), float32:
 
 import io
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 _PROMPT = "a photo of {}"
 
 
-def embed_words(provenance: dict[str, Any], words: str, output: str) -> int:
+def embed_words(provenance: dict[str, Any], words: str, output: str, backends: Iterable[str] = ()) -> int:
     """Embed a list of words.
 
     Parameters
@@ -33,6 +34,8 @@ def embed_words(provenance: dict[str, Any], words: str, output: str) -> int:
         The contents of `encoder.json`.
     words, output : str
         Paths of the list and of `words.npz`.
+    backends : iterable of str
+        The Python files that the configuration names as backends; see `load_encoder`.
 
     Returns
     -------
@@ -41,7 +44,9 @@ def embed_words(provenance: dict[str, Any], words: str, output: str) -> int:
     """
     names = [line.strip() for line in Path(words).read_text("utf-8").splitlines() if line.strip()]
     try:
-        embeddings = load_text_encoder(provenance).encode_texts([_PROMPT.format(name) for name in names])
+        embeddings = load_text_encoder(provenance, backends=backends).encode_texts(
+            [_PROMPT.format(name) for name in names]
+        )
     except InputError as error:
         logger.warning("cannot name regions by words: %s", error)
         names, embeddings = [], np.empty((0, provenance["dimension"]), np.float32)

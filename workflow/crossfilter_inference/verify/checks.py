@@ -6,7 +6,7 @@ A database is opened read-only, and only while a check reads it. Rows are read i
 import fcntl
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -46,7 +46,7 @@ class Check:
         return f"{self.state:<9}{self.name:<12}{self.text}"
 
 
-def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
+def verify(config: Config, *, n_sample: int, n_threads: int, backends: Iterable[str] = ()) -> Iterator[Check]:
     """Run every check, and yield its result.
 
     Parameters
@@ -56,6 +56,8 @@ def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
         Number of photos to embed again; 0 skips this check.
     n_threads : int
         Number of cores to use.
+    backends : iterable of str
+        The Python files that the user names as backends; see `load_encoder`.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def verify(config: Config, *, n_sample: int, n_threads: int) -> Iterator[Check]:
         "thumbnails": collection.check_thumbnails,
     }
     if n_sample:
-        checks["sample"] = partial(collection.check_sample, n_sample, n_threads)
+        checks["sample"] = partial(collection.check_sample, n_sample, n_threads, backends)
     for name, check in checks.items():
         # The database may have to be rebuilt from the shards.
         if database.state == "ok" or name in ("shards", "files", "thumbnails"):
@@ -262,9 +264,9 @@ class _Collection:
     def check_thumbnails(self) -> str:
         return check_thumbnails(self._folder, [*self._merged])
 
-    def check_sample(self, n_images: int, n_threads: int) -> str:
+    def check_sample(self, n_images: int, n_threads: int, backends: Iterable[str]) -> str:
         max_pixels = int(self._config.max_megapixels * 1e6)
-        sample = Sample(self._database, self._folder, self._encoder, max_pixels)
+        sample = Sample(self._database, self._folder, self._encoder, max_pixels, backends)
         if summary := sample.check(min(n_images, self._n_rows), self._config.device, n_threads):
             return summary
         raise _Skipped("all sampled photos are missing or have changed")

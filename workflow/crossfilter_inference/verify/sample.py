@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,15 @@ class Sample:
         The contents of `encoder.json`.
     max_pixels : int
         Larger photos are not decoded.
+    backends : iterable of str
+        The Python files that the configuration names as backends; see `load_encoder`.
     """
 
-    def __init__(self, database: str, folder: Path, provenance: dict[str, Any], max_pixels: int):
+    def __init__(
+        self, database: str, folder: Path, provenance: dict[str, Any], max_pixels: int, backends: Iterable[str]
+    ):
         self._database, self._manifest, self._provenance = database, folder / "manifest.tsv", provenance
+        self._backends = backends
         self._tables, self._max_pixels = Tables(provenance["name"]), max_pixels
         self._blobs: dict[str, bytes] = {}
         self._cosines: dict[str, float] = {}
@@ -75,7 +80,9 @@ class Sample:
         """
         images = islice(self._decode(self._candidates(_N_CANDIDATES * n_images)), n_images)
         try:
-            Encoding(self._provenance, None, device, n_threads, Embedded()).encode(images, self._compare)
+            Encoding(self._provenance, None, device, n_threads, Embedded(), self._backends).encode(
+                images, self._compare
+            )
         except InputError:
             raise
         except Exception as error:  # a user's encoder may raise anything
