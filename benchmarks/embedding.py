@@ -149,8 +149,7 @@ class Bench:
         shard = self.shards[megapixels]
         (shard / "encoder.json").write_text(json.dumps(self.provenances[setting]))
         set_threads(1)
-        database = shard / "embeddings" / "000001.sqlite"
-        database.unlink(missing_ok=True)  # a job that finds its shard database computes nothing
+        database = new_database(shard)
         key = ("ours", *setting, key or megapixels)
         with patch.object(batches, "load_encoder", return_value=self.encoders[setting]) as stand_in:
             counts = self.measure(key, self.n_photos, lambda: embed_shard(shard, database, self.device))
@@ -172,6 +171,13 @@ def set_threads(n_threads: int) -> None:
     import torch
 
     torch.set_num_threads(n_threads)
+
+
+def new_database(shard: Path) -> Path:
+    """Return the path of the shard database, without the results of an earlier job, which this one would keep."""
+    shutil.rmtree(shard / "embeddings")
+    (shard / "embeddings").mkdir()
+    return shard / "embeddings" / "000001.sqlite"
 
 
 def check_computed(n_computed: int, database: Path, n_photos: int) -> None:
@@ -346,7 +352,6 @@ def start_up(bench: Bench, n_rounds: int) -> tuple[str, str, str]:
         f"({bench.checkpoint!r}, dtype=torch.float32)"
     )
     for _ in range(n_rounds):
-        (shard / "embeddings" / "000001.sqlite").unlink(missing_ok=True)
         bench.measure(("start-up",), 1, lambda: run_job(shard, 1, "--batch_size", "1"))
         bench.measure(("imports",), 1, lambda: run([sys.executable, "-c", imports]))
     ours, theirs = bench.median("start-up"), bench.median("imports")
@@ -386,7 +391,7 @@ def matrix(folder: Path, n_rounds: int, n_rows: int, n_dims: int = 768) -> tuple
 
 def run_job(shard: Path, n_photos: int, *options: str) -> float:
     """Run a shard's job as Snakemake would, on the CPU; return its peak memory in MB."""
-    database = shard / "embeddings" / "000001.sqlite"
+    database = new_database(shard)
     peak = run(
         [
             *(sys.executable, str(PROJECT / "scripts" / "embed_shard.py"), "--plan", str(shard / "plan.tsv")),
