@@ -13,6 +13,8 @@ from ..db.tables import FORMAT_VERSION, Tables, check_format
 from ..errors import InputError
 from ..util.files import damaged, read_json
 
+_STATE_FILES = ("encoder.json", "manifest.tsv")  # of every state
+
 
 def check_database_path(database: str) -> None:
     """Check that a run can write its database; write nothing.
@@ -20,7 +22,7 @@ def check_database_path(database: str) -> None:
     Raises
     ------
     InputError
-        If the path is a folder, not a database, or cannot be written.
+        If the path is a folder, not a database, in the state folder of another database, or cannot be written.
     """
     path = Path(database)
 
@@ -29,8 +31,11 @@ def check_database_path(database: str) -> None:
             f"output_embeddings_db: cannot write to {database!r} ({why}); choose a file in a writable folder"
         )
 
-    if path.is_dir():
+    if path.is_dir() or database.endswith("/"):
         refuse("it is a folder")
+    for folder in Path(os.path.realpath(path)).parents:
+        if all((folder / name).exists() for name in _STATE_FILES):
+            refuse(f"it is in {str(folder)!r}, the state of another collection")
     if path.exists():
         if not path.is_file():
             refuse("it is not a regular file")
