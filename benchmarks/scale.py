@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from material import DEMO_PHOTOS
 
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.shards.plan import SHARD_COLUMNS, read_shard_list, shard_lists
@@ -142,9 +143,11 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     figures["`find`, same files"] = f"{statistics.median(theirs):.2f} s"
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     figures["ratio"] = f"{statistics.median(ratios):.1f}"
-    for photo in sorted((PROJECT / "demo" / "photos").glob("*.jpg"))[:3]:
+    for photo in DEMO_PHOTOS[:3]:
         shutil.copy(photo, collection.photos)
     seconds, _, output = collection.snakemake("-n")
+    if "new among them: 3 " not in output:
+        raise SystemExit(f"the plan has not found the 3 new photos:\n{output[-3000:]}")
     figures["3 new (`snakemake -n`)"] = f"{seconds:.1f} s"
     seconds, _, output = collection.snakemake()
     if "embedded 3 photos" not in output:

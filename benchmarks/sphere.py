@@ -121,7 +121,7 @@ def measure_speed(options: argparse.Namespace) -> None:
 
     say("## Layout, ms per epoch")
     say()
-    say("CPU time on one core for 20 epochs, without compilation. Medians of 3 runs in turns.")
+    say(f"CPU time on one core for 20 epochs, without compilation. Medians of {options.rounds} runs in turns.")
     say()
     say("| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |")
     say("|---|---|---|---|---|---|")
@@ -154,7 +154,7 @@ def measure_speed(options: argparse.Namespace) -> None:
         sphere()
         # umap-learn compiles its layouts at every call, so the time of a call of one epoch is subtracted.
         times = time_in_turns(
-            3,
+            options.rounds,
             generic=generic,
             generic_1=lambda: generic(1),
             euclidean=euclidean,
@@ -181,7 +181,7 @@ def measure_whole_fit(options: argparse.Namespace) -> None:
     for n_images in (smallest, *larger):
         rows = options.folder / f"rows-{n_images}.npy"
         np.save(rows, make_clusters(n_images)[0])
-        results = [run(OURS, rows) for _ in range(3 if n_images <= 30_000 else 1)]
+        results = [run(OURS, rows) for _ in range(options.rounds if n_images <= 30_000 else 1)]
         seconds = statistics.median(result[0] for result in results)
         say(f"| {n_images:,} | {seconds:.1f} | {results[0][1]:.0f} | {int(results[0][2][0]) / 1e6:.1f} |")
         if n_images == smallest:
@@ -344,6 +344,7 @@ def main() -> None:
     options.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="parts to measure")
     options.add_argument("--folder", type=Path, help="folder for test material; default: a temporary folder")
     options.add_argument("--seeds", type=int, default=5, help="seeds to take the means of (%(default)s)")
+    options.add_argument("--rounds", type=int, default=3, help="runs to take the median time of (%(default)s)")
     options.add_argument("--divide", type=int, default=1, help="divide the numbers of photos (%(default)s)")
     options.add_argument("--output", type=Path, default=Path(__file__).with_name("SPHERE.md"))
     arguments = options.parse_args()

@@ -168,7 +168,7 @@ def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
 @pytest.mark.slow
 @needs_browser
 def test_the_benchmark_of_the_page_prints_possible_figures():
-    text = run_benchmark("page.py", "--photos", 200, "--thumbnails", 20, "--frames", 30)
+    text = run_benchmark("page.py", "--photos", 2000, "--thumbnails", 20, "--frames", 30)
     rows = {name: [float(cell) for cell in cells] for name, *cells in rows_of(text)}
     assert set(rows) == {"empty scene", "globe", "globe, close up", "flat map"}
     for name in rows.keys() - {"empty scene"}:
@@ -188,7 +188,7 @@ def test_the_benchmark_of_the_map_prints_possible_figures(tmp_path, part):
     labels = random.integers(0, 5, 700)
     rows = (random.normal(size=(5, 64))[labels] + 0.3 * random.normal(size=(700, 64))).astype(np.float32)
     np.savez(tmp_path / "emoji.npz", rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), labels=labels)
-    text = run_benchmark("sphere.py", "--only", part, "--folder", tmp_path, "--divide", 50, "--seeds", 1)
+    text = run_benchmark("sphere.py", "--only", part, "--folder", tmp_path, "--divide", 50, "--seeds", 1, "--rounds", 1)
     values = [cells[2:] if part in ("quality", "radius") else cells[1:] for cells in rows_of(text)]
     assert values
     for cells in values:
