@@ -157,6 +157,7 @@ def test_the_search_benchmark_prints_possible_figures():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
     output = tmp_path / "SCALE.md"
     run_benchmark("scale.py", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
