@@ -10,7 +10,7 @@ TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 RUNS ?= 300
 RUNS_IN_PROCESS ?= 20000
 
-.PHONY: help run report test test-all test-cluster lint soak bench generated format lock
+.PHONY: help run report test test-all test-cluster lint soak mutants bench generated format lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ lint: .venv/dev node_modules/.package-lock.json  ## check style, types, structur
 
 soak: .venv/dev  ## run random histories with faults; resumes if interrupted (half an hour)
 	$(BIN)/python tests/faults/soak.py --snakemake $(RUNS) --in-process $(RUNS_IN_PROCESS)
+
+mutants: .venv/dev  ## break the library one line at a time; fails if the unit tests miss one (half an hour)
+	$(BIN)/python tests/faults/mutants.py
 
 bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and page; most write benchmarks/*.md (an hour); OPTIONS go to benchmarks/embedding.py
 	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/embedding.py $(OPTIONS)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +17,34 @@ from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.plan import make_plan, write_manifest, write_plan
 
 EMOJI = "emoji-datasource-google@16.0.0"
+N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "photos"
 DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 # hidden size, intermediate size, layers, heads, side of an image, of a patch; as the checkpoints on the hub.
 SIZES = {
     "base-patch16-224": (768, 3072, 12, 12, 224, 16),
     "so400m-patch14-384": (1152, 4304, 27, 16, 384, 14),
+    "tiny": (32, 64, 2, 2, 32, 8),  # for the tests of the benchmarks
 }
 
 
-def make_photos(folder: Path, megapixels: float) -> Path:
-    """Make JPEGs of a size from the demo photos, with the grain that gives them a camera's bytes per pixel."""
+def make_photos(folder: Path, megapixels: float, n_photos: int) -> Path:
+    """Make JPEGs of a size from the first demo photos, with the grain that gives them a camera's bytes per pixel."""
     folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
-    for path in DEMO_PHOTOS:
-        if (folder / path.name).exists():
-            continue
+
+    def make(number: int, path: Path) -> None:
         with Image.open(path) as image:
             scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
             size = round(image.width * scale), round(image.height * scale)
             pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-        grain = random.normal(0, 5, (*pixels.shape[:2], 1))
+        grain = np.random.default_rng(number).normal(0, 5, (*pixels.shape[:2], 1))
         photo = Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
-        photo.save(folder / path.name, quality=90)
+        photo.save(folder / f"{path.name}.part", "JPEG", quality=90)
+        (folder / f"{path.name}.part").rename(folder / path.name)
+
+    with ThreadPoolExecutor(N_CORES) as pool:
+        missing = [item for item in enumerate(DEMO_PHOTOS[:n_photos]) if not (folder / item[1].name).exists()]
+        list(pool.map(make, *zip(*missing, strict=True)))
     return folder
 
 
@@ -103,7 +109,7 @@ def load_emoji(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         shutil.unpack_archive(next(folder.glob("emoji-datasource-google-*.tgz")), folder)
         emoji = [entry for entry in json.loads((folder / "package/emoji.json").read_text()) if entry["has_img_google"]]
         settings = {"backend": "efficientnet_lite0", "dtype": "auto", "runtime": "torch"}
-        encoder = registry.load_encoder(registry.resolve_encoder("EMOJI", settings), "cpu", os.cpu_count())
+        encoder = registry.load_encoder(registry.resolve_encoder("EMOJI", settings), "cpu", N_CORES)
         files = [folder / "package/img/google/64" / entry["image"] for entry in emoji]
         pixels = np.stack([load_image(file.read_bytes(), encoder.preprocessing).pixels for file in files])
         rows = [encoder.encode_images(pixels[start : start + 1]) for start in range(len(pixels))]

@@ -19,8 +19,8 @@ class Reference:
     Rows go through a queue to a thread that commits each of them.
     """
 
-    def __init__(self, checkpoint: str):
-        self.model = transformers.AutoModel.from_pretrained(checkpoint).eval()
+    def __init__(self, checkpoint: str, device: str = "cpu"):
+        self.model = transformers.AutoModel.from_pretrained(checkpoint).eval().to(device)
         self.processor = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
 
     def preprocess(self, paths: list[str]) -> torch.Tensor:
@@ -41,9 +41,10 @@ class Reference:
         embeddings = []
         for start in range(0, len(paths), 10):
             batch = paths[start : start + 10]
+            pixels = self.preprocess(batch).to(self.model.device)
             with torch.no_grad():
-                features = self.model.get_image_features(pixel_values=self.preprocess(batch)).pooler_output
-                rows = torch.nn.functional.normalize(features, dim=1).numpy()
+                features = self.model.get_image_features(pixel_values=pixels).pooler_output
+                rows = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
             for path, row in zip(batch, rows, strict=True):
                 queue.put((Path(path).stem, row))
             embeddings.append(rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from material import DEMO_PHOTOS
 
 from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.shards.plan import SHARD_COLUMNS, read_shard_list, shard_lists
@@ -135,18 +136,22 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
     for _ in range(n_rounds):
         theirs.append(collection.find())
         seconds, memory, output = collection.snakemake("-n")
-        assert "Nothing to be done" in output, output[-3000:]
+        if "Nothing to be done" not in output:
+            raise SystemExit(f"a run without new photos had something to do:\n{output[-3000:]}")
         ours.append(seconds)
     figures["nothing new (`snakemake -n`)"] = f"{statistics.median(ours):.1f} s, {memory:.0f} MB"
     figures["`find`, same files"] = f"{statistics.median(theirs):.2f} s"
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     figures["ratio"] = f"{statistics.median(ratios):.1f}"
-    for photo in sorted((PROJECT / "demo" / "photos").glob("*.jpg"))[:3]:
+    for photo in DEMO_PHOTOS[:3]:
         shutil.copy(photo, collection.photos)
     seconds, _, output = collection.snakemake("-n")
+    if "new among them: 3 " not in output:
+        raise SystemExit(f"the plan has not found the 3 new photos:\n{output[-3000:]}")
     figures["3 new (`snakemake -n`)"] = f"{seconds:.1f} s"
     seconds, _, output = collection.snakemake()
-    assert "embedded 3 photos" in output, output[-3000:]
+    if "embedded 3 photos" not in output:
+        raise SystemExit(f"the run did not embed the 3 new photos:\n{output[-3000:]}")
     merge_seconds, merge_memory = collection.benchmark("store_embeddings")
     figures["3 new photos, until their rows are in the database"] = f"{seconds:.1f} s"
     figures["merge of 3 new photos"] = f"{merge_seconds:.1f} s, {merge_memory:.0f} MB"
@@ -160,6 +165,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--folder", type=Path, help="a folder with room for 8 KB per photo (a temporary one)")
+    options.add_argument("--output", type=Path, default=PROJECT / "benchmarks" / "SCALE.md")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         columns = [measure(arguments.folder or Path(temporary), size, arguments.rounds) for size in arguments.sizes]
@@ -167,9 +173,9 @@ def main() -> None:
     lines = [[name, *(figures[name] for figures in columns)] for name in columns[0]]
     lines.insert(1, ["---"] * len(lines[0]))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text = (PROJECT / "benchmarks" / "SCALE.md").read_text() if (PROJECT / "benchmarks" / "SCALE.md").exists() else ""
+    text = arguments.output.read_text() if arguments.output.exists() else ""
     before, _, _ = text.partition("| files |")
-    (PROJECT / "benchmarks" / "SCALE.md").write_text(before + table + "\n")
+    arguments.output.write_text(before + table + "\n")
     print(table)
 
 

@@ -1,7 +1,8 @@
 r"""Measure speed, memory, quality and updates of the map, and compare them with umap-learn.
 
 *Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with ours (`a * R**(2b)`,
-`learning_rate = 1 / R**2`). It prints tables and writes them to SPHERE.md next to this file.
+`learning_rate = 1 / R**2`). It prints tables; if it has measured all parts, it writes them to SPHERE.md next to this
+file.
 
 Example:
     make bench
@@ -9,7 +10,6 @@ Example:
 """
 
 import argparse
-import os
 import platform
 import statistics
 import subprocess
@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from material import load_digits, load_emoji, make_clusters
+from material import N_CORES, load_digits, load_emoji, make_clusters
 
 from crossfilter_inference.map import layout, neighbours
 from crossfilter_inference.map.fit import SphereMap, fit, place, update
@@ -31,8 +31,6 @@ from crossfilter_inference.map.model import fit_parameters
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
 
-N_CORES = os.cpu_count() or 1
-N_SEEDS = 5
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
 RADIUS = layout.default_radius(100_000)
 PARAMETERS = fit_parameters(SETTINGS, RADIUS)
@@ -45,14 +43,14 @@ rows = numpy.load(sys.argv[1])
 model = umap.UMAP(n_components=2, metric="cosine", output_metric="haversine", random_state=42).fit(rows)
 """
 OURS = """
-import sys, numpy, os
+import sys, numpy
 from dataclasses import replace
 from crossfilter_inference.map.fit import fit
 from crossfilter_inference.map.model import fit_parameters, row_digests, to_pickle
-rows = numpy.load(sys.argv[1])
+rows, n_threads = numpy.load(sys.argv[1]), int(sys.argv[2])
 parameters = fit_parameters({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]
-fitted = fit(uuids, rows, parameters, os.cpu_count(), None)
+fitted = fit(uuids, rows, parameters, n_threads, None)
 print(len(to_pickle(replace(fitted, row_digests=row_digests(rows)), parameters)))
 """
 DESCENT = """
@@ -88,7 +86,7 @@ def time_in_turns(n_rounds: int, **functions: Callable[[], object]) -> dict[str,
 def run(program: str, rows: Path) -> tuple[float, float, list[str]]:
     """Run a program in a process of its own; return seconds, peak memory in MB, and its output."""
     start = time.perf_counter()
-    command = [sys.executable, "-W", "ignore", "-c", program + PEAK_MEMORY, rows]
+    command = [sys.executable, "-W", "ignore", "-c", program + PEAK_MEMORY, rows, str(N_CORES)]
     *printed, kilobytes = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.split()
     return time.perf_counter() - start, int(kilobytes) / 1024, printed
 
@@ -117,17 +115,17 @@ def make_graph(rows: np.ndarray) -> SphereMap:
     return SphereMap([], np.empty((0, 2)), found, fuzzy_graph(*found))
 
 
-def measure_speed(folder: Path) -> None:
+def measure_speed(options: argparse.Namespace) -> None:
     from umap.distances import haversine_grad
     from umap.layouts import optimize_layout_euclidean, optimize_layout_generic
 
     say("## Layout, ms per epoch")
     say()
-    say("CPU time on one core for 20 epochs, without compilation. Medians of 3 runs in turns.")
+    say(f"CPU time on one core for 20 epochs, without compilation. Medians of {options.rounds} runs in turns.")
     say()
     say("| photos | stock haversine | stock euclidean | ours | haversine / ours | ours, wall, 1 thread / 2 threads |")
     say("|---|---|---|---|---|---|")
-    for n_images in (10_000, 100_000):
+    for n_images in (10_000 // options.divide, 100_000 // options.divide):
         rows, _ = make_clusters(n_images)
         graph = make_graph(rows).graph
         start, n_epochs = layout.initial_positions(rows), 20
@@ -156,7 +154,7 @@ def measure_speed(folder: Path) -> None:
         sphere()
         # umap-learn compiles its layouts at every call, so the time of a call of one epoch is subtracted.
         times = time_in_turns(
-            3,
+            options.rounds,
             generic=generic,
             generic_1=lambda: generic(1),
             euclidean=euclidean,
@@ -174,38 +172,39 @@ def measure_speed(folder: Path) -> None:
     say()
 
 
-def measure_whole_fit(folder: Path) -> None:
+def measure_whole_fit(options: argparse.Namespace) -> None:
     say(f"## Whole fit, including the start of the process ({N_CORES} cores, 768 dimensions)")
     say()
     say("| photos | seconds | peak memory, MB | model, MB |")
     say("|---|---|---|---|")
-    for n_images in (10_000, 30_000, 100_000):
-        rows = folder / f"rows-{n_images}.npy"
+    smallest, *larger = (n // options.divide for n in (10_000, 30_000, 100_000))
+    for n_images in (smallest, *larger):
+        rows = options.folder / f"rows-{n_images}.npy"
         np.save(rows, make_clusters(n_images)[0])
-        results = [run(OURS, rows) for _ in range(3 if n_images <= 30_000 else 1)]
+        results = [run(OURS, rows) for _ in range(options.rounds if n_images <= 30_000 else 1)]
         seconds = statistics.median(result[0] for result in results)
         say(f"| {n_images:,} | {seconds:.1f} | {results[0][1]:.0f} | {int(results[0][2][0]) / 1e6:.1f} |")
-        if n_images == 10_000:
+        if n_images == smallest:
             ours_seconds = seconds
-    original, memory, _ = run(ORIGINAL, folder / "rows-10000.npy")
-    say(f"| 10,000, the original's call | {original:.1f} | {memory:.0f} | |")
+    original, memory, _ = run(ORIGINAL, options.folder / f"rows-{smallest}.npy")
+    say(f"| {smallest:,}, the original's call | {original:.1f} | {memory:.0f} | |")
     say()
-    say(f"The original's call / ours at 10,000: {original / ours_seconds:.1f}.")
+    say(f"The original's call / ours at {smallest:,}: {original / ours_seconds:.1f}.")
     say()
 
 
-def measure_neighbours(folder: Path) -> None:
+def measure_neighbours(options: argparse.Namespace) -> None:
     say(f"## Nearest neighbours, seconds ({N_CORES} cores, 768 dimensions)")
     say()
-    rows, _ = make_clusters(80_000)
-    np.save(folder / "rows-1000.npy", rows[:1000])
-    compilation = float(run(DESCENT, folder / "rows-1000.npy")[2][0])
+    rows, _ = make_clusters(80_000 // options.divide)
+    np.save(options.folder / "rows.npy", rows[:1000])
+    compilation = float(run(DESCENT, options.folder / "rows.npy")[2][0])
     say(f"Each process also compiles NN-descent, which takes {compilation:.1f} s.")
     say()
     say("| photos | exact | NN-descent | recall |")
     say("|---|---|---|---|")
     neighbours._nn_descent(rows[:1000], 15)
-    for n_images in (10_000, 40_000, 60_000, 80_000):
+    for n_images in (n // options.divide for n in (10_000, 40_000, 60_000, 80_000)):
         part, found = rows[:n_images], {}
         own = np.arange(n_images)
 
@@ -227,20 +226,20 @@ def labelled_sets(folder: Path) -> dict[str, tuple[np.ndarray, list[str]]]:
     return {name: (rows, [str(label) for label in labels]) for name, (rows, labels) in sets.items()}
 
 
-def mean_figures(rows: np.ndarray, labels: list[str], make: Callable[[int], np.ndarray]) -> list[str]:
-    figures = [measure(rows, make(seed), N_CORES, labels) for seed in range(N_SEEDS)]
+def mean_figures(rows: np.ndarray, labels: list[str], n_seeds: int, make: Callable[[int], np.ndarray]) -> list[str]:
+    figures = [measure(rows, make(seed), N_CORES, labels) for seed in range(n_seeds)]
     return [f"{np.mean([f[name] for f in figures]):.4f}" if name in figures[0] else "" for name in FIGURES]
 
 
-def measure_quality(folder: Path) -> None:
+def measure_quality(options: argparse.Namespace) -> None:
     radius = round(RADIUS)
-    say(f"## Quality, means over {N_SEEDS} seeds")
+    say(f"## Quality, means over {options.seeds} seeds")
     say()
     say("All layouts use the same neighbours. The last column is the share of the sphere that the map uses.")
     say()
     say("| set | layout | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|")
-    for name, (rows, labels) in labelled_sets(folder).items():
+    for name, (rows, labels) in labelled_sets(options.folder).items():
         graph = make_graph(rows)
         layouts: dict[str, Callable[[int], np.ndarray]] = {
             "stock, R = 1": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, 1),
@@ -249,42 +248,46 @@ def measure_quality(folder: Path) -> None:
             **{f"ours, R = {R}": lambda seed, r=rows, g=graph, R=R: lay_out_ours(r, g, seed, R) for R in RADII},
         }
         for label, make in layouts.items():
-            say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, make)) + " |")
+            say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, options.seeds, make)) + " |")
     say()
 
 
-def measure_radius(folder: Path) -> None:
-    say(f"## The radius for few photos, means over {N_SEEDS} seeds")
+def measure_radius(options: argparse.Namespace) -> None:
+    say(f"## The radius for few photos, means over {options.seeds} seeds")
     say()
     say("Samples of the labelled sets. The last radius of each sample is the default for its number of photos.")
     say()
     say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
     say("|---|---|---|---|---|---|---|")
     for n_images in (62, 200, 600):
-        for name, (rows, labels) in list(labelled_sets(folder).items())[:2]:
+        for name, (rows, labels) in list(labelled_sets(options.folder).items())[:2]:
             chosen = np.random.default_rng(1).permutation(len(rows))[:n_images]
             part, named = rows[chosen], [labels[index] for index in chosen]
             graph = make_graph(part)
             for radius in (1, 1.5, 2, 3, 4, layout.default_radius(n_images)):
-                figures = mean_figures(part, named, lambda seed, r=part, g=graph, R=radius: lay_out_ours(r, g, seed, R))
+
+                def make(seed: int, r=part, g=graph, R=radius) -> np.ndarray:
+                    return lay_out_ours(r, g, seed, R)
+
+                figures = mean_figures(part, named, options.seeds, make)
                 say(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
     say()
 
 
-def measure_updates(folder: Path) -> None:
+def measure_updates(options: argparse.Namespace) -> None:
     say("## Updates, 1 % new photos")
     say()
-    say(f"Means over {N_SEEDS} choices of the new photos. Drift is that of the old photos, in degrees; T is")
+    say(f"Means over {options.seeds} choices of the new photos. Drift is that of the old photos, in degrees; T is")
     say("trustworthiness@15, kept is the share of neighbours kept. The last two columns place a tenth of the photos.")
     say()
     say("| set | align: drift | T, kept after align | after place | after a refit | > 30 degrees | purity, place |")
     say("|---|---|---|---|---|---|---|")
-    sets = labelled_sets(folder)
-    rows, labels = make_clusters(10_000)
-    sets["clusters of 10,000"] = rows, [str(label) for label in labels]
+    sets = labelled_sets(options.folder)
+    rows, labels = make_clusters(10_000 // options.divide)
+    sets[f"clusters of {len(rows):,}"] = rows, [str(label) for label in labels]
     for name, (rows, labels) in sets.items():
         results = []
-        for seed in range(N_SEEDS):
+        for seed in range(options.seeds):
             order = np.random.default_rng(seed).permutation(len(rows))
             x, y = rows[order], np.array(labels)[order]
             uuids = [f"{number:06d}" for number in range(len(x))]
@@ -309,18 +312,19 @@ def measure_updates(folder: Path) -> None:
         pairs = [f"{t:.4f}, {kept:.4f}" for t, kept in zip(quality[::2], quality[1::2], strict=True)]
         say(f"| {name} | {drift:.2f} | " + " | ".join(pairs) + f" | {far:.4f} | {purity:.3f} |")
     say()
-    rows, _ = make_clusters(101_000)
+    n_old = 100_000 // options.divide
+    rows, _ = make_clusters(n_old + n_old // 100)
     uuids = [f"{number:06d}" for number in range(len(rows))]
     start = time.perf_counter()
-    old = fit(uuids[:100_000], rows[:100_000], PARAMETERS, N_CORES, None)
+    old = fit(uuids[:n_old], rows[:n_old], PARAMETERS, N_CORES, None)
     fitted = time.perf_counter() - start
     start = time.perf_counter()
-    place(rows[100_000:], rows[:100_000], old.unit_vectors, N_CORES)
+    place(rows[n_old:], rows[:n_old], old.unit_vectors, N_CORES)
     placed = time.perf_counter() - start
     start = time.perf_counter()
-    update(uuids, rows, np.arange(100_000), PARAMETERS, N_CORES, old, improve=True)
+    update(uuids, rows, np.arange(n_old), PARAMETERS, N_CORES, old, improve=True)
     aligned = time.perf_counter() - start
-    say(f"With 100,000 photos, the fit takes {fitted:.1f} s. Placing 1,000 more takes {placed:.1f} s")
+    say(f"With {n_old:,} photos, the fit takes {fitted:.1f} s. Placing {n_old // 100:,} more takes {placed:.1f} s")
     say(f"({placed / fitted:.3f} of it), and placing with align {aligned:.1f} s.")
     say()
 
@@ -339,19 +343,23 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="parts to measure")
     options.add_argument("--folder", type=Path, help="folder for test material; default: a temporary folder")
+    options.add_argument("--seeds", type=int, default=5, help="seeds to take the means of (%(default)s)")
+    options.add_argument("--rounds", type=int, default=3, help="runs to take the median time of (%(default)s)")
+    options.add_argument("--divide", type=int, default=1, help="divide the numbers of photos (%(default)s)")
+    options.add_argument("--output", type=Path, default=Path(__file__).with_name("SPHERE.md"))
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        arguments.folder = arguments.folder or Path(temporary)
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         say("# Map benchmarks")
         say()
         packages = ", ".join(f"{name} {version(name)}" for name in ("umap-learn", "numba", "numpy"))
         say(f"`make bench` on {N_CORES} cores of an {platform.processor() or platform.machine()}; {packages}.")
         say()
         for part in arguments.only:
-            PARTS[part](folder)
+            PARTS[part](arguments)
     if set(arguments.only) == set(PARTS):
-        Path(__file__).with_name("SPHERE.md").write_text("\n".join(lines).rstrip() + "\n")
+        arguments.output.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,28 @@ def test_the_generation_rises_if_the_database_was_replaced(tmp_path, database, e
         other.close()
 
 
+@pytest.mark.parametrize("path", ["SIGLIP2/embeddings/000001.sqlite", "SIGLIP2/new.sqlite", "SIGLIP2/a/b/c.sqlite"])
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_database_in_the_state_of_another_collection_is_refused(tmp_path, path, through_a_link):
+    state_of_other = tmp_path / "photos" / "SIGLIP2"
+    (state_of_other / "embeddings").mkdir(parents=True)
+    (state_of_other / "shards").mkdir()
+    (state_of_other / "encoder.json").write_text("x")
+    (tmp_path / "photos" / ".lock").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    database = tmp_path / ("link" if through_a_link else "photos") / path
+    with pytest.raises(
+        InputError, match=r"cannot write to .*it is in .*photos', the state of another collection"
+    ):
+        state.check_database_path(str(database), [])
+    state.check_database_path(str(tmp_path / "photos.sqlite"), [])
+
+
+def test_a_path_that_ends_like_a_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="it is a folder"):
+        state.check_database_path(f"{tmp_path}/new/", [])
+
+
 def test_without_a_receipt_the_generation_is_the_first(tmp_path):
     assert state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest") == 1
 

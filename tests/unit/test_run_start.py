@@ -111,3 +111,15 @@ def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
         assert ended.wait(10)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_run_through_a_link_to_the_database_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "x.sqlite").symlink_to(tmp_path / "real" / "photos.sqlite")
+    monkeypatch.setattr(run, "_held", held := [])
+    run.start_run(planned(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.sqlite").symlink_to(tmp_path / "x.sqlite")
+    assert "another run is using" in start_elsewhere(tmp_path / "other")
+    held.pop().close()
+    assert start_elsewhere(tmp_path / "other") == "started"

@@ -137,7 +137,7 @@ class Config(Section):
         default="auto", description="Photos per embedding job. auto keeps the start-up of a job below 5 % of its time."
     )
     image_extensions: Annotated[
-        tuple[str, ...], Texts(Text(r"\.[^./]+", "a dot and what follows it, such as .jpg"))
+        tuple[str, ...], Texts(Text(r"\.[^./\s]+", "a dot and what follows it, without blanks, such as .jpg"))
     ] = Field(
         default=(".jpg", ".jpeg"), description="File extensions of photos, each with its dot; case does not matter."
     )

@@ -42,7 +42,7 @@ def start_run(run: Run) -> None:
         encoder; if the run would delete more than the allowed fraction of the embeddings.
     """
     database, folder = run.database, run.state
-    root = Path(state_folder(database))
+    root = Path(state_folder(os.path.realpath(database)))  # links to one database share its lock
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = open(root / ".lock", "a")  # noqa: SIM115

@@ -1,0 +1,198 @@
+"""The benchmarks run at their smallest size, and print possible figures."""
+
+import os
+import re
+import subprocess
+import sys
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from conftest import PROJECT, needs, needs_browser
+
+from crossfilter_inference.embed import batches, decode_pool
+from crossfilter_inference.encoders import registry
+
+BENCHMARKS = PROJECT / "benchmarks"
+NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """The embedding benchmark with a tiny model and four photos of a tenth of a megapixel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        import embedding
+
+        patch.setattr(embedding, "MEGAPIXELS", (0.1,))
+        patch.setattr(embedding, "CPU_SETTINGS", [("float32", "torch")])
+        yield (
+            embedding,
+            embedding.Bench(tmp_path_factory.mktemp("bench"), Namespace(photos=4, device="cpu", model="tiny")),
+        )
+
+
+def run_benchmark(name: str, *options: object) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, BENCHMARKS / name, *map(str, options)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert not process.returncode, process.stdout + process.stderr
+    return process.stdout
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of all tables, without their headers."""
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    rules = [number for number, cells in enumerate(table) if set("".join(cells)) <= set("-: ")]
+    return [cells for number, cells in enumerate(table) if number not in rules and number + 1 not in rules]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in re.findall(NUMBER, text)]
+
+
+def check_figures(figures: dict[str, str]) -> None:
+    """Check figures that may be ratios, images per second or differences of embeddings."""
+    for name, text in figures.items():
+        assert not re.search(r"nan|inf|-\d", re.sub(r"e-\d", "", text + re.sub(r"\w-\w", "", name))), (name, text)
+        for value in numbers(text):
+            assert 0 <= value < 0.01 if name.startswith("1 - cosine") else 0 < value < 100, (name, text)
+        if "/ limit" in name:
+            rate, limit = numbers(name.rpartition("(")[2])
+            assert 0 < rate < 1.1 * limit, name
+            assert 0 < float(text) < 1.1, (name, text)
+
+
+def test_the_loop_computes_every_photo_in_every_round_without_loading_the_encoder(bench, monkeypatch):
+    embedding, bench = bench
+    monkeypatch.setattr(registry, "load_encoder", None)  # the real one
+    [setting], [megapixels] = bench.encoders, embedding.MEGAPIXELS
+    for _ in range(2):
+        bench.ours(setting, megapixels)
+    assert len(bench.seconds["ours", *setting, megapixels]) == 2
+    assert all(0 < seconds < 60 for seconds in bench.seconds["ours", *setting, megapixels])
+    assert bench.rows[*setting, megapixels].shape == (4, 32)
+
+
+def test_a_stand_in_for_the_encoder_that_nobody_calls_is_an_error(bench, monkeypatch):
+    embedding, bench = bench
+    [setting], [megapixels] = bench.encoders, embedding.MEGAPIXELS
+
+    def load(encoding):
+        encoding._batch_size = 4
+        return bench.encoders[setting]
+
+    monkeypatch.setattr(batches.Encoding, "_load", load)
+    with pytest.raises(embedding.Invalid, match="stand-in for load_encoder was called 0 times"):
+        bench.ours(setting, megapixels)
+
+
+def test_a_stand_in_for_the_encoder_whose_place_is_gone_is_an_error(bench, monkeypatch):
+    embedding, bench = bench
+    monkeypatch.delattr(batches, "load_encoder")
+    with pytest.raises(AttributeError, match="load_encoder"):
+        bench.ours(*bench.encoders, *embedding.MEGAPIXELS)
+
+
+def test_a_job_that_keeps_its_shard_is_an_error(bench, monkeypatch):
+    embedding, bench = bench
+    [setting], [megapixels] = bench.encoders, embedding.MEGAPIXELS
+    bench.ours(setting, megapixels)
+    monkeypatch.setattr(embedding, "new_database", lambda shard: shard / "embeddings" / "000001.sqlite")
+    with pytest.raises(embedding.Invalid, match="called 0 times"):
+        bench.ours(setting, megapixels)
+    with pytest.raises(embedding.Invalid, match="computed 0 photos, expected 4"):
+        embedding.check_computed(0, bench.shards[megapixels] / "embeddings" / "000001.sqlite", 4)
+
+
+def test_a_photo_that_fails_in_the_loop_is_an_error(bench, monkeypatch):
+    embedding, bench = bench
+
+    def broken(image, *how):
+        error = decode_pool.ImageError("damaged", "it is broken")
+        return decode_pool.Failed(image, error, 0) if image.uuid.endswith("1") else decode_image(image, *how)
+
+    decode_image = decode_pool.decode_image
+    monkeypatch.setattr(decode_pool, "decode_image", broken)
+    with pytest.raises(embedding.Invalid, match="computed 3 photos, expected 4"):
+        bench.ours(*bench.encoders, *embedding.MEGAPIXELS)
+
+
+def test_the_figures_of_a_gpu_are_possible_ones(bench):
+    embedding, bench = bench
+    table = embedding.on_gpu(bench, 2)
+    check_figures({name: value for name, value, _ in table if not name.startswith("bare model")})
+    assert [name for name, *_ in table if "ready pixels" in name]
+
+
+def test_settings_that_this_machine_cannot_run_are_left_out(bench, tmp_path, monkeypatch):
+    embedding, _ = bench
+    monkeypatch.setattr(embedding, "CPU_SETTINGS", [("float32", "torch"), ("float32", "openvino")])
+    monkeypatch.setattr(registry.devices.importlib.util, "find_spec", lambda name: None)
+    other = embedding.Bench(tmp_path, Namespace(photos=1, device="cpu", model="tiny"))
+    assert [*other.encoders] == [("float32", "torch")]
+    assert len(other.left_out) == 1
+    assert re.match(r"Left out: float32 openvino \(.*not installed", other.left_out[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@needs("openvino", "sentence_transformers")
+def test_the_embedding_benchmark_prints_possible_figures(tmp_path):
+    options = ("--model", "tiny", "--photos", 2, "--rounds", 2, "--rows", 2000, "--device", "cpu")
+    run_benchmark("embedding.py", *options, "--folder", tmp_path, "--output", tmp_path / "RESULTS.md")
+    figures = {name: value for name, value, _ in rows_of((tmp_path / "RESULTS.md").read_text())}
+    check_figures(figures)
+    [start_up] = (value for name, value in figures.items() if name.startswith("job of one photo"))
+    assert float(start_up) > 0.5
+    assert len(figures) > 20
+
+
+@pytest.mark.slow
+def test_the_search_benchmark_prints_possible_figures():
+    rows = rows_of(run_benchmark("search.py", "--photos", 1000, "--rounds", 2) + "\n")
+    medians = [numbers(median)[0] for _, median, _ in rows]
+    assert len(medians) == 2
+    assert 0 < medians[0] < medians[1] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
+    output = tmp_path / "SCALE.md"
+    run_benchmark("scale.py", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
+    rows = {name: [numbers(cell) for cell in cells] for name, *cells in rows_of(output.read_text())}
+    assert all(len(cells) == 2 and all(all(value >= 0 for value in cell) for cell in cells) for cells in rows.values())
+    assert all(0 < seconds < 100 for name, cells in rows.items() if "plan" in name for seconds, *_ in cells)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_benchmark_of_the_page_prints_possible_figures():
+    text = run_benchmark("page.py", "--photos", 2000, "--thumbnails", 20, "--frames", 30)
+    rows = {name: [float(cell) for cell in cells] for name, *cells in rows_of(text)}
+    assert set(rows) == {"empty scene", "globe", "globe, close up", "flat map"}
+    for name in rows.keys() - {"empty scene"}:
+        size, paint, opened, frame, slow, script, heap = rows[name]
+        assert 0 < size < 100
+        assert 0 < paint < opened < 100
+        assert 0 < script < frame <= slow
+        assert 0 < heap < 100
+    assert " 20 thumbnails" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", ["speed", "fit", "neighbours", "quality", "radius", "updates"])
+def test_the_benchmark_of_the_map_prints_possible_figures(tmp_path, part):
+    random = np.random.default_rng(0)  # in place of the emoji, which need the network
+    labels = random.integers(0, 5, 700)
+    rows = (random.normal(size=(5, 64))[labels] + 0.3 * random.normal(size=(700, 64))).astype(np.float32)
+    np.savez(tmp_path / "emoji.npz", rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), labels=labels)
+    text = run_benchmark("sphere.py", "--only", part, "--folder", tmp_path, "--divide", 50, "--seeds", 1, "--rounds", 1)
+    values = [cells[2:] if part in ("quality", "radius") else cells[1:] for cells in rows_of(text)]
+    assert values
+    for cells in values:
+        for value in numbers(" | ".join(cells)):
+            assert 0 <= value < 100_000
+            assert value <= 10 or part not in ("quality", "radius", "updates"), cells
