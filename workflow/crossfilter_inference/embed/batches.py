@@ -19,7 +19,7 @@ from ..encoders.registry import load_encoder
 from ..errors import InputError
 from ..shards.shard import Embedded
 from ..util.text import printable
-from .decode_pool import Decoded, Failed
+from .decode_process import Decoded, Failed
 from .reuse import LENGTH_TOLERANCE
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ..db.embeddings import pack_embedding
 from ..db.tables import NewerFormat, Row, Tables
-from ..encoders import devices
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
@@ -25,7 +24,8 @@ from ..util.files import digest, read_json, write_tsv
 from ..util.progress import Progress
 from ..util.text import printable
 from .batches import Encoding
-from .decode_pool import Decoded, Failed, decoding
+from .decode_pool import decoding
+from .decode_process import Decoded, Failed
 from .reuse import KnownRows
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,6 @@ def embed_shard(
                 max_pixels,
                 n_workers=n_threads,
                 n_ahead=encoding.n_ahead,
-                in_processes=device != "cpu" and devices.may_have_gpu(),
             ) as photos,
         ):
 

@@ -9,15 +9,18 @@ import re
 import struct
 from collections.abc import Iterator
 
-from PIL import Image, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, TiffImagePlugin
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000")
 MAX_PIXELS = 2**28  # 268 megapixels, which decode into up to 4.3 GB; the largest phone cameras make 200
 BYTES_PER_PIXEL = 8  # 16-bit RGBA, not compressed: no file needs more
+BYTES_IN_MEMORY = 16  # for each pixel of an ordinary image, at the most
 
 # Pillow's own guard counts pixels only, and warns below one limit and raises above another. The demands replace it.
 Image.MAX_IMAGE_PIXELS = None
+# Several photos are decoded at the same time; a thread for each core in every decoder would only cost memory.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def demands(image: Image.Image, data: bytes) -> Iterator[tuple[int, str]]:
