@@ -15,6 +15,7 @@ from ..db.tables import NewerFormat, Row, Tables
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
+from ..photos.failures import advice
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.journal import RowsLog, logs_of
@@ -199,7 +200,7 @@ class _Recorder:
     def add_failure(self, photo: Failed) -> None:
         """Record a photo that could not be decoded; a job that resumes tries it again."""
         path, error = printable(photo.image.path), photo.error
-        logger.warning("%s: %s (%s)", path, error.reason, error)
+        logger.warning("%s: %s (%s): %s", path, error.reason, error, advice(error.reason))
         failure = {"UUID": photo.image.uuid, "PATH": path, "REASON": error.reason, "MESSAGE": str(error)}
         self.failures.append((photo.image, failure))
         self.counts.n_failed += 1
