@@ -23,7 +23,7 @@ _PROGRAM = """
 import sys; sys.path = sys.argv[2:]
 import ctypes, os, signal, time
 from crossfilter_inference.embed import decode_process as decode
-decode.MOST_SECONDS = 0.3
+decode.MOST_SECONDS = 1.0
 load_image = decode.load_image
 decode.load_image = lambda data, *how: (data.endswith(b"bad") and ({fault}), load_image(data, *how))[1]
 decode.serve(int(sys.argv[1]))
@@ -83,16 +83,17 @@ def test_a_photo_that_hangs_or_crashes_its_decoder_fails_alone(
 
 
 def allocates(monkeypatch, n_bytes):
-    """Have the process allocate memory, as decoders do, and report how that ends."""
-    from_decoder = "(_ for _ in ()).throw(decode.ImageError('out of memory', 'no more'))"
-    with_fault(monkeypatch, f"ctypes.CDLL(None).calloc(1, ctypes.c_size_t({n_bytes})) or {from_decoder}")
+    """Have the process allocate memory, as a decoder that never frees it."""
+    calloc = f"ctypes.CDLL(None).calloc(ctypes.c_size_t(1), ctypes.c_size_t({n_bytes}))"
+    failing = "(_ for _ in ()).throw(decode.ImageError('out of memory', 'no more'))"
+    with_fault(monkeypatch, f"{calloc} or {failing}")
 
 
 @pytest.mark.parametrize("max_pixels", [2**22, 2**25])
 def test_memory_is_limited_to_what_max_megapixels_stands_for(photos, monkeypatch, max_pixels):
     allocates(monkeypatch, 16 * max_pixels)
     assert all(isinstance(item, Decoded) for item in decoded(photos, max_pixels))
-    allocates(monkeypatch, 16 * max_pixels + 2**28)
+    allocates(monkeypatch, 16 * max_pixels + 2**28 + 2**22)
     items = decoded(photos, max_pixels)
     assert [outcome(item) for item in items] == ["decoded", "too large", "decoded", "decoded", "decoded"]
     megabytes = f"{(16 * max_pixels + 2**28) // 10**6:,} MB"
@@ -102,13 +103,19 @@ def test_memory_is_limited_to_what_max_megapixels_stands_for(photos, monkeypatch
     )
 
 
+def test_memory_that_a_decoder_leaks_fails_no_other_photo(photos, monkeypatch):
+    allocates(monkeypatch, 2**27)
+    items = decoded([photos[1]] * 6, 2**20, n_workers=1)
+    assert [outcome(item) for item in items] == ["decoded"] * 6
+
+
 def test_waiting_does_not_count_as_computing(photos, monkeypatch):
-    with_fault(monkeypatch, "time.sleep(0.6)")
+    with_fault(monkeypatch, "time.sleep(1.5)")
     assert all(isinstance(item, Decoded) for item in decoded(photos))
 
 
 def test_each_photo_has_the_whole_time(photos, monkeypatch):
-    busy = "[None for _ in iter(lambda: time.process_time() > start + 0.2, True)]"
+    busy = "[None for _ in iter(lambda: time.process_time() > start + 0.6, True)]"
     with_fault(monkeypatch, f"[{busy} for start in [time.process_time()]]")
     assert all(isinstance(item, Decoded) for item in decoded([photos[1]] * 4, n_workers=1))
 

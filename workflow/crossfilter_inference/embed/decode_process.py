@@ -28,6 +28,7 @@ from ..shards.plan import PlannedImage
 
 MOST_SECONDS = 9.0  # of computing time for MAX_PIXELS; the slowest ordinary image of that size takes 8
 _SPARE_BYTES = 2**28  # of memory, for whatever does not grow with the image
+_MOST_LEFT_BYTES = _SPARE_BYTES // 2
 _PROGRAM = f"import sys; sys.path = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
 
 Load = Callable[[bytes, Preprocessing, int], LoadedImage]
@@ -102,7 +103,7 @@ class DecodeProcess:
             If the process cannot be started.
         """
         start = time.perf_counter()
-        for _ in range(2):  # whoever killed the process may not have meant this photo
+        for _ in range(2):  # the process may have ended before this photo, or been killed for another reason
             try:
                 if self._process is None:
                     self._start()
@@ -110,7 +111,7 @@ class DecodeProcess:
                 answer: Decoded | Failed | Exception = self._connection.recv()
             except (EOFError, OSError):
                 status = self._bury()
-                if status != -signal.SIGKILL:
+                if status not in (0, -signal.SIGKILL):
                     break
             else:
                 if isinstance(answer, Exception):
@@ -179,9 +180,10 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):  # the parent has ended
         preprocessing, max_pixels = connection.recv()
-        load = partial(_load_within_limits, _data_bytes())
+        before = _data_bytes()
+        load = partial(_load_within_limits, before)
         connection.send(None)
-        while True:
+        while _data_bytes() - before < _MOST_LEFT_BYTES:  # if decoders left more, a new process takes over
             image: PlannedImage = connection.recv()
             answer: Decoded | Failed | Exception
             try:
