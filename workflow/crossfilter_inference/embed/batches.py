@@ -62,9 +62,9 @@ class Encoding:
 
     def timed(self, photos: Iterable[Decoded | Failed]) -> Iterator[Decoded | Failed]:
         """Pass photos on; add up the time of decoding them, and the time that the encoder waited for them."""
-        start = time.perf_counter()
+        start = None  # before the first photo there is no encoder that waits
         for photo in photos:
-            if sum(not future.done() for future in self._under_way) < self._n_streams:
+            if start is not None and sum(not future.done() for future in self._under_way) < self._n_streams:
                 self._counts.waiting += time.perf_counter() - start
             self._counts.decoding += photo.seconds
             yield photo
