@@ -292,7 +292,7 @@ def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
 
     def kill_decoders(encoder, encode):
         def encode_images(images):
-            for process in psutil.Process().children() if len(killed) < 4 else ():
+            for process in psutil.Process().children() if not killed else ():
                 process.kill()
                 killed.append(process.pid)
             return encode(images)
@@ -301,7 +301,7 @@ def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
 
     with_encoder(monkeypatch, kill_decoders)
     assert shard(batch_size=2).n_computed == 62
-    assert len(killed) >= 4
+    assert killed
 
 
 def test_a_failure_is_logged_with_what_to_do(shard, caplog):

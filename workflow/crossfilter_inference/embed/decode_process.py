@@ -111,6 +111,8 @@ class DecodeProcess:
                 answer: Decoded | Failed | Exception = self._connection.recv()
             except (EOFError, OSError):
                 status = self._bury()
+                if not self._is_ready and status != -signal.SIGKILL:
+                    raise _not_started(f"exit code {status}") from None
                 if status not in (0, -signal.SIGKILL):
                     break
             else:
@@ -129,6 +131,7 @@ class DecodeProcess:
 
     def _start(self) -> None:
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads only cost memory
+        self._is_ready = False
         try:
             self._connection, theirs = Pipe()
             with self._lock, theirs:
@@ -136,14 +139,11 @@ class DecodeProcess:
                     raise InputError("the process that decodes photos was stopped")
                 command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path]
                 self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-            self._connection.send(self._how)
-            self._connection.recv()
-        except (EOFError, OSError) as error:
-            why = f"exit code {self._bury()}" if self._process else str(error)
-            raise InputError(
-                f"a process that decodes photos cannot be started ({why}); give the job more memory or fewer cores, "
-                "and run the same command again"
-            ) from None
+        except OSError as error:
+            raise _not_started(str(error)) from None
+        self._connection.send(self._how)
+        self._connection.recv()
+        self._is_ready = True
 
     def _bury(self) -> int:
         """Collect the exit code of the dead process."""
@@ -152,6 +152,13 @@ class DecodeProcess:
         status = self._process.wait()
         self._process = None
         return status
+
+
+def _not_started(why: str) -> InputError:
+    return InputError(
+        f"a process that decodes photos cannot be started ({why}); give the job more memory or fewer cores, and run "
+        "the same command again"
+    )
 
 
 def most_seconds(max_pixels: int) -> float:
