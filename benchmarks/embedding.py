@@ -32,13 +32,13 @@ from others import Reference, SentenceTransformers, TransformersPipeline
 from crossfilter_inference.db.connect import reading, writing
 from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings
 from crossfilter_inference.db.tables import Tables
-from crossfilter_inference.embed import decode_pool as decode
+from crossfilter_inference.embed import decode_process as decode
 from crossfilter_inference.embed import job as embed
-from crossfilter_inference.embed.decode_pool import Decoded
-from crossfilter_inference.encoders import devices, registry
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess
+from crossfilter_inference.encoders import registry
 from crossfilter_inference.encoders.protocol import Encoder
 from crossfilter_inference.photos.exif import Exif
-from crossfilter_inference.photos.image import LoadedImage, Preprocessing
+from crossfilter_inference.photos.image import LoadedImage
 from crossfilter_inference.shards.plan import PlannedImage, read_plan
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -216,9 +216,9 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
     """Measure on a GPU: the loop on photos and on ready pixels, against the slower of its two parts."""
     [setting] = bench.encoders
     blank = np.zeros((bench.preprocessing.size,) * 2 + (3,), np.uint8)
-    decode_image, may_have_gpu = decode.decode_image, devices.may_have_gpu
+    decode_photo = DecodeProcess.decode
 
-    def ready(image: PlannedImage, preprocessing: Preprocessing) -> Decoded:
+    def ready(process: DecodeProcess, image: PlannedImage) -> Decoded:
         loaded = LoadedImage(blank, b"", 1, 1, Exif())
         return Decoded(image, image.uuid, loaded, seconds=0)
 
@@ -227,10 +227,10 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
         for megapixels in MEGAPIXELS:
             bench.preprocess(megapixels)
             bench.ours(setting, megapixels)
-        decode.decode_image, devices.may_have_gpu = ready, lambda: False
+        DecodeProcess.decode = ready
         bench.ours(setting, MEGAPIXELS[0])
         bench.seconds["ours", *setting, "ready"].append(bench.seconds["ours", *setting, MEGAPIXELS[0]].pop())
-        decode.decode_image, devices.may_have_gpu = decode_image, may_have_gpu
+        DecodeProcess.decode = decode_photo
     bare = bench.median("bare", *setting)
     table = []
     for what in (*MEGAPIXELS, "ready"):
