@@ -38,10 +38,9 @@ from crossfilter_inference.db.connect import reading, writing
 from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.embed import batches
-from crossfilter_inference.embed import decode_pool as decode
 from crossfilter_inference.embed import job as embed
-from crossfilter_inference.embed.decode_pool import Decoded
-from crossfilter_inference.encoders import devices, registry
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, decode_image
+from crossfilter_inference.encoders import registry
 from crossfilter_inference.encoders.protocol import Encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.shards.plan import PlannedImage, read_plan
@@ -134,7 +133,7 @@ class Bench:
         with self.workers() as pool:
 
             def decode_all(images: list[PlannedImage]) -> list[object]:
-                return list(pool.map(decode.decode_image, images, [self.preprocessing] * len(images)))
+                return list(pool.map(decode_image, images, [self.preprocessing] * len(images)))
 
             decode_all(images[:N_CORES])  # starts the workers
             decoded = self.measure(("preprocess", megapixels), len(images), lambda: decode_all(images))
@@ -282,10 +281,10 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
 
     [setting] = bench.encoders
     reference = Reference(bench.checkpoint, bench.device)
-    first = decode.decode_image(bench.images(MEGAPIXELS[-1])[0], bench.preprocessing)
+    first = decode_image(bench.images(MEGAPIXELS[-1])[0], bench.preprocessing)
     n_ready = 0
 
-    def ready(image: PlannedImage, *_: object) -> Decoded:
+    def ready(process: DecodeProcess, image: PlannedImage) -> Decoded:
         nonlocal n_ready
         n_ready += 1
         return replace(first, image=image, seconds=0)
@@ -300,11 +299,10 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
             bench.other("reference", megapixels, lambda paths, database=database: reference.embed(paths, database))
             rows = bench.rows[*setting, megapixels]
             cosines.append(one_minus_cosine(rows[: len(bench.rows["reference"])], bench.rows["reference"]))
-        # In threads: processes would decode in spite of the stand-in.
-        with patch.object(decode, "decode_image", ready), patch.object(devices, "may_have_gpu", lambda: False):
+        with patch.object(DecodeProcess, "decode", ready):
             bench.ours(setting, MEGAPIXELS[-1], "ready")
         if n_ready != bench.n_photos * (number + 1):
-            raise Invalid(f"the stand-in for decode_image was called {n_ready} times, expected once per photo")
+            raise Invalid(f"the stand-in for decoding was called {n_ready} times, expected once per photo")
         print(f"round {number + 1} of {n_rounds}", flush=True)
     bare = bench.median("bare", *setting)
     table = []

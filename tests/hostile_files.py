@@ -6,6 +6,7 @@ The strange ones show red on the left and blue on the right, 64 x 48 pixels.
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 from PIL import Image, ImageCms
 
@@ -166,4 +167,43 @@ STRANGE: dict[str, bytes] = {
     "a PNG whose EXIF is garbage": png_with(png_chunk(b"eXIf", b"garbage!")),
     "a JPEG with garbage after its end": saved(quality=95) + bytes(range(256)) * 99,
     "a JPEG in which a segment comes twice": jpeg_with(saved()[2:20], data=saved(quality=95)),
+}
+
+
+def _many(part: bytes, n_bytes: int = 12_000_000) -> bytes:
+    return part * (n_bytes // len(part))
+
+
+def _png_before(kind: bytes, chunks: bytes) -> bytes:
+    data = saved(kind="PNG")
+    start = data.index(kind) - 4
+    return data[:start] + chunks + data[start:]
+
+
+def _gif_with(extension: bytes) -> bytes:
+    data = saved(kind="GIF")
+    start = data.index(b"\x2c")
+    return data[:start] + extension + data[start:]
+
+
+def _bmp_of(width: int, height: int, runs: bytes) -> bytes:
+    """A BMP of 256 greys, compressed by run lengths."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return struct.pack("<2sIHHI", b"BM", 1078 + len(runs), 0, 0, 1078) + header + bytes(1024) + runs
+
+
+# Files that would hold up a decoder, as functions, because they are large.
+SLOW: dict[str, Callable[[], bytes]] = {
+    "a JPEG of EXIF in tiny segments": lambda: jpeg_with(_many(segment(0xE1, b"Exif\0\0abcd"))),
+    "a JPEG of profiles in tiny segments": lambda: jpeg_with(_many(segment(0xE2, b"ICC_PROFILE\0\1\1"))),
+    "a JPEG of empty comments": lambda: jpeg_with(_many(segment(0xFE, b""))),
+    "a JPEG of quantisation tables": lambda: jpeg_with(_many(segment(0xDB, b"\0" + b"\1" * 64))),
+    "a JPEG of filling": lambda: jpeg_with(_many(b"\xff")),
+    "a PNG of empty chunks": lambda: png_with(_many(png_chunk(b"prVt", b""))),
+    "a PNG of tiny texts": lambda: png_with(_many(png_chunk(b"tEXt", b"a\0b"))),
+    "a PNG of empty pieces of pixels": lambda: _png_before(b"IDAT", _many(png_chunk(b"IDAT", b""), 30_000_000)),
+    "a GIF of tiny comments": lambda: _gif_with(_many(b"\x21\xfe\1a\0", 30_000_000)),
+    "a GIF of a comment in single bytes": lambda: _gif_with(b"\x21\xfe" + _many(b"\1a", 30_000_000) + b"\0"),
+    "a BMP of runs of one pixel": lambda: _bmp_of(16_000, 16_000, _many(b"\1\1")),
+    "a BMP of ends of lines": lambda: _bmp_of(16_000, 16_000, _many(b"\0\0", 60_000_000)),
 }

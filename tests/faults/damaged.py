@@ -12,12 +12,15 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "photos"
+HEIC = Path(__file__).resolve().parents[1] / "data" / "cases" / "heic-named-jpg.jpg"
+_XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
 DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 
 
 @functools.cache
 def originals() -> tuple[bytes, ...]:
-    """Return small photos, JPEGs of every kind three times."""
+    """Return small photos, JPEGs of every kind twice."""
     paths = DEMO_PHOTOS
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -26,6 +29,8 @@ def originals() -> tuple[bytes, ...]:
     icc = icc[:24] + bytes(12) + icc[36:]  # the time at which it was made
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "a text " * 99, zip=True)
+    text.add_text("Title", "a title")
+    text.add_itxt("XML:com.adobe.xmp", _XMP.decode(), zip=True)
     sizes = ((64, 48), (97, 131), (200, 300))
 
     def saved(kind: str, i: int, mode: str = "RGB", size: tuple[int, int] | None = None, **options: object) -> bytes:
@@ -43,7 +48,7 @@ def originals() -> tuple[bytes, ...]:
     jpegs = [
         *(saved("JPEG", i, **options) for i, options in enumerate([{}, {"quality": 95, "subsampling": 0}] * 2)),
         *(saved("JPEG", i, progressive=True, exif=exif) for i in range(4, 7)),
-        *(saved("JPEG", i, exif=exif, icc_profile=icc) for i in range(7, 10)),
+        *(saved("JPEG", i, exif=exif, icc_profile=icc, xmp=_XMP, comment=b"a comment") for i in range(7, 10)),
         *(saved("JPEG", i, "CMYK") for i in (10, 11)),
         *(saved("JPEG", i, "L", restart_marker_rows=1) for i in (12, 13)),
         saved("JPEG", 14, "CMYK", progressive=True),
@@ -56,9 +61,12 @@ def originals() -> tuple[bytes, ...]:
         saved("PNG", 7, save_all=True),
         *(saved("GIF", i, "P", **options) for i, options in enumerate([{}, {"save_all": True}])),
         *(saved("WEBP", i, mode) for i, mode in enumerate(["RGB", "RGBA"])),
-        saved("WEBP", 8, lossless=True, exif=exif),
+        saved("WEBP", 8, lossless=True, exif=exif, icc_profile=icc, xmp=_XMP),
         saved("WEBP", 9, save_all=True),
         *(saved("AVIF", i, mode, speed=10, exif=exif) for i, mode in enumerate(["RGB", "RGBA"])),
+        saved("AVIF", 12, speed=10, exif=exif, icc_profile=icc, xmp=_XMP),
+        saved("AVIF", 13, speed=10, save_all=True),
+        HEIC.read_bytes(),
         *(saved("JPEG2000", i, mode) for i, mode in enumerate(["RGB", "L", "RGBA"])),
         saved("JPEG2000", 10, no_jp2=True, tile_size=(64, 64), codeblock_size=(8, 8), precinct_size=(32, 32)),
         *(
@@ -66,9 +74,11 @@ def originals() -> tuple[bytes, ...]:
             for i, kind in enumerate(["raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate"])
         ),
         saved("TIFF", 11, "1", compression="group4"),
+        saved("TIFF", 12, "CMYK", compression="packbits", exif=exif, icc_profile=icc),
+        saved("TIFF", 13, save_all=True),
         *(saved("BMP", i, mode) for i, mode in enumerate(["RGB", "P"])),
     ]
-    return (*jpegs * 3, *others)
+    return (*jpegs * 2, *others)
 
 
 _NUMBERS = (0, 1, 2, 7, 8, 255, 256, 4000, 32767, 32768, 65500, 65535, 2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1)

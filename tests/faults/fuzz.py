@@ -3,7 +3,7 @@
 The only allowed results are an image of the right shape and an ImageError. Any other (another exception, a crash, a
 hang, too much memory) ends in exit code 1, with the input in a file and the command that replays it:
 
-    python tests/faults/fuzz.py --n 100000 --seed 1
+    PYTHONPATH=workflow python tests/faults/fuzz.py --files 100000 --processes 16 --seed 1
 """
 
 import argparse
@@ -28,15 +28,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
-from crossfilter_inference.embed.decode_pool import Failed, decode_image
+from crossfilter_inference.embed.decode_process import Failed, decode_image
 from crossfilter_inference.photos.image import ImageError, LoadedImage, Preprocessing, load_image
 from crossfilter_inference.shards.plan import PlannedImage
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 MAX_PIXELS = 2**22  # so that memory and time reveal inputs that escape the limit
-MOST_SECONDS, MOST_MEGABYTES = 5.0, 300
+MOST_SECONDS, MOST_MEGABYTES = 10.0, 300
 ADDRESS_SPACE = 2**33  # bytes: a decompression bomb ends the process, not the machine
-N_WORKERS = 2
+N_PROCESSES = 2
 FROM_FILE = 50  # every so many inputs go through a real file
 
 Decode = Callable[[bytes], LoadedImage]
@@ -163,11 +163,12 @@ def play(
     decode: Decode = decode,
     most_seconds: float = MOST_SECONDS,
     most_megabytes: float = MOST_MEGABYTES,
+    n_processes: int = N_PROCESSES,
 ) -> Report:
-    """Decode the inputs of these numbers in two processes."""
+    """Decode the inputs of these numbers in processes."""
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
-        workers = [_Worker(part, seed, decode, folder) for i in range(N_WORKERS) if (part := numbers[i::N_WORKERS])]
+        workers = [_Worker(part, seed, decode, folder) for i in range(n_processes) if (part := numbers[i::n_processes])]
         while workers:
             wait([worker.connection for worker in workers], timeout=0.1)
             for worker in workers:
@@ -178,13 +179,14 @@ def play(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=1000, help="number of inputs")
+    parser.add_argument("--files", type=int, default=1000, help="number of inputs")
+    parser.add_argument("--processes", type=int, default=N_PROCESSES)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="decode only the input of this number")
     parser.add_argument("--output", default=".", help="folder for failing inputs")
     arguments = parser.parse_args()
-    numbers = range(arguments.n) if arguments.only is None else [arguments.only]
-    report = play(numbers, arguments.seed)
+    numbers = range(arguments.files) if arguments.only is None else [arguments.only]
+    report = play(numbers, arguments.seed, n_processes=arguments.processes)
     for number, fault in sorted(report.violations.items()):
         path = Path(arguments.output) / f"fuzz-{arguments.seed}-{number}.bin"
         path.write_bytes(mutated(arguments.seed, number))

@@ -81,7 +81,9 @@ def test_a_failing_input_is_reported_by_number_and_the_others_continue(decode, f
 
 def test_a_failing_input_is_kept_with_the_command_that_replays_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fuzz.play, "__defaults__", (raises, *fuzz.play.__defaults__[1:]))
-    monkeypatch.setattr(sys, "argv", ["fuzz.py", "--n", "8", "--seed", str(SEED), "--output", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["fuzz.py", "--files", "8", "--processes", "3", "--seed", str(SEED), "--output", str(tmp_path)]
+    )
     assert fuzz.main() == 1
     path = tmp_path / f"fuzz-{SEED}-{NUMBER}.bin"
     assert path.read_bytes() == mutated(SEED, NUMBER)

@@ -108,12 +108,12 @@ def test_a_job_that_keeps_its_shard_is_an_error(bench, monkeypatch):
 def test_a_photo_that_fails_in_the_loop_is_an_error(bench, monkeypatch):
     embedding, bench = bench
 
-    def broken(image, *how):
-        error = decode_pool.ImageError("damaged", "it is broken")
-        return decode_pool.Failed(image, error, 0) if image.uuid.endswith("1") else decode_image(image, *how)
+    def broken(process, image):
+        error = decode_process.ImageError("damaged", "it is broken")
+        return decode_process.Failed(image, error, 0) if image.uuid.endswith("1") else decode(process, image)
 
-    decode_image = decode_pool.decode_image
-    monkeypatch.setattr(decode_pool, "decode_image", broken)
+    decode = decode_process.DecodeProcess.decode
+    monkeypatch.setattr(decode_process.DecodeProcess, "decode", broken)
     with pytest.raises(embedding.Invalid, match="computed 3 photos, expected 4"):
         bench.ours(*bench.encoders, *embedding.MEGAPIXELS)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -18,16 +17,14 @@ from sqlalchemy import text
 from crossfilter_inference.db.connect import reading, writing
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.embed import batches as encoding
-from crossfilter_inference.embed import decode_pool as decode
 from crossfilter_inference.embed import job as embed
-from crossfilter_inference.encoders import devices
+from crossfilter_inference.embed.decode_process import DecodeProcess
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.photos.image import Preprocessing
+from crossfilter_inference.photos.failures import advice
 from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.plan import (
     Plan,
-    PlannedImage,
     make_plan,
     read_plan,
     read_shard_lists,
@@ -145,8 +142,8 @@ def test_a_failing_part_ends_the_job_and_leaves_no_shard(shard, monkeypatch, whe
 
 def test_decoding_stays_a_bounded_number_of_images_ahead(shard, monkeypatch):
     decoded, ahead = [], []
-    decode_image, load = decode.decode_image, encoding.load_encoder
-    monkeypatch.setattr(decode, "decode_image", lambda *arguments: decoded.append(1) or decode_image(*arguments))
+    decode, load = DecodeProcess.decode, encoding.load_encoder
+    monkeypatch.setattr(DecodeProcess, "decode", lambda *arguments: decoded.append(1) or decode(*arguments))
 
     def watched(*arguments):
         encoder = load(*arguments)
@@ -194,7 +191,7 @@ def test_the_time_of_every_stage_is_recorded(shard, monkeypatch):
 
 @pytest.mark.parametrize(("slow_stage", "n_warnings"), [("decoding", 1), ("none", 0)])
 def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, slow_stage, n_warnings):
-    load, decode_image = encoding.load_encoder, decode.decode_image
+    load, decode = encoding.load_encoder, DecodeProcess.decode
 
     def on_a_gpu(*arguments):
         encoder = load(*arguments)
@@ -206,7 +203,7 @@ def test_a_gpu_that_waits_for_decoding_is_reported(shard, monkeypatch, caplog, s
 
     monkeypatch.setattr(encoding, "load_encoder", on_a_gpu)
     if slow_stage == "decoding":
-        monkeypatch.setattr(decode, "decode_image", lambda *arguments: time.sleep(0.02) or decode_image(*arguments))
+        monkeypatch.setattr(DecodeProcess, "decode", lambda *arguments: time.sleep(0.02) or decode(*arguments))
     shard()
     assert len([line for line in caplog.messages if "the cuda waited for decoding" in line]) == n_warnings
 
@@ -290,54 +287,34 @@ def test_an_encoder_with_streams_is_called_several_times_at_once(shard, monkeypa
     assert n_calls == [4] * 16, "the batch size of the encoder"
 
 
-def test_decoding_in_processes_gives_the_same(shard, monkeypatch, tmp_path):
-    shard()
-    expected = rows(shard, "embeddings")
-    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
-    used = []
-    processes = decode._processes
-    monkeypatch.setattr(decode, "_processes", lambda n: used.append(n) or processes(n))
-    assert shard().n_computed == 62
-    assert rows(shard, "embeddings") == expected
-    assert used == [2]
-    used.clear()
-    shard(device="cpu")
-    assert used == []
+def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
+    killed = []
 
-
-def test_a_failure_in_a_process_keeps_its_reason(tmp_path):
-    image = PlannedImage("u", str(tmp_path / "none.jpg"), 1, 1, "000001")
-    preprocessing = Preprocessing(size=32, resample=2, mean=(0, 0, 0), std=(1, 1, 1))
-    options = {"n_workers": 1, "n_ahead": lambda: 2, "in_processes": True}
-    with decode.decoding([image], preprocessing, **options) as decoded:
-        [item] = decoded
-    assert isinstance(item, decode.Failed)
-    assert (item.error.reason, str(item.error)) == ("missing", "No such file or directory")
-
-
-def test_a_killed_decoding_process_fails_the_job(shard, monkeypatch):
     def kill_decoders(encoder, encode):
         def encode_images(images):
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.NoSuchProcess):  # an earlier call has killed it
-                    if "forkserver" in " ".join(process.cmdline()) and not process.children():
-                        process.kill()
+            for process in psutil.Process().children() if not killed else ():
+                process.kill()
+                killed.append(process.pid)
             return encode(images)
 
         encoder.encode_images = encode_images
 
-    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
     with_encoder(monkeypatch, kill_decoders)
-    with pytest.raises(InputError, match="a process that decoded photos was killed, most often because memory ran out"):
-        shard(batch_size=2)
-    assert list(shard.folder.glob("[0-9]*")) == []
+    assert shard(batch_size=2).n_computed == 62
+    assert killed
+
+
+def test_a_failure_is_logged_with_what_to_do(shard, caplog):
+    shard(max_pixels=1000)
+    lines = [line for line in caplog.messages if "too large" in line]
+    assert len(lines) == 62
+    assert all(line.endswith("megapixels of max_megapixels): " + advice("too large")) for line in lines)
 
 
 def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
     (tmp_path / "encode").touch()
     program = (
-        "import os, sys\n"
-        "from crossfilter_inference.embed import job as embed; embed.devices.may_have_gpu = lambda: True\n"
+        "import os, sys; from crossfilter_inference.embed import job as embed\n"
         "if __name__ == '__main__':\n"
         "    paths = [f'{sys.argv[1]}/{name}' for name in sys.argv[2:]]\n"
         "    embed.embed_shard(*paths, database=None, batch_size=2, n_threads=2, backends=[os.environ['BACKEND']])\n"
@@ -349,7 +326,7 @@ def test_a_killed_job_leaves_no_decoding_process(shard, tmp_path):
     job = subprocess.Popen([sys.executable, tmp_path / "job.py", tmp_path, *names], env=environment)
     wait_until((tmp_path / "encode-reached").exists)
     children = psutil.Process(job.pid).children(recursive=True)
-    assert len(children) >= 3, "a server and two decoders"
+    assert len(children) == 2, "two decoders"
     job.kill()
     job.wait()
     assert psutil.wait_procs(children, timeout=20)[1] == []
@@ -476,7 +453,7 @@ def test_an_up_to_date_shard_is_kept(shard, monkeypatch):
     shard()
     before = identity(shard.folder / "000001.sqlite")
     (shard.folder / ".000001.left.rows").touch()
-    monkeypatch.setattr(decode, "read_image_file", None)
+    monkeypatch.setattr(DecodeProcess, "decode", None)
     assert shard(anew=False).n_kept == 62
     assert [path.name for path in shard.folder.iterdir()] == ["000001.sqlite"]
     assert identity(shard.folder / "000001.sqlite") == before

@@ -10,6 +10,8 @@ import pytest
 from conftest import DEMO
 from PIL import Image
 
+from crossfilter_inference.photos.failures import advice
+
 
 def snapshot(folder: Path) -> dict[str, int]:
     """Every file of a folder but Snakemake's own records, with its time."""
@@ -124,6 +126,8 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
         "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
     )
     assert "failed:   3 photos (1 not an image, 1 too large, 1 truncated), see the table COLOUR_FAILURES" in done.stdout
+    for reason in ("not an image", "too large", "truncated"):
+        assert f"          {reason}: {advice(reason)}\n" in done.stdout
     assert "skipped:  7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}
 

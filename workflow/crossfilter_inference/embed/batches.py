@@ -19,7 +19,7 @@ from ..encoders.registry import load_encoder
 from ..errors import InputError
 from ..shards.shard import Embedded
 from ..util.text import printable
-from .decode_pool import Decoded, Failed
+from .decode_process import Decoded, Failed
 from .reuse import LENGTH_TOLERANCE
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ class Encoding:
 
     def timed(self, photos: Iterable[Decoded | Failed]) -> Iterator[Decoded | Failed]:
         """Pass photos on; add up the time of decoding them, and the time that the encoder waited for them."""
-        start = time.perf_counter()
+        start = None  # before the first photo there is no encoder that waits
         for photo in photos:
-            if sum(not future.done() for future in self._under_way) < self._n_streams:
+            if start is not None and sum(not future.done() for future in self._under_way) < self._n_streams:
                 self._counts.waiting += time.perf_counter() - start
             self._counts.decoding += photo.seconds
             yield photo

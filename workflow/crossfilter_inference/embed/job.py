@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ..db.embeddings import pack_embedding
 from ..db.tables import NewerFormat, Row, Tables
-from ..encoders import devices
 from ..encoders.identity import provenance_digest, read_encoder
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
+from ..photos.failures import advice
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.journal import RowsLog, logs_of
@@ -25,7 +25,8 @@ from ..util.files import digest, write_tsv
 from ..util.progress import Progress
 from ..util.text import printable
 from .batches import Encoding
-from .decode_pool import Decoded, Failed, decoding
+from .decode_pool import decoding
+from .decode_process import Decoded, Failed
 from .reuse import KnownRows
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,6 @@ def embed_shard(
                 max_pixels,
                 n_workers=n_threads,
                 n_ahead=encoding.n_ahead,
-                in_processes=device != "cpu" and devices.may_have_gpu(),
             ) as photos,
         ):
 
@@ -203,7 +203,7 @@ class _Recorder:
     def add_failure(self, photo: Failed) -> None:
         """Record a photo that could not be decoded; a job that resumes tries it again."""
         path, error = printable(photo.image.path), photo.error
-        logger.warning("%s: %s (%s)", path, error.reason, error)
+        logger.warning("%s: %s (%s): %s", path, error.reason, error, advice(error.reason))
         failure = {"UUID": photo.image.uuid, "PATH": path, "REASON": error.reason, "MESSAGE": str(error)}
         self.failures.append((photo.image, failure))
         self.counts.n_failed += 1

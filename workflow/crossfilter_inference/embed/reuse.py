@@ -23,7 +23,7 @@ from ..encoders.protocol import Embeddings
 from ..errors import InputError
 from ..shards.plan import PlannedImage
 from ..util.text import printable
-from .decode_pool import Decoded
+from .decode_process import Decoded
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from .exif import Exif, read_exif
-from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands
+from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands, without_surplus
 
 THUMBNAIL_SIDE = 96  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
@@ -150,7 +150,7 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
         "not an image", "too large", "truncated", "damaged" or "out of memory".
     """
     try:
-        file = Image.open(io.BytesIO(data), formats=FORMATS)
+        file = Image.open(io.BytesIO(without_surplus(data)), formats=FORMATS)
         width, height = file.size
         for n_pixels, description in demands(file, data):
             if n_pixels > max_pixels:

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from ..db.connect import reading
 from ..db.tables import Tables
 from ..errors import InputError
+from ..photos.failures import advice
 from ..shards.plan import Plan, read_plan
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_json
-from ..util.text import counted
+from ..util.text import counted, printable
 
 _FEWEST_TO_JUDGE = 20  # photos
 
@@ -38,14 +39,16 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
     computed, copied = _count_embedded(folder, since)
     _, rejected = read_plan(f"{folder}/plan.tsv")
     copies = f" and {copied:,} copied" if copied else ""
-    failures = ""
-    if receipt["n_failures"]:
-        failures = f" ({_reasons(database, embedding_type)}), see the table {embedding_type}_FAILURES"
+    failures, reasons = "", _reasons(database, embedding_type) if receipt["n_failures"] else {}
+    if reasons:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        failures = f" ({counts}), see the table {embedding_type}_FAILURES"
     skipped = f", see {folder}/rejected.tsv" if rejected else ""
     lines = [
         f"embedded: {counted(computed, 'photos')} in this run{copies}, {receipt['n_embeddings']:,} in total, "
         f"in {database}",
         f"failed:   {counted(receipt['n_failures'], 'photos')}{failures}",
+        *(f"          {printable(reason)}: {advice(reason)}" for reason in reasons),
         f"skipped:  {counted(len(rejected), 'files')}{skipped}",
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
@@ -60,12 +63,12 @@ def page_line(folder: str) -> str:
     return f"look at:  {page.absolute().as_uri()}" if page.exists() else ""
 
 
-def _reasons(database: str, embedding_type: str) -> str:
+def _reasons(database: str, embedding_type: str) -> dict[str, int]:
     """Count failed photos by reason, the most frequent reason first."""
     reason, n = Tables(embedding_type).failures.c.REASON, sa.func.count()
     with reading(database) as connection:
-        counts = connection.execute(sa.select(reason, n).group_by(reason).order_by(n.desc(), reason)).all()
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts)
+        counts = connection.execute(sa.select(reason, n).group_by(reason).order_by(n.desc(), reason)).tuples()
+        return dict(counts.all())
 
 
 def _is_new(path: Path, since: float) -> bool:

@@ -14,7 +14,7 @@ from ..db.connect import reading
 from ..db.embeddings import unpack_embedding
 from ..db.tables import Tables
 from ..embed.batches import Encoding
-from ..embed.decode_pool import Decoded, decode_image
+from ..embed.decode_process import Decoded, decode_image
 from ..embed.reuse import LEAST_COSINE
 from ..encoders.protocol import Embeddings
 from ..errors import InputError

@@ -16,6 +16,7 @@ from PIL import Image
 from ..db.connect import reading
 from ..db.provenance import read_provenance
 from ..db.tables import Tables
+from ..photos.failures import advice
 from ..shards.plan import read_plan
 from ..util.files import read_json, write_text
 from ..util.text import counted, printable
@@ -55,7 +56,7 @@ def write_summary(database: str, folder: str, output: str, introduction: str) ->
     with reading(database) as connection:
         tables: dict[str, list[_Row]] = {
             "outcomes": [("Outcome", "Files"), *_outcomes(connection, embedding_type, state)],
-            "failures": [("File", "Reason", "Message"), *_failures(connection, embedding_type, state)],
+            "failures": [("File", "Reason", "Message", "What to do"), *_failures(connection, embedding_type, state)],
             "quality": [("Figure", "Value"), *_quality(state)],
             "times": [
                 ("Stage", "Jobs", "Seconds", "Photos/s", "Peak memory (MB)"),
@@ -106,9 +107,10 @@ def _outcomes(connection: sa.Connection, embedding_type: str, state: Path) -> It
 def _failures(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
     failures = Tables(embedding_type).failures
     columns = (failures.c.PATH, failures.c.REASON, failures.c.MESSAGE)
-    yield from connection.execute(sa.select(*columns).order_by(failures.c.PATH)).tuples()
+    for path, reason, message in connection.execute(sa.select(*columns).order_by(failures.c.PATH)).tuples():
+        yield path, reason, message, advice(reason)
     for path, reason in read_plan(state / "plan.tsv")[1]:
-        yield path, "rejected", reason
+        yield path, "rejected", reason, ""
 
 
 def _quality(state: Path) -> Iterator[_Row]:

@@ -1,0 +1,200 @@
+"""No photo holds up or ends the job that decodes it."""
+
+import os
+import re
+import shutil
+
+import hostile_files
+import psutil
+import pytest
+from conftest import DEMO_PHOTOS, PROJECT
+
+from crossfilter_inference.embed import decode_process
+from crossfilter_inference.embed.decode_pool import decoding
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, decode_image
+from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos import failures
+from crossfilter_inference.photos.image import Preprocessing
+from crossfilter_inference.shards.plan import PlannedImage
+
+PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+MARK = "bad"  # in the name of the photo that is badly treated
+_PROGRAM = """
+import sys; sys.path = sys.argv[2:]
+import ctypes, os, signal, time
+from crossfilter_inference.embed import decode_process as decode
+decode.MOST_SECONDS = 1.0
+load_image = decode.load_image
+decode.load_image = lambda data, *how: (data.endswith(b"bad") and ({fault}), load_image(data, *how))[1]
+decode.serve(int(sys.argv[1]))
+"""
+
+
+def planned(path):
+    status = path.stat()
+    return PlannedImage(path.stem, str(path), status.st_size, status.st_mtime_ns, "000001")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five photos, the second of which ends in a mark."""
+    paths = [shutil.copy2(path, tmp_path) for path in DEMO_PHOTOS[:5]]
+    with open(paths[1], "ab") as file:
+        file.write(MARK.encode())
+    return [planned(tmp_path / os.path.basename(path)) for path in paths]
+
+
+def decoded(photos, max_pixels=2**22, n_workers=2):
+    options = {"n_workers": n_workers, "n_ahead": lambda: 4}
+    with decoding(photos, PREPROCESSING, max_pixels, **options) as items:
+        return list(items)
+
+
+def outcome(item):
+    return "decoded" if isinstance(item, Decoded) else item.error.reason
+
+
+def with_fault(monkeypatch, fault):
+    """Have the process do something else when it decodes the marked photo."""
+    monkeypatch.setattr(decode_process, "_PROGRAM", _PROGRAM.replace("{fault}", fault))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "message"),
+    [
+        ("sum(range(10**9))", "too slow", "decoding takes more than 9 s of computing time"),
+        ("ctypes.string_at(0)", "crashed", "the decoder crashed (SIGSEGV)"),
+        ("os.abort()", "crashed", "the decoder crashed (SIGABRT)"),
+        ("os._exit(3)", "crashed", "the decoder crashed (exit code 3)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "out of memory", "the process that decoded it was killed twice"),
+    ],
+)
+def test_a_photo_that_hangs_or_crashes_its_decoder_fails_alone(photos, monkeypatch, capfd, fault, reason, message):
+    with_fault(monkeypatch, fault)
+    items = decoded(photos)
+    assert [item.image for item in items] == photos, "in order"
+    assert [outcome(item) for item in items] == ["decoded", reason, "decoded", "decoded", "decoded"]
+    assert str(items[1].error) == message
+    assert capfd.readouterr().err == ""
+
+
+def allocates(monkeypatch, n_bytes):
+    """Have the process allocate memory, as a decoder that never frees it."""
+    calloc = f"ctypes.CDLL(None).calloc(ctypes.c_size_t(1), ctypes.c_size_t({n_bytes}))"
+    failing = "(_ for _ in ()).throw(decode.ImageError('out of memory', 'no more'))"
+    with_fault(monkeypatch, f"{calloc} or {failing}")
+
+
+@pytest.mark.parametrize("max_pixels", [2**20, 2**25])
+def test_memory_is_limited_to_what_max_megapixels_stands_for(photos, monkeypatch, max_pixels):
+    allocates(monkeypatch, 16 * max_pixels)
+    assert all(isinstance(item, Decoded) for item in decoded(photos, max_pixels))
+    allocates(monkeypatch, 16 * max_pixels + 2**28 + 2**22)
+    items = decoded(photos, max_pixels)
+    assert [outcome(item) for item in items] == ["decoded", "too large", "decoded", "decoded", "decoded"]
+    megabytes = f"{(16 * max_pixels + 2**28) // 10**6:,} MB"
+    assert str(items[1].error) == (
+        f"decoding takes more than {megabytes} of memory, enough for the {max_pixels / 1e6:.6g} megapixels of "
+        "max_megapixels"
+    )
+
+
+def test_memory_that_a_decoder_leaks_fails_no_other_photo(photos, monkeypatch):
+    allocates(monkeypatch, 2**27)
+    items = decoded([photos[1]] * 4, 2**20, n_workers=1)
+    assert [outcome(item) for item in items] == ["decoded"] * 4
+
+
+def test_waiting_does_not_count_as_computing(photos, monkeypatch):
+    with_fault(monkeypatch, "time.sleep(1.5)")
+    assert all(isinstance(item, Decoded) for item in decoded(photos))
+
+
+def test_each_photo_has_the_whole_time(photos, monkeypatch):
+    busy = "[None for _ in iter(lambda: time.process_time() > start + 0.6, True)]"
+    with_fault(monkeypatch, f"[{busy} for start in [time.process_time()]]")
+    assert all(isinstance(item, Decoded) for item in decoded([photos[1]] * 3, n_workers=1))
+
+
+def test_more_pixels_may_take_longer():
+    assert decode_process.most_seconds(2**20) == decode_process.most_seconds(2**28) == 9
+    assert decode_process.most_seconds(2**30) == 36
+
+
+def test_a_process_that_something_else_has_killed_fails_no_photo(photos, monkeypatch):
+    process = DecodeProcess(PREPROCESSING)
+    try:
+        for photo in photos:
+            assert isinstance(process.decode(photo), Decoded)
+            process._process.kill()
+    finally:
+        process.close()
+    assert psutil.Process().children() == []
+
+
+def test_a_fault_of_the_program_itself_is_raised_and_not_blamed_on_the_photo(photos, monkeypatch):
+    with_fault(monkeypatch, "{}['no such key']")
+    with pytest.raises(KeyError, match="no such key"):
+        decoded(photos)
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(3)", "import sys; sys.exit(3)"])
+def test_a_process_that_does_not_start_is_one_line(photos, monkeypatch, program):
+    monkeypatch.setattr(decode_process, "_PROGRAM", program)
+    with pytest.raises(InputError, match=r"a process that decodes photos cannot be started \(exit code 3\); give the"):
+        decoded(photos)
+
+
+def test_no_process_outlives_the_decoding(photos, monkeypatch):
+    with_fault(monkeypatch, "time.sleep(60)")
+    options = {"n_workers": 3, "n_ahead": lambda: 3}
+    with decoding(photos * 20, PREPROCESSING, **options) as items:
+        assert isinstance(next(items), Decoded)
+        assert psutil.Process().children()
+    assert psutil.Process().children() == []
+
+
+def test_only_as_many_processes_start_as_have_work(photos):
+    with decoding(photos[:1], PREPROCESSING, n_workers=8, n_ahead=lambda: 10) as items:
+        assert len(list(items)) == 1
+        assert len(psutil.Process().children()) == 1
+
+
+def test_the_pixels_are_those_of_this_process(photos):
+    for item, photo in zip(decoded(photos), photos, strict=True):
+        here = decode_image(photo, PREPROCESSING)
+        assert (item.digest, item.loaded.thumbnail) == (here.digest, here.loaded.thumbnail)
+        assert (item.loaded.pixels == here.loaded.pixels).all()
+
+
+def test_a_missing_photo_keeps_its_reason(photos, tmp_path):
+    [item] = decoded([photos[0]._replace(path=str(tmp_path / "none.jpg"))])
+    assert (item.error.reason, str(item.error)) == ("missing", "No such file or directory")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", hostile_files.SLOW.values(), ids=hostile_files.SLOW)
+def test_a_file_made_to_take_long_has_an_outcome_within_the_limits(tmp_path, data, monkeypatch):
+    (path := tmp_path / "slow.jpg").write_bytes(data())
+    process = DecodeProcess(PREPROCESSING)
+    try:
+        item = process.decode(planned(path))
+        used = process._process and psutil.Process(process._process.pid).cpu_times()
+    finally:
+        process.close()
+    if used is None:
+        assert item.error.reason in ("too slow", "too large"), item
+    else:
+        assert used.user + used.system < decode_process.MOST_SECONDS + 1, "the start included"
+
+
+def test_every_reason_has_advice_and_stands_in_the_documentation():
+    sources = (PROJECT / "workflow" / "crossfilter_inference").rglob("*.py")
+    raised = {reason for path in sources for reason in re.findall(r'ImageError\(\s*"([a-z ]+)"', path.read_text())} | {
+        "truncated",
+        "damaged",
+    }
+    assert len(raised) >= 10
+    assert raised <= failures._ADVICE.keys()
+    table = (PROJECT / "docs" / "recovery.md").read_text()
+    assert [reason for reason, fix in failures._ADVICE.items() if f"| {reason} | {fix} |" not in table] == []

@@ -1,0 +1,235 @@
+"""Decode photos one by one in a process that can be stopped, so that no file holds up or ends a job.
+
+A decoder is C code that runs on bytes from anywhere: it may loop, take all memory or crash. The headers of a file tell
+most of its demands beforehand (`photos.formats`). For the rest, the process that decodes has two limits that the
+kernel keeps: computing time, and memory. The parent process learns from the exit code why it died, starts another, and
+fails that one file. Computing time does not count waiting, so the outcome does not depend on a busy machine or disk.
+"""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from ..errors import InputError
+from ..photos.formats import BYTES_IN_MEMORY, MAX_PIXELS
+from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, missing, read_image_file
+from ..shards.plan import PlannedImage
+
+MOST_SECONDS = 9.0  # of computing time for MAX_PIXELS; the slowest ordinary image of that size takes 8
+_SPARE_BYTES = 2**28  # of memory, for whatever does not grow with the image
+_MOST_LEFT_BYTES = _SPARE_BYTES // 2
+_PROGRAM = f"import sys; sys.path = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
+
+Load = Callable[[bytes, Preprocessing, int], LoadedImage]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded photo: its pixels and facts, the digest of its file, and the seconds that it took."""
+
+    image: PlannedImage
+    digest: str
+    loaded: LoadedImage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A photo that could not be decoded, the reason, and the seconds that it took."""
+
+    image: PlannedImage
+    error: ImageError
+    seconds: float
+
+
+def decode_image(
+    image: PlannedImage, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, load: Load = load_image
+) -> Decoded | Failed:
+    """Read and decode one photo in this process."""
+    start = time.perf_counter()
+    try:
+        data, digest = _read(image, max_pixels)
+        loaded = load(data, preprocessing, max_pixels)
+    except ImageError as error:
+        return Failed(image, error, time.perf_counter() - start)
+    return Decoded(image, digest, loaded, time.perf_counter() - start)
+
+
+def _read(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
+    """Read a file; check, after reading, that it is still the planned one."""
+    data, digest = read_image_file(image.path, max_pixels)
+    try:
+        status = os.stat(image.path)
+    except OSError as error:
+        raise missing(error) from None
+    if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+        raise ImageError("changed", "the file has changed since this run was planned; the next run embeds it")
+    return data, digest
+
+
+class DecodeProcess:
+    """A process that decodes photos, one at a time, and is replaced when it dies. It starts with its first photo.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    max_pixels : int
+        Larger images fail.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS):
+        self._how = preprocessing, max_pixels
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def decode(self, image: PlannedImage) -> Decoded | Failed:
+        """Read and decode one photo; if that takes too long, too much memory or the process, the photo fails.
+
+        Raises
+        ------
+        InputError
+            If the process cannot be started.
+        """
+        start = time.perf_counter()
+        for _ in range(2):  # the process may have ended before this photo, or been killed for another reason
+            try:
+                if self._process is None:
+                    self._start()
+                self._connection.send(image)
+                answer: Decoded | Failed | Exception = self._connection.recv()
+            except (EOFError, OSError):
+                status = self._bury()
+                if not self._is_ready and status != -signal.SIGKILL:
+                    raise _not_started(f"exit code {status}") from None
+                if status not in (0, -signal.SIGKILL):
+                    break
+            else:
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+        return Failed(image, _died_of(status, self._how[1]), time.perf_counter() - start)
+
+    def close(self) -> None:
+        """End the process, also if another thread waits for it."""
+        with self._lock:
+            self._closed = True
+            if (process := self._process) is not None:
+                process.kill()
+                process.wait()
+
+    def _start(self) -> None:
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads only cost memory
+        self._is_ready = False
+        try:
+            self._connection, theirs = Pipe()
+            with self._lock, theirs:
+                if self._closed:
+                    raise InputError("the process that decodes photos was stopped")
+                command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path]
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        except OSError as error:
+            raise _not_started(str(error)) from None
+        self._connection.send(self._how)
+        self._connection.recv()
+        self._is_ready = True
+
+    def _bury(self) -> int:
+        """Collect the exit code of the dead process."""
+        assert self._process is not None, "has been started"
+        self._connection.close()
+        status = self._process.wait()
+        self._process = None
+        return status
+
+
+def _not_started(why: str) -> InputError:
+    return InputError(
+        f"a process that decodes photos cannot be started ({why}); give the job more memory or fewer cores, and run "
+        "the same command again"
+    )
+
+
+def most_seconds(max_pixels: int) -> float:
+    """Return how long decoding may take, in seconds of computing time."""
+    return MOST_SECONDS * max(1.0, max_pixels / MAX_PIXELS)
+
+
+def _died_of(status: int, max_pixels: int) -> ImageError:
+    """Make the error for a photo at which the process died, from its exit code."""
+    if status == -signal.SIGPROF:
+        return ImageError("too slow", f"decoding takes more than {most_seconds(max_pixels):g} s of computing time")
+    if status == -signal.SIGKILL:
+        return ImageError("out of memory", "the process that decoded it was killed twice")
+    cause = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+    return ImageError("crashed", f"the decoder crashed ({cause})")
+
+
+def serve(descriptor: int) -> None:
+    """Decode the photos that the parent process sends, until it closes the connection or dies."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # if memory runs out, the kernel shall end this process and not the one with the model
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    connection = Connection(descriptor)
+    with suppress(EOFError, OSError):  # the parent has ended
+        preprocessing, max_pixels = connection.recv()
+        before = _data_bytes()
+        load = partial(_load_within_limits, before)
+        connection.send(None)
+        while _data_bytes() - before < _MOST_LEFT_BYTES:  # if decoders left more, a new process takes over
+            image: PlannedImage = connection.recv()
+            answer: Decoded | Failed | Exception
+            try:
+                answer = decode_image(image, preprocessing, max_pixels, load)
+            except Exception as error:  # a fault of this program's, which the parent reports
+                answer = error
+            connection.send(answer)
+
+
+def _load_within_limits(before: int, data: bytes, preprocessing: Preprocessing, max_pixels: int) -> LoadedImage:
+    """Decode an image file; the kernel ends this process when that takes too long, and refuses it too much memory.
+
+    Parameters
+    ----------
+    before : int
+        Bytes of data that this process held before it read the file.
+    """
+    n_bytes = BYTES_IN_MEMORY * max_pixels + _SPARE_BYTES
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = before + len(data) + n_bytes
+    is_ours = before > 0 and all(most == resource.RLIM_INFINITY or limit < most for most in (soft, hard))
+    if is_ours:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    signal.setitimer(signal.ITIMER_PROF, most_seconds(max_pixels))  # at its end, SIGPROF ends this process
+    try:
+        return load_image(data, preprocessing, max_pixels)
+    except ImageError as error:
+        if error.reason == "out of memory" and is_ours:
+            what = f"decoding takes more than {n_bytes // 10**6:,} MB of memory, enough for"
+            raise ImageError("too large", f"{what} the {max_pixels / 1e6:.6g} megapixels of max_megapixels") from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if is_ours:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """Return the memory of this process that RLIMIT_DATA limits; 0 where the system does not limit it."""
+    path = Path("/proc/self/status")
+    status = path.read_text() if path.exists() else ""
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:")), 0)
