@@ -53,7 +53,7 @@ class MapContents:
     similarity : array of shape (n_images, k), float32
         Cosine similarity of `neighbours`, in [-1, 1].
     kept : array of shape (n_images,), float64, in [0, 1]
-        Share of `neighbours` that are among the k nearest on the map.
+        Share of `neighbours` that are on the map no farther than the k-th nearest photo.
     region_of : array of shape (n_images,), int32
         Index in `regions`; -1 is none.
     regions : list of Region
@@ -107,10 +107,7 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     images = _read_images(files.database, embedding_type)
     paths, taken = zip(*(images.get(uuid, (f"{uuid}.jpg", None)) for uuid in uuids), strict=True)
     region_of, names = _name_regions(embedding_type, files, uuids, list(paths), unit_vectors)
-    k, kept = neighbours.shape[1], np.zeros(len(uuids))
-    if k:
-        on_map = nearest_on_map(unit_vectors, np.arange(len(uuids)), k)
-        kept = (neighbours[:, :, None] == on_map[:, None, :]).any(axis=2).mean(axis=1)
+    kept = _share_kept(unit_vectors, neighbours)
     return MapContents(
         embedding_type,
         uuids,
@@ -125,6 +122,24 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
         describe_regions(unit_vectors, region_of, names),
         read_json(files.quality),
     )
+
+
+def _share_kept(unit_vectors: NDArray[np.float64], neighbours: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the share of each photo's neighbours that are no farther on the map than its k-th nearest photo.
+
+    Distances are compared, because any of many copies at one position may be among the k nearest.
+    """
+    n_images, k = neighbours.shape
+    if not k:
+        return np.zeros(n_images)
+
+    def squared_chords(others: NDArray[np.integer]) -> NDArray[np.float64]:
+        chords: NDArray[np.float64] = ((unit_vectors[others] - unit_vectors[:, None]) ** 2).sum(axis=2)
+        return chords
+
+    farthest = squared_chords(nearest_on_map(unit_vectors, np.arange(n_images), k)).max(axis=1)
+    share: NDArray[np.float64] = (squared_chords(neighbours) <= farthest[:, None]).mean(axis=1)
+    return share
 
 
 def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
