@@ -1,6 +1,7 @@
 """Contents of a map for display: photos, positions, neighbours, regions and thumbnails."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..db.connect import chunks, reading
 from ..db.embeddings import read_embeddings
 from ..db.tables import Tables
+from ..shards.plan import MANIFEST_COLUMNS
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
 from .labels import read_labels
@@ -47,6 +49,8 @@ class MapContents:
     uuids, paths : list of str
     taken : list of str or None
         ISO 8601 without a time zone.
+    missing : array of shape (n_images,), bool
+        Photos that were missing at the last run, or whose file is missing now.
     latitude, longitude : arrays of shape (n_images,), float64, degrees
     neighbours : array of shape (n_images, k), int32
         Rows of the most similar photos, the nearest first.
@@ -65,6 +69,7 @@ class MapContents:
     uuids: list[str]
     paths: list[str]
     taken: list[str | None]
+    missing: NDArray[np.bool_]
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
     neighbours: NDArray[np.int32]
@@ -106,6 +111,7 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     neighbours, similarity = read_neighbours(files.neighbours, len(uuids))
     images = _read_images(files.database, embedding_type)
     paths, taken = zip(*(images.get(uuid, (f"{uuid}.jpg", None)) for uuid in uuids), strict=True)
+    manifest = read_manifest_paths(Path(files.embeddings).parent / "manifest.tsv")
     region_of, names = _name_regions(embedding_type, files, uuids, list(paths), unit_vectors)
     kept = _share_kept(unit_vectors, neighbours)
     return MapContents(
@@ -113,6 +119,7 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
         uuids,
         list(paths),
         list(taken),
+        np.array([is_missing(uuid, path, manifest) for uuid, path in zip(uuids, paths, strict=True)], bool),
         latitude,
         longitude,
         neighbours,
@@ -164,6 +171,27 @@ def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArra
     if len(indices) != n_images:
         raise damaged(path)
     return indices, 1 - distances
+
+
+def read_manifest_paths(path: Path) -> dict[str, str] | None:
+    """Read the path of each photo at the last run, by UUID; None if the manifest is missing."""
+    if not path.exists():
+        return None
+    return {uuid: image for uuid, image, *_ in read_tsv(path, MANIFEST_COLUMNS)}
+
+
+def is_missing(uuid: str, path: str, manifest: dict[str, str] | None) -> bool:
+    """Return whether a photo is not in the manifest of the last run, or its file does not exist now.
+
+    Parameters
+    ----------
+    uuid : str
+    path : str
+        As the database has it, if there is no manifest.
+    manifest : dict or None
+        As `read_manifest_paths` returns it.
+    """
+    return not os.path.isfile(path if manifest is None else manifest.get(uuid, ""))
 
 
 def read_thumbnails(

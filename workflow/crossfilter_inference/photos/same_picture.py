@@ -15,7 +15,7 @@ References
 B. D. Lucas and T. Kanade, "An iterative image registration technique with an application to stereo vision", IJCAI 1981.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ _CROPS = (0.03, 0.06, 0.1)  # shares of both sides that may be cut off, to start
 _MIN_OVERLAP = 0.8  # share of each image
 _MAX_STEP = 0.05  # share of a side
 _RIDGE = 1e-4
+
+_Value = TypeVar("_Value", np.float32, np.bool_)
 
 
 class _Warp(NamedTuple):
@@ -122,7 +124,8 @@ def _correlation(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
     if not _overlaps(warp) or not _overlaps(warp.inverse()):
         return -1
     moved, still, inside = _warped(moving, fixed, warp)
-    first, second = (values[inside] - values[inside].mean() for values in (moved, still))
+    first, second = (values[inside].astype(np.float64) for values in (moved, still))
+    first, second = first - first.mean(), second - second.mean()
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
 
@@ -141,7 +144,7 @@ def _refine(moving: Image.Image, fixed: Image.Image, warp: _Warp, n_steps: int) 
         if not _overlaps(warp) or not _overlaps(warp.inverse()):
             break
         moved, still, inside = _warped(moving, fixed, warp)
-        y_slope, x_slope = np.gradient(moved)
+        y_slope, x_slope = (np.gradient(moved, axis=axis) for axis in (0, 1))
         x_slope, y_slope = x_slope * (width / warp.x_scale), y_slope * (height / warp.y_scale)
         columns = (x_slope * x, x_slope, y_slope * y, y_slope, moved, np.ones_like(moved))
         slopes = np.stack([column[inside] for column in columns]).astype(np.float64)
@@ -165,7 +168,7 @@ def _compare(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> tuple[floa
     complete = _blocks(inside).all(axis=2)
     if not complete.any():
         return np.inf, 0
-    pairs = [_blocks(values)[complete] for values in (first, second)]
+    pairs = [_blocks(values)[complete].astype(np.float64) for values in (first, second)]
     residual = np.sqrt(((pairs[0] - pairs[1]) ** 2).mean(axis=1))
     contrast = np.maximum(pairs[0].std(axis=1), pairs[1].std(axis=1))
     noise = min(_MIN_NOISE + 1.5 * float(np.quantile(residual, 0.75)), _MAX_NOISE)
@@ -177,7 +180,7 @@ def _smoothed(values: NDArray[np.float32]) -> NDArray[np.float32]:
     for axis in (0, 1):
         padded = np.pad(values, [(1, 1) if axis == along else (0, 0) for along in (0, 1)], mode="edge")
         before, after = np.split(padded, [2], axis=axis)[1], np.split(padded, [-2], axis=axis)[0]
-        values = (before + 2 * values + after) / 4
+        values = ((before + 2 * values + after) / 4).astype(np.float32)
     return values
 
 
@@ -198,7 +201,7 @@ def _with_tones_of(
     return adjusted
 
 
-def _blocks(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _blocks(values: NDArray[_Value]) -> NDArray[_Value]:
     """Cut an image into blocks: an array of shape (rows, columns, pixels)."""
     rows, columns = (length // _BLOCK for length in values.shape)
     cut = values[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
