@@ -55,9 +55,15 @@ class Photos:
                 width, height = image.size
             rows.append(
                 {
-                    **{"UUID": path.stem, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns},
-                    **{"DIGEST": hashlib.sha256(data).hexdigest(), "WIDTH": width, "HEIGHT": height},
-                    **{"TAKEN": None, "SHARD": "000001"},
+                    "UUID": path.stem,
+                    "PATH": str(path),
+                    "SIZE": status.st_size,
+                    "MTIME_NS": status.st_mtime_ns,
+                    "DIGEST": hashlib.sha256(data).hexdigest(),
+                    "WIDTH": width,
+                    "HEIGHT": height,
+                    "TAKEN": None,
+                    "SHARD": "000001",
                 }
             )
             if path.stem not in missing:
@@ -73,7 +79,7 @@ class Photos:
         state.mkdir(parents=True, exist_ok=True)
         write_tsv(state / "manifest.tsv", MANIFEST_COLUMNS, listed)
 
-    def find(self, least_cosine=0.6, **how):
+    def find(self, least_cosine=0.97, **how):
         return find_duplicates(Collection(self.database, "T"), least_cosine, 2, **how)
 
     def groups(self, **how):

@@ -158,13 +158,14 @@ def search(
         for photo in found:
             print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}{_mark(photo.missing)}")
     if html:
-        pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}{_mark(photo.missing)}") for photo in found]
+        pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}", photo.missing) for photo in found]
         groups = [("Most similar first", pictures)]
         thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
         if known:
-            groups.insert(0, ("", [(known, photos.photos([known])[known].path, "")]))
+            original = photos.photos([known])[known]
+            groups.insert(0, ("", [(known, original.path, "", photos.is_missing(original))]))
         elif image and loaded:
-            groups.insert(0, ("", [("", str(image), "")]))
+            groups.insert(0, ("", [("", str(image), "", False)]))
             thumbnails[""] = loaded.thumbnail
         title = f"Photos of {text}" if text else "Photos like this one"
         write_contact_sheet(str(html), title, groups, thumbnails)
@@ -219,7 +220,7 @@ def duplicates(
                 print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
     if html:
         sheet = [
-            (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo)) for photo in group.photos])
+            (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo), False) for photo in group.photos])
             for number, group in enumerate(groups, 1)
         ]
         thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group.photos])
