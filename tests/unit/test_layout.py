@@ -145,7 +145,7 @@ def plain_layout(starts, graph, curve, seed, n_epochs, mobility):
                 pull = force(moved[i], positions[graph.indices[edge]], attracts=True)
                 moved[i] = unit(moved[i] + 2 * step * mobility[i] * pull)
                 push = np.zeros(3)
-                for pair in range(layout.NEGATIVE_SAMPLE_RATE // 2):
+                for _ in range(layout.NEGATIVE_SAMPLE_RATE // 2):
                     state = (state + golden) & mask
                     for part in (hashed(state) >> 32, hashed(state) & 0xFFFFFFFF):
                         other = part * n >> 32
@@ -163,10 +163,10 @@ def test_the_layout_equals_a_plain_computation_of_its_forces():
     graph = fuzzy_graph(*all_neighbours(rows, 4, 1))
     graph.data[:] = random.uniform(0.3, 1, len(graph.data)).astype(np.float32)
     starts, mobility = layout.initial_positions(rows), random.uniform(0.2, 1, 7)
-    ours = layout.lay_out(starts, graph, CURVE, 9, 1, 3, mobility)
-    plain = plain_layout(starts, graph, CURVE, 9, 3, mobility)
-    assert np.abs(plain - starts).max() > 0.1
-    assert np.abs(ours - plain).max() < 0.01
+    ours = layout.lay_out(starts, graph, CURVE, 9, 1, 20, mobility)
+    plain = plain_layout(starts, graph, CURVE, 9, 20, mobility)
+    assert np.abs(plain - starts).max() > 0.2
+    assert np.abs(ours - plain).max() < 0.001
 
 
 def test_a_connection_that_is_too_weak_never_acts():

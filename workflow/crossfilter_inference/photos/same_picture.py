@@ -171,8 +171,11 @@ def _compare(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> tuple[floa
     pairs = [_blocks(values)[complete].astype(np.float64) for values in (first, second)]
     residual = np.sqrt(((pairs[0] - pairs[1]) ** 2).mean(axis=1))
     contrast = np.maximum(pairs[0].std(axis=1), pairs[1].std(axis=1))
-    noise = min(_MIN_NOISE + 1.5 * float(np.quantile(residual, 0.75)), _MAX_NOISE)
-    return float((residual / (contrast + noise)).max()), int((contrast >= _MIN_CONTRAST).sum())
+    is_structured = contrast >= _MIN_CONTRAST
+    # A page with little text has noise only there.
+    typical = max(np.quantile(residual, 0.75), np.median(residual[is_structured]) if is_structured.any() else 0)
+    noise = min(_MIN_NOISE + 1.5 * float(typical), _MAX_NOISE)
+    return float((residual / (contrast + noise)).max()), int(is_structured.sum())
 
 
 def _smoothed(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -76,7 +76,8 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     """Write the flat map with thumbnails and neighbours as Parquet for embedding-atlas, one row per photo.
 
     Columns: UUID, PATH, TAKEN, MISSING (whether the file of the photo is missing), REGION, X, Y (Hammer equal-area
-    projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine distances).
+    projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine
+    distances).
 
     Parameters
     ----------
