@@ -1,6 +1,7 @@
 """Duplicates in a database of real files, whose embeddings are tiny grey images."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from conftest import DEMO_PHOTOS, PROJECT
 from PIL import Image
 
+from crossfilter_inference.cli import commands
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.db.connect import writing
 from crossfilter_inference.db.embeddings import pack_embedding
@@ -242,3 +244,16 @@ def test_a_moved_photo_is_where_the_last_run_found_it(photos):
         (photos.folder / name).rename(photos.folder / "sub" / name)
     manifest.write_text(manifest.read_text().replace("/copy0", "/sub/copy0").replace("/photo0", "/sub/photo0"))
     assert photos.groups() == [(IDENTICAL, ["copy0", "photo0"])]
+
+
+def test_the_commands_name_classes_and_mark_missing_photos(photos, capsys):
+    photos.add("copy0", PHOTOS[0])
+    photos.run(missing=["photo1"])
+    options = commands.CollectionOptions(photos.database, embedding_type="T")
+    sheet = photos.folder / "sheet.html"
+    line = commands.duplicates(html=sheet, least_cosine=0.97, collection=options)
+    assert line.startswith("groups: 1, with 2 of 5 photos; 1 could be removed; left out: 1 missing; look at: file:")
+    assert capsys.readouterr().out.startswith("group 1: identical files\n  copy0  ")
+    assert "Group 1: identical files" in sheet.read_text()
+    commands.duplicates(json=True, least_cosine=0.97, collection=options)
+    assert [photo["class"] for photo in json.loads(capsys.readouterr().out)[0]] == [IDENTICAL] * 2
