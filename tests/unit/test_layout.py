@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from conftest import PROJECT
 
 from crossfilter_inference.map import layout
@@ -167,15 +166,3 @@ def test_the_layout_equals_a_plain_computation_of_its_forces():
     plain = plain_layout(starts, graph, CURVE, 9, 20, mobility)
     assert np.abs(plain - starts).max() > 0.2
     assert np.abs(ours - plain).max() < 0.001
-
-
-def test_a_connection_that_is_too_weak_never_acts():
-    """The product of the share and the number of epochs is rounded up to 1."""
-    n_epochs = next(n for n in range(3, 500) if np.nextafter(np.float32(1 / n), np.float32(0)) * np.float32(n) == 1)
-    weak = np.nextafter(np.float32(1 / n_epochs), np.float32(0))
-    pairs, strengths = [[0, 1, 2, 3, 0, 3], [1, 0, 3, 2, 3, 0]], np.array([1, 1, 1, 1, weak, weak], np.float32)
-    graph = sp.coo_matrix((strengths, pairs), shape=(4, 4)).tocsr()
-    without = sp.coo_matrix((strengths[:4], [side[:4] for side in pairs]), shape=(4, 4)).tocsr()
-    starts = layout.initial_positions(np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
-    laid_out = [layout.lay_out(starts, connected, CURVE, 1, 1, n_epochs) for connected in (graph, without)]
-    assert np.array_equal(*laid_out)
