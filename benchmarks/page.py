@@ -65,6 +65,7 @@ def make_contents(n_images: int) -> MapContents:
         uuids,
         [f"/photos/{2000 + number % 25}/{uuid}.jpg" for number, uuid in enumerate(uuids)],
         [f"20{number % 25:02}-06-15T12:00:00" for number in range(n_images)],
+        np.zeros(n_images, bool),
         latitude,
         longitude,
         (np.arange(n_images)[:, None] + np.arange(1, 15)).astype(np.int32) % n_images,

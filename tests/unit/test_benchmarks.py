@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, needs, needs_browser
 
-from crossfilter_inference.embed import batches, decode_pool
+from crossfilter_inference.embed import batches, decode_process
 from crossfilter_inference.encoders import registry
 
 BENCHMARKS = PROJECT / "benchmarks"

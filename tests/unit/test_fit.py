@@ -111,3 +111,27 @@ def test_maps_are_bit_identical_with_any_number_of_threads(rows, old):
     one = map_fit.update(named(800), rows, np.arange(780), PARAMETERS, 1, old, improve=True)
     assert np.array_equal(one.angles, update(rows, old, improve=True).angles)
     assert np.array_equal(map_fit.fit(named(780), rows[:780], PARAMETERS, 1, None).angles, old.angles)
+
+
+def test_a_position_is_the_mean_of_exactly_15_neighbours_weighted_by_inverse_distance(rows, old):
+    queries = rows[780:]
+    distances = 1 - queries.astype(float) @ rows[:780].T.astype(float)
+    nearest = np.argsort(distances, axis=1)[:, :15]
+    weights = 1 / np.sqrt(np.take_along_axis(distances, nearest, axis=1))
+    expected = spherical_mean(old.unit_vectors[nearest], weights)
+    assert degrees_between(map_fit.place(queries, rows[:780], old.unit_vectors, 1), expected).max() < 1e-3
+
+
+@pytest.mark.parametrize(("radius", "expected"), [(4, 0.02), (2, 0.005), (1, 0.00125), (40, 1)])
+def test_old_photos_take_steps_that_are_smaller_on_a_smaller_sphere(rows, old, monkeypatch, radius, expected):
+    used = []
+
+    def lay_out(unit_vectors, graph, curve, seed, n_threads, n_epochs, mobility):
+        used.append(mobility)
+        return unit_vectors
+
+    monkeypatch.setattr(map_fit, "lay_out", lay_out)
+    parameters = umap_model.fit_parameters(SETTINGS, radius)
+    map_fit.update(named(800), rows, np.arange(780), parameters, 1, old, improve=True)
+    assert np.allclose(used[0][:780], expected)
+    assert (used[0][780:] == 1).all()

@@ -105,3 +105,64 @@ def test_the_tables_match_the_formulas():
         push = min(2 * b / (distance * divisor), 4) / (radius * np.sin(angle))
         assert np.isclose(layout._look_up(attraction, chord), pull, rtol=3e-3)
         assert np.isclose(layout._look_up(repulsion, chord), push, rtol=3e-3)
+
+
+def plain_layout(starts, graph, curve, seed, n_epochs, mobility):
+    """Move photos as the module's docstring says, in double precision."""
+    mask = (1 << 64) - 1
+
+    def hashed(state):
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        return state ^ (state >> 31)
+
+    def force(first, second, attracts):
+        angle = np.arccos(np.clip(first @ second, -1, 1))
+        distance = max(curve.radius * angle, 1e-9)
+        divisor = 1 + curve.a * distance ** (2 * curve.b)
+        if attracts:
+            size = 2 * curve.a * curve.b * distance ** (2 * curve.b - 1) / divisor
+        else:
+            size = 2 * curve.b / (distance * divisor)
+        tangent = second - (first @ second) * first
+        return min(size, 4) / curve.radius * tangent / max(np.sin(angle), 1e-3)
+
+    def unit(vector):
+        return vector / np.linalg.norm(vector)
+
+    golden, n = 0x9E3779B97F4A7C15, len(starts)
+    shares = graph.data / graph.data.max()
+    positions = starts.copy()
+    for epoch in range(n_epochs):
+        step = layout.LEARNING_RATE * (1 - epoch / n_epochs)
+        moved = positions.copy()
+        for i in range(n):
+            state = hashed(hashed((seed + golden * (epoch + 1)) & mask) ^ i)
+            for edge in range(graph.indptr[i], graph.indptr[i + 1]):
+                if shares[edge] < 1 / n_epochs or int(shares[edge] * (epoch + 1)) == int(shares[edge] * epoch):
+                    continue
+                pull = force(moved[i], positions[graph.indices[edge]], attracts=True)
+                moved[i] = unit(moved[i] + 2 * step * mobility[i] * pull)
+                push = np.zeros(3)
+                for _ in range(layout.NEGATIVE_SAMPLE_RATE // 2):
+                    state = (state + golden) & mask
+                    for part in (hashed(state) >> 32, hashed(state) & 0xFFFFFFFF):
+                        other = part * n >> 32
+                        if other != i:
+                            push -= force(moved[i], positions[other], attracts=False)
+                moved[i] = unit(moved[i] + step * mobility[i] * push)
+        positions = moved
+    return positions
+
+
+def test_the_layout_equals_a_plain_computation_of_its_forces():
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(7, 5)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    graph = fuzzy_graph(*all_neighbours(rows, 4, 1))
+    graph.data[:] = random.uniform(0.3, 1, len(graph.data)).astype(np.float32)
+    starts, mobility = layout.initial_positions(rows), random.uniform(0.2, 1, 7)
+    ours = layout.lay_out(starts, graph, CURVE, 9, 1, 20, mobility)
+    plain = plain_layout(starts, graph, CURVE, 9, 20, mobility)
+    assert np.abs(plain - starts).max() > 0.2
+    assert np.abs(ours - plain).max() < 0.001

@@ -17,7 +17,7 @@ def script():
     no_numbers, no_rows = np.zeros(0), np.zeros((0, 8), np.int32)
     no_regions = np.zeros(0, np.int32)
     contents = MapContents(
-        "SIGLIP2", [], [], [], no_numbers, no_numbers, no_rows, no_rows, no_numbers, no_regions, [], {}
+        "SIGLIP2", [], [], [], np.zeros(0, bool), *[no_numbers] * 2, no_rows, no_rows, no_numbers, no_regions, [], {}
     )
     text, _ = page.make_page(contents, np.arange(0), {})
     return text.rpartition("<script>")[2].partition("</script>")[0]

@@ -70,6 +70,7 @@ def make_contents():
         uuids=uuids,
         paths=[f"/photos/{folder}/{uuid}.jpg" for folder, uuid in zip(folders, uuids, strict=True)],
         taken=[None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))],
+        missing=np.arange(n) == 3,
         latitude=np.zeros(n),
         longitude=longitude,
         neighbours=(np.arange(n)[:, None] + [1, 2]).astype(np.int32) % n,

@@ -16,7 +16,7 @@ from .db.state import state_folder
 from .db.tables import Tables, check_format
 from .encoders.identity import provenance_digest, read_encoder
 from .errors import InputError
-from .map.contents import MapContents, MapFiles, read_contents, read_thumbnails
+from .map.contents import MapContents, MapFiles, is_missing, read_contents, read_manifest_paths, read_thumbnails
 from .photos.image import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
 from .util.files import damaged
 
@@ -25,13 +25,19 @@ _MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo: `width` and `height` in pixels and `size` in bytes are None if they are not recorded."""
+    """A photo at the last run.
+
+    `width` and `height` in pixels, `size` in bytes, `mtime_ns` in nanoseconds and the SHA-256 `digest` of the file are
+    None if they are not recorded.
+    """
 
     uuid: str
     path: str
-    width: int | None
-    height: int | None
-    size: int | None
+    width: int | None = None
+    height: int | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    digest: str | None = None
 
 
 class Collection:
@@ -104,14 +110,26 @@ class Collection:
     def photos(self, uuids: list[str]) -> dict[str, Photo]:
         """Look up photos by UUID, in the order of `uuids`."""
         images = self._tables.images
-        query = sa.select(images.c.UUID, images.c.PATH, images.c.WIDTH, images.c.HEIGHT, images.c.SIZE)
-        found = {uuid: Photo(uuid, "", None, None, None) for uuid in uuids}
+        query = sa.select(
+            *(images.c.UUID, images.c.PATH, images.c.WIDTH, images.c.HEIGHT),
+            *(images.c.SIZE, images.c.MTIME_NS, images.c.DIGEST),
+        )
+        found = {uuid: Photo(uuid, "") for uuid in uuids}
         with reading(self.database) as connection:
             if sa.inspect(connection).has_table(images.name):
                 for chunk in chunks(uuids):
                     rows = connection.execute(query.where(images.c.UUID.in_(chunk)))
                     found.update((row.UUID, Photo(*row)) for row in rows)
         return found
+
+    def is_missing(self, photo: Photo) -> bool:
+        """Return whether a photo was missing at the last run, or its file is missing now; its row may be kept."""
+        return is_missing(photo.uuid, photo.path, self.manifest)
+
+    @cached_property
+    def manifest(self) -> dict[str, str] | None:
+        """The path of each photo at the last run, by UUID; None if the manifest is missing."""
+        return read_manifest_paths(self.folder / "manifest.tsv")
 
     def read_map(self) -> MapContents:
         """Read the map.

@@ -1,72 +1,258 @@
-"""Near-duplicates: photos that were re-compressed, resized or cropped by a few per cent.
+"""Duplicates: identical files, photos of the same picture and, if asked for, similar photos.
 
-Each photo is compared with the photos of the most similar embeddings. The mean of all embeddings is subtracted first,
-because the embeddings of some encoders all point in a similar direction. The thumbnails decide whether two photos are
-the same picture and do not merely show the same thing: the correlation of their brightness, also with up to a tenth of
-one photo cut off.
+Identical files have the same digest. Photos of the same picture were re-encoded, resized or cropped by a few per cent.
+Each photo is compared with the photos of the most similar embeddings: first their thumbnails, then the pixels of their
+files, see `photos/same_picture.py`. The mean of all embeddings is subtracted first, because the embeddings of some
+encoders all point in a similar direction.
 
-If the demo photos are re-compressed, halved and cropped by 5 %, copies correlate by 0.93 or more and other photos by
-0.89 or less. Embeddings alone overlap: copies have cosines from 0.68, other photos up to 0.85.
+All photos of a group are compared with its best photo, never only with one another. Photos that are missing, or that
+have changed since the last run, are left out: the database does not know their pixels.
+
+If the demo photos are re-compressed, halved and cropped by 5 %, thumbnails of copies correlate by 0.93 or more.
+Embeddings alone overlap: copies have cosines from 0.68, other photos up to 0.85.
 """
 
 import io
-from collections import defaultdict
-from collections.abc import Iterator
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from PIL import Image
 
 from .collection import Collection, Photo
 from .map.neighbours import all_neighbours
+from .photos.image import ImageError, load_whole, read_image_file
+from .photos.same_picture import SIDE, is_same_picture
 
-_MIN_CORRELATION = 0.92  # of two copies of a picture
-_MIN_COARSE_CORRELATION = 0.7  # pairs below it are not compared in detail
-_MIN_COSINE_WITHOUT_THUMBNAILS = 0.92  # of centred embeddings, if a thumbnail is missing
+IDENTICAL, SAME_PICTURE, SIMILAR = "identical files", "same picture", "similar"
+_MIN_CORRELATION = 0.85  # of the thumbnails of two photos whose pixels are compared
+_MIN_COARSE_CORRELATION = 0.7  # thumbnails below it are not compared in detail
 _N_NEIGHBORS = 20
 _MIN_PHOTOS_TO_CENTRE = 50
-_SIDE, _COARSE_SIDE = 24, 16  # pixels of the compared images
+_SIDE, _COARSE_SIDE = 24, 16  # pixels of the compared thumbnails
 _CROPS = (0.025, 0.05, 0.1)  # shares of width and height that may be cut off
+_N_DECODED = 64  # images in memory: 110 MB
+
+
+class Group(NamedTuple):
+    """Photos of one class, the best first: the largest by pixels, then by bytes."""
+
+    kind: str
+    photos: list[Photo]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The groups, and how many photos were left out, by reason."""
+
+    groups: list[Group]
+    left_out: Counter[str]
+
+    @property
+    def n_removable(self) -> int:
+        """Number of photos of which a better or equal copy exists; similar photos are no copies."""
+        return sum(len(group.photos) - 1 for group in self.groups if group.kind != SIMILAR)
 
 
 def find_duplicates(
-    collection: Collection, least_cosine: float, n_threads: int, *, by_cosine_alone: bool = False
-) -> list[list[Photo]]:
-    """Find groups of near-duplicates.
+    collection: Collection, least_cosine: float, n_threads: int, *, similar: bool = False
+) -> Duplicates:
+    """Find groups of duplicates.
 
     Parameters
     ----------
     collection : Collection
     least_cosine : float
-        Of centred embeddings, in [-1, 1]. Pairs below it are not compared.
+        Of centred embeddings, in [-1, 1]. Pairs below it are not compared, unless the files are identical.
     n_threads : int
-    by_cosine_alone : bool
-        Do not compare thumbnails; photos of the same scene are grouped as well.
+    similar : bool
+        Also group photos that are merely similar: by their embeddings alone. A photo of another group takes part if it
+        is the best of that group.
 
     Returns
     -------
-    list of list of Photo
-        The largest groups first. In each group, the largest photo first, by pixels, then by bytes.
+    Duplicates
+        With similar photos last, and the largest groups first.
     """
-    uuids = collection.uuids
-    rows = _centred(collection.embeddings)
-    indices, distances = all_neighbours(rows, min(_N_NEIGHBORS + 1, len(rows)), n_threads)
-    near = np.argwhere(1 - distances[:, 1:] >= least_cosine)
-    pairs = {_ordered(int(row), int(indices[row, column + 1])) for row, column in near}
-    if not by_cosine_alone:
-        pairs = set(_same_pictures(collection, rows, sorted(pairs)))
-    photos = collection.photos(sorted({uuids[row] for pair in pairs for row in pair}))
-    groups = [sorted((photos[uuids[row]] for row in group), key=_by_size) for group in _connected(pairs, len(rows))]
-    return sorted(groups, key=lambda group: (-len(group), group[0].uuid))
+    photos = collection.photos(collection.uuids)
+    files = _Files(collection)
+    sets = _identical_files([photo for photo in photos.values() if files.is_listed(photo)], files)
+    row_of = {uuid: row for row, uuid in enumerate(collection.uuids)}
+    best = [group[0] for group in sets]
+    rows = _centred(collection.embeddings[[row_of[photo.uuid] for photo in best]])
+    near = _near(rows, least_cosine, n_threads)
+    is_like = _thumbnail_test(collection, best, near)
+
+    def is_same(first: int, second: int) -> bool:
+        if not is_like(first, second):
+            return False
+        images = [files.decode(best[number]) for number in (first, second)]
+        return images[0] is not None and images[1] is not None and is_same_picture(images[0], images[1])
+
+    groups, singles = [], []
+    for members in _stars(near, is_same):
+        found = sorted((photo for number in members for photo in sets[number]), key=_by_size)
+        singles.append(members[0])
+        if len(found) > 1:
+            groups.append(Group(SAME_PICTURE if len(members) > 1 else IDENTICAL, found))
+    if similar:
+        is_left = np.isin(np.arange(len(best)), singles)
+        left = {number: [other for other in others if is_left[other]] for number, others in near.items()}
+        left = {number: others for number, others in left.items() if is_left[number]}
+        for members in _stars(left, lambda first, second: bool(rows[first] @ rows[second] >= least_cosine)):
+            present = [best[number] for number in members if files.is_present(best[number])]
+            if len(present) > 1:
+                groups.append(Group(SIMILAR, sorted(present, key=_by_size)))
+    groups.sort(key=lambda group: (group.kind == SIMILAR, -len(group.photos), group.photos[0].uuid))
+    return Duplicates(groups, files.left_out)
 
 
-def _ordered(first: int, second: int) -> tuple[int, int]:
-    return min(first, second), max(first, second)
+class _Files:
+    """The files of photos as they are now; counts those that are left out."""
+
+    def __init__(self, collection: Collection):
+        self._collection = collection
+        self._state: dict[str, str] = {}
+        self._decode = lru_cache(_N_DECODED)(self._decode_file)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Number of photos that were left out, by reason."""
+        return Counter(state for state in self._state.values() if state)
+
+    def is_listed(self, photo: Photo) -> bool:
+        """Return whether the last run found the photo."""
+        manifest = self._collection.manifest
+        if manifest is not None and photo.uuid not in manifest:
+            self._state[photo.uuid] = "missing"
+            return False
+        return True
+
+    def is_present(self, photo: Photo) -> bool:
+        """Return whether the file has the contents that the database knows."""
+        if photo.uuid not in self._state:
+            self._state[photo.uuid] = self._check(photo)
+        return not self._state[photo.uuid]
+
+    def path(self, photo: Photo) -> str:
+        """Return the path of a photo at the last run."""
+        manifest = self._collection.manifest
+        return photo.path if manifest is None else manifest[photo.uuid]
+
+    def decode(self, photo: Photo) -> Image.Image | None:
+        """Decode the file; None if the photo is not present or cannot be decoded."""
+        return self._decode(photo) if self.is_present(photo) else None
+
+    def _check(self, photo: Photo) -> str:
+        path = self.path(photo)
+        if not os.path.isfile(path):
+            return "missing"
+        try:
+            status = os.stat(path)
+            if (status.st_size, status.st_mtime_ns) == (photo.size, photo.mtime_ns) and os.access(path, os.R_OK):
+                return ""
+            return "" if read_image_file(path)[1] == photo.digest else "changed since the last run"
+        except (OSError, ImageError):
+            return "unreadable"
+
+    def _decode_file(self, photo: Photo) -> Image.Image | None:
+        try:
+            return load_whole(read_image_file(self.path(photo))[0], SIDE)
+        except ImageError:
+            self._state[photo.uuid] = "unreadable"
+            return None
 
 
 def _by_size(photo: Photo) -> tuple[int, int, str]:
     return -(photo.width or 0) * (photo.height or 0), -(photo.size or 0), photo.uuid
+
+
+def _identical_files(photos: list[Photo], files: _Files) -> list[list[Photo]]:
+    """Group photos by the contents of their files, the best groups first; other photos are groups of their own."""
+    by_digest = defaultdict(list)
+    for photo in photos:
+        by_digest[photo.digest or photo.uuid].append(photo)
+    groups = []
+    for members in by_digest.values():
+        if len(members) > 1:  # only these are looked at now: there may be millions of others
+            members = _without_links([photo for photo in members if files.is_present(photo)], files)
+        if members:
+            groups.append(sorted(members, key=_by_size))
+    return sorted(groups, key=lambda group: _by_size(group[0]))
+
+
+def _without_links(photos: list[Photo], files: _Files) -> list[Photo]:
+    """Leave out photos that are links to the file of another: they are no copies, and need that file."""
+    by_file: dict[str, Photo] = {}
+    for photo in photos:
+        path = files.path(photo)
+        target = os.path.realpath(path)
+        if target not in by_file or path == target:
+            by_file[target] = photo
+    return [*by_file.values()]
+
+
+def _near(rows: NDArray[np.float32], least_cosine: float, n_threads: int) -> dict[int, list[int]]:
+    """Find the rows whose cosine to each row is large enough, among the nearest; in both directions."""
+    near: dict[int, list[int]] = {number: [] for number in range(len(rows))}
+    if len(rows) < 2:
+        return near
+    indices, distances = all_neighbours(rows, min(_N_NEIGHBORS + 1, len(rows)), n_threads)
+    pairs = {
+        (min(row, other), max(row, other))
+        for row, column in np.argwhere(1 - distances[:, 1:] >= least_cosine).tolist()
+        for other in [int(indices[row, column + 1])]
+    }
+    for first, second in sorted(pairs):
+        near[first].append(second)
+        near[second].append(first)
+    return near
+
+
+def _stars(near: dict[int, list[int]], is_same: Callable[[int, int], bool]) -> Iterator[list[int]]:
+    """Group rows: each group is the lowest free row and rows that equal this one, reached through each other.
+
+    A row that only equals another member of the group does not belong to it.
+    """
+    free = set(near)
+    for first in sorted(near):
+        if first not in free:
+            continue
+        free.discard(first)
+        group, seen, waiting = [first], {first}, [first]
+        while waiting:
+            for other in near[waiting.pop()]:
+                if other in free and other not in seen:
+                    seen.add(other)
+                    if is_same(first, other):
+                        free.discard(other)
+                        group.append(other)
+                        waiting.append(other)
+        yield group
+
+
+def _thumbnail_test(
+    collection: Collection, best: list[Photo], near: dict[int, list[int]]
+) -> Callable[[int, int], bool]:
+    """Make a test of whether two thumbnails are so similar that the pixels are worth comparing."""
+    candidates = [number for number, others in near.items() if others]
+    jpegs = collection.thumbnails([best[number].uuid for number in candidates])
+
+    @lru_cache(4096)
+    def grey(number: int) -> Image.Image | None:
+        jpeg = jpegs.get(best[number].uuid)
+        return Image.open(io.BytesIO(jpeg)).convert("L") if jpeg else None
+
+    def is_like(first: int, second: int) -> bool:
+        images = grey(first), grey(second)
+        return images[0] is None or images[1] is None or _are_similar(images[0], images[1])
+
+    return is_like
 
 
 def _centred(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,27 +264,10 @@ def _centred(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(length > 1e-6, rows / np.maximum(length, 1e-6), embeddings)
 
 
-def _same_pictures(
-    collection: Collection, rows: NDArray[np.float32], pairs: list[tuple[int, int]]
-) -> Iterator[tuple[int, int]]:
-    """Choose the pairs whose thumbnails show the same picture."""
-    candidates = sorted({row for pair in pairs for row in pair})
-    jpegs = collection.thumbnails([collection.uuids[row] for row in candidates])
-    grey = {}
-    for row in candidates:
-        if jpeg := jpegs.get(collection.uuids[row]):
-            grey[row] = Image.open(io.BytesIO(jpeg)).convert("L")
-    coarse = {row: _signature(image, _COARSE_SIDE) for row, image in grey.items()}
-    for first, second in pairs:
-        if first not in grey or second not in grey:
-            if rows[first] @ rows[second] >= _MIN_COSINE_WITHOUT_THUMBNAILS:
-                yield first, second
-        elif coarse[first] @ coarse[second] >= _MIN_COARSE_CORRELATION and _is_same_picture(grey[first], grey[second]):
-            yield first, second
-
-
-def _is_same_picture(first: Image.Image, second: Image.Image) -> bool:
-    """Return whether one image equals the other or a window of it."""
+def _are_similar(first: Image.Image, second: Image.Image) -> bool:
+    """Return whether one thumbnail resembles the other or a window of it."""
+    if _signature(first, _COARSE_SIDE) @ _signature(second, _COARSE_SIDE) < _MIN_COARSE_CORRELATION:
+        return False
     for original, copy in ((first, second), (second, first)):
         signature = _signature(copy, _SIDE)
         if any(_signature(original, _SIDE, window) @ signature >= _MIN_CORRELATION for window in _WINDOWS):
@@ -124,14 +293,3 @@ _WINDOWS: list[tuple[float, float, float, float]] = [(0, 0, 1, 1)] + [
     for x in _OFFSETS
     for y in _OFFSETS
 ]
-
-
-def _connected(pairs: set[tuple[int, int]], n_rows: int) -> list[list[int]]:
-    """Group the rows that pairs connect, directly or through others."""
-    rows = np.array(sorted(pairs), int).reshape(-1, 2)
-    graph = sp.coo_matrix((np.ones(len(rows)), rows.T), shape=(n_rows, n_rows))
-    _, group_of = sp.csgraph.connected_components(graph, directed=False)
-    groups = defaultdict(list)
-    for row in np.unique(rows).tolist():
-        groups[group_of[row]].append(row)
-    return [*groups.values()]

@@ -11,11 +11,12 @@ from .errors import InputError
 
 
 class Found(NamedTuple):
-    """A photo, and its cosine similarity to the query, in [-1, 1]."""
+    """A photo, its cosine similarity to the query, in [-1, 1], and whether the photo itself is missing."""
 
     uuid: str
     path: str
     similarity: float
+    missing: bool
 
 
 def search(collection: Collection, query: NDArray[np.float32], n: int, without: str | None = None) -> list[Found]:
@@ -52,7 +53,10 @@ def search(collection: Collection, query: NDArray[np.float32], n: int, without: 
     rows = np.flatnonzero(similarity >= threshold)
     rows = rows[np.argsort(-similarity[rows], kind="stable")][:n]
     photos = collection.photos([collection.uuids[row] for row in rows])
-    return [Found(uuid, photos[uuid].path, float(similarity[row])) for uuid, row in zip(photos, rows, strict=True)]
+    return [
+        Found(photo.uuid, photo.path, float(similarity[row]), collection.is_missing(photo))
+        for photo, row in zip(photos.values(), rows, strict=True)
+    ]
 
 
 def find_uuid(collection: Collection, text: str) -> str:

@@ -118,7 +118,7 @@ def search(
     """Find photos similar to a photo of the collection, an image file or a text.
 
     Give one of --uuid, --image and --text. Text needs an encoder with a text tower, such as SIGLIP2. The command prints
-    similarity (cosine), UUID and path, the most similar photo first.
+    similarity (cosine), UUID and path, the most similar photo first. It marks photos whose file is missing.
 
     Parameters
     ----------
@@ -164,14 +164,16 @@ def search(
         _print_json([photo._asdict() for photo in found])
     else:
         for photo in found:
-            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
+            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}{_mark(photo.missing)}")
     if html and sheet:
-        groups = [("Most similar first", [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found])]
+        pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}", photo.missing) for photo in found]
+        groups = [("Most similar first", pictures)]
         thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
         if known:
-            groups.insert(0, ("", [(known, photos.photos([known])[known].path, "")]))
+            original = photos.photos([known])[known]
+            groups.insert(0, ("", [(known, original.path, "", photos.is_missing(original))]))
         elif image and loaded:
-            groups.insert(0, ("", [("", str(image), "")]))
+            groups.insert(0, ("", [("", str(image), "", False)]))
             thumbnails[""] = loaded.thumbnail
         title = f"Photos of {text}" if text else "Photos like this one"
         with outputs.reporting_errors("--html", html):
@@ -182,23 +184,27 @@ def search(
 def duplicates(
     *,
     least_cosine: Annotated[float, {"min": -1, "max": 1}] = 0.6,
+    similar: bool = False,
     by_cosine_alone: bool = False,
     json: bool = False,
     html: Path | None = None,
     force: bool = False,
     collection: CollectionOptions,
 ) -> str:
-    """Find near-duplicates: photos that were recompressed, resized or slightly cropped.
+    """Find duplicates: identical files, and photos that were recompressed, resized or slightly cropped.
 
-    The command prints groups of near-duplicates, the largest group first, and the largest photo of each group first.
-    It deletes nothing.
+    The command prints groups of duplicates and their class: "identical files", or "same picture", which is confirmed
+    in the pixels. The largest group comes first, and the best photo of each group. Photos that are missing or have
+    changed since the last run are left out. It deletes nothing.
 
     Parameters
     ----------
     least_cosine : float
-        Ignore pairs of photos below this similarity (cosine of centred embeddings).
+        Do not compare pairs of photos below this similarity (cosine of centred embeddings).
+    similar : bool
+        Also print groups of the class "similar": photos of about the same scene. Best with --least_cosine 0.8.
     by_cosine_alone : bool
-        Do not compare thumbnails. With a --least_cosine of about 0.8, this also groups photos of the same scene.
+        The old name of --similar.
     json : bool
         Print JSON.
     html : Path, optional
@@ -217,27 +223,27 @@ def duplicates(
 
     photos = _open(collection)
     sheet = _output("--html", html, outputs.HTML, collection, photos, force)
-    groups = find_duplicates(photos, least_cosine, os.cpu_count() or 1, by_cosine_alone=by_cosine_alone)
+    found = find_duplicates(photos, least_cosine, os.cpu_count() or 1, similar=similar or by_cosine_alone)
+    groups = found.groups
     if json:
-        _print_json([[asdict(photo) for photo in group] for group in groups])
+        _print_json([[{**asdict(photo), "class": group.kind} for photo in group.photos] for group in groups])
     else:
         for number, group in enumerate(groups, 1):
-            print(f"group {number}")
-            for photo in group:
+            print(f"group {number}: {group.kind}")
+            for photo in group.photos:
                 print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
     if html and sheet:
         sections = [
-            (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])
+            (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo), False) for photo in group.photos])
             for number, group in enumerate(groups, 1)
         ]
-        thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group])
+        thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group.photos])
         with outputs.reporting_errors("--html", html):
-            write_contact_sheet(
-                str(sheet), f"{counted(len(groups), 'groups')} of near-duplicates", sections, thumbnails
-            )
-    n_photos = sum(map(len, groups))
-    found = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
-    return f"{found}; {n_photos - len(groups)} could be removed{_look_at(html)}"
+            write_contact_sheet(str(sheet), f"{counted(len(groups), 'groups')} of duplicates", sections, thumbnails)
+    n_photos = len({photo.uuid for group in groups for photo in group.photos})
+    line = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
+    left_out = ", ".join(f"{n:,} {reason}" for reason, n in sorted(found.left_out.items()))
+    return f"{line}; {found.n_removable} could be removed{left_out and f'; left out: {left_out}'}{_look_at(html)}"
 
 
 def export(
@@ -465,6 +471,10 @@ def _protected(database: str, config: "Config | None") -> "Protected":
         found = read_json(path).get("input_dir", [])
         folders += [found] if isinstance(found, str) else found
     return Protected(database, folders)
+
+
+def _mark(is_missing: bool) -> str:
+    return "  (missing)" if is_missing else ""
 
 
 def _look_at(page: Path | None) -> str:

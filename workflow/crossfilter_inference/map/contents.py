@@ -1,6 +1,7 @@
 """Contents of a map for display: photos, positions, neighbours, regions and thumbnails."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..db.connect import chunks, reading
 from ..db.embeddings import read_embeddings
 from ..db.tables import Tables
+from ..shards.plan import MANIFEST_COLUMNS
 from ..shards.shard import read_thumbnails as read_shard_thumbnails
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
@@ -49,13 +51,15 @@ class MapContents:
     uuids, paths : list of str
     taken : list of str or None
         ISO 8601 without a time zone.
+    missing : array of shape (n_images,), bool
+        Photos that were missing at the last run, or whose file is missing now.
     latitude, longitude : arrays of shape (n_images,), float64, degrees
     neighbours : array of shape (n_images, k), int32
         Rows of the most similar photos, the nearest first.
     similarity : array of shape (n_images, k), float32
         Cosine similarity of `neighbours`, in [-1, 1].
     kept : array of shape (n_images,), float64, in [0, 1]
-        Share of `neighbours` that are among the k nearest on the map.
+        Share of `neighbours` that are on the map no farther than the k-th nearest photo.
     region_of : array of shape (n_images,), int32
         Index in `regions`; -1 is none.
     regions : list of Region
@@ -67,6 +71,7 @@ class MapContents:
     uuids: list[str]
     paths: list[str]
     taken: list[str | None]
+    missing: NDArray[np.bool_]
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
     neighbours: NDArray[np.int32]
@@ -106,16 +111,15 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     neighbours, similarity = read_neighbours(files.neighbours, len(uuids))
     images = _read_images(files.database, embedding_type)
     paths, taken = zip(*(images.get(uuid, (f"{uuid}.jpg", None)) for uuid in uuids), strict=True)
+    manifest = read_manifest_paths(Path(files.embeddings).parent / "manifest.tsv")
     region_of, names = _name_regions(embedding_type, files, uuids, list(paths), unit_vectors)
-    k, kept = neighbours.shape[1], np.zeros(len(uuids))
-    if k:
-        on_map = nearest_on_map(unit_vectors, np.arange(len(uuids)), k)
-        kept = (neighbours[:, :, None] == on_map[:, None, :]).any(axis=2).mean(axis=1)
+    kept = _share_kept(unit_vectors, neighbours)
     return MapContents(
         embedding_type,
         uuids,
         list(paths),
         list(taken),
+        np.array([is_missing(uuid, path, manifest) for uuid, path in zip(uuids, paths, strict=True)], bool),
         latitude,
         longitude,
         neighbours,
@@ -151,6 +155,24 @@ def read_positions(path: str) -> tuple[list[str], NDArray[np.float64], NDArray[n
     return uuids, *degrees.T
 
 
+def _share_kept(unit_vectors: NDArray[np.float64], neighbours: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the share of each photo's neighbours that are no farther on the map than its k-th nearest photo.
+
+    Distances are compared, because any of many copies at one position may be among the k nearest.
+    """
+    n_images, k = neighbours.shape
+    if not k:
+        return np.zeros(n_images)
+
+    def squared_chords(others: NDArray[np.integer]) -> NDArray[np.float64]:
+        chords: NDArray[np.float64] = ((unit_vectors[others] - unit_vectors[:, None]) ** 2).sum(axis=2)
+        return chords
+
+    farthest = squared_chords(nearest_on_map(unit_vectors, np.arange(n_images), k)).max(axis=1)
+    share: NDArray[np.float64] = (squared_chords(neighbours) <= farthest[:, None]).mean(axis=1)
+    return share
+
+
 def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Read `neighbours.npz`, which `job.py` describes.
 
@@ -171,6 +193,27 @@ def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArra
     if indices.size and not (0 <= indices.min() and indices.max() < n_images and np.isfinite(distances).all()):
         raise damaged(path)
     return indices.astype(np.int32), (1 - distances).astype(np.float32)
+
+
+def read_manifest_paths(path: Path) -> dict[str, str] | None:
+    """Read the path of each photo at the last run, by UUID; None if the manifest is missing."""
+    if not path.exists():
+        return None
+    return {uuid: image for uuid, image, *_ in read_tsv(path, MANIFEST_COLUMNS)}
+
+
+def is_missing(uuid: str, path: str, manifest: dict[str, str] | None) -> bool:
+    """Return whether a photo is not in the manifest of the last run, or its file does not exist now.
+
+    Parameters
+    ----------
+    uuid : str
+    path : str
+        As the database has it, if there is no manifest.
+    manifest : dict or None
+        As `read_manifest_paths` returns it.
+    """
+    return not os.path.isfile(path if manifest is None else manifest.get(uuid, ""))
 
 
 def read_thumbnails(

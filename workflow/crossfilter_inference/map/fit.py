@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from .copies import Copies, find_copies
 from .fuzzy_graph import fuzzy_graph
 from .layout import Curve, default_n_epochs, initial_positions, lay_out
 from .neighbours import Neighbours, all_neighbours, nearest, updated_neighbours
@@ -50,7 +51,8 @@ class SphereMap:
     angles : array of shape (n_images, 2), float64
         Theta in [0, pi] and phi in [-pi, pi], radians.
     neighbours : Neighbours, optional
-        Each photo itself first. None if there are too few photos, or if the map was read from the database.
+        Each photo itself first, then others that are not copies of it or of each other; see `copies.py`. None if there
+        are too few photos, or if the map was read from the database.
     graph : sparse matrix of shape (n_images, n_images), float32, optional
         The graph of `neighbours`; see `fuzzy_graph`.
     row_digests : array of shape (n_images,), uint64, optional
@@ -80,7 +82,8 @@ def place(
 ) -> NDArray[np.float64]:
     """Place each photo at the spherical mean of the 15 most similar photos, weighted by inverse distance.
 
-    A photo's position does not depend on the other queries. A photo that equals one of the map gets its position.
+    A photo's position does not depend on the other queries. A photo that equals one of the map gets its position, to
+    the last bit.
 
     Parameters
     ----------
@@ -95,7 +98,8 @@ def place(
     """
     indices, distances = nearest(queries, rows, min(_N_PLACE_NEIGHBOURS, len(rows)), n_threads)
     # The cosine distance is half the square of the distance.
-    return spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _MIN_DISTANCE))
+    positions = spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _MIN_DISTANCE))
+    return np.where(distances[:, :1] == 0, unit_vectors[indices[:, 0]], positions)
 
 
 def fit(
@@ -116,25 +120,27 @@ def fit(
         The map does not depend on it.
     previous : SphereMap or None
     """
-    n_images = len(embeddings)
+    copies = find_copies(embeddings)
+    rows = embeddings[copies.firsts]
     neighbours, graph = None, None
-    unit_vectors = initial_positions(embeddings)
-    if n_images < MIN_PHOTOS or (embeddings == embeddings[0]).all():
-        logger.warning("%d photos are too few, or all identical: computing positions from their embeddings", n_images)
+    unit_vectors = initial_positions(rows)
+    if len(rows) < MIN_PHOTOS:
+        logger.warning("%d different photos are too few: computing positions from their embeddings", len(rows))
     else:
-        n_neighbors = min(parameters.n_neighbors, n_images - 1)
+        n_neighbors = min(parameters.n_neighbors, len(rows) - 1)
         if n_neighbors < parameters.n_neighbors:
-            logger.info("only %d photos: reducing n_neighbors to %d", n_images, n_neighbors)
-        neighbours = all_neighbours(embeddings, n_neighbors, n_threads)
+            logger.info("only %d different photos: reducing n_neighbors to %d", len(rows), n_neighbors)
+        neighbours = all_neighbours(rows, n_neighbors, n_threads)
         graph = fuzzy_graph(*neighbours)
-        n_epochs = default_n_epochs(n_images)
+        n_epochs = default_n_epochs(len(rows))
         unit_vectors = lay_out(unit_vectors, graph, parameters.curve, parameters.random_state, n_threads, n_epochs)
     drift = None
     if previous is not None:
         # Matched by UUID alone, even if the embedding has changed.
-        unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, find_rows(uuids, None, previous))
+        known = copies.groups_of_previous(find_rows(uuids, None, previous))
+        unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, known)
     angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
-    return SphereMap(uuids, angles, neighbours, graph, drift_degrees=drift)
+    return _map_of_all(uuids, copies, angles, neighbours, graph, drift)
 
 
 def update(
@@ -163,27 +169,44 @@ def update(
     improve : bool
         If False, known photos keep their positions to the last bit.
     """
+    copies = find_copies(embeddings)
+    rows, known = embeddings[copies.firsts], copies.groups_of_previous(known)
     old = known >= 0
     if previous.neighbours is None:
-        neighbours = all_neighbours(embeddings, parameters.n_neighbors, n_threads)
+        neighbours = all_neighbours(rows, parameters.n_neighbors, n_threads)
     else:
-        neighbours = updated_neighbours(embeddings, known, previous.neighbours, n_threads)
+        neighbours = updated_neighbours(rows, known, previous.neighbours, n_threads)
     graph = fuzzy_graph(*neighbours)
-    new = np.setdiff1d(np.arange(len(uuids)), known)
-    unit_vectors = np.empty((len(uuids), 3))
+    new = np.setdiff1d(np.arange(len(rows)), known)
+    unit_vectors = np.empty((len(rows), 3))
     unit_vectors[known[old]] = previous.unit_vectors[old]
-    unit_vectors[new] = place(embeddings[new], embeddings[known[old]], previous.unit_vectors[old], n_threads)
+    unit_vectors[new] = place(rows[new], rows[known[old]], previous.unit_vectors[old], n_threads)
     drift: float | None = 0.0
     if improve:
         curve, seed = parameters.curve, parameters.random_state
-        mobility = np.ones(len(uuids))
+        mobility = np.ones(len(rows))
         mobility[known[old]] = min(_ALIGN_MOBILITY * curve.radius**2, 1)
         unit_vectors = lay_out(unit_vectors, graph, curve, seed, n_threads, _ALIGN_EPOCHS, mobility)
         unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, known)
     angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
     if not improve:
         angles[known[old]] = previous.angles[old]
-    return SphereMap(uuids, angles, neighbours, graph, drift_degrees=drift)
+    return _map_of_all(uuids, copies, angles, neighbours, graph, drift)
+
+
+def _map_of_all(
+    uuids: list[str],
+    copies: Copies,
+    angles: NDArray[np.float64],
+    neighbours: Neighbours | None,
+    graph: sp.csr_matrix | None,
+    drift: float | None,
+) -> SphereMap:
+    """Make a map of all photos from one of the groups of copies."""
+    if neighbours is not None and len(uuids) > len(copies.firsts):
+        neighbours = copies.to_rows(neighbours)
+        graph = fuzzy_graph(*neighbours)
+    return SphereMap(uuids, angles[copies.group_of], neighbours, graph, drift_degrees=drift)
 
 
 def find_rows(uuids: list[str], row_digests: NDArray[np.uint64] | None, previous: SphereMap) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from ..db.tables import Tables
 from ..errors import InputError
 from ..util.files import digest, read_json, read_tsv, write_bytes, write_json, write_tsv
 from ..util.text import counted
+from .copies import find_copies, with_copies
 from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, update
 from .labels import read_labels
 from .layout import default_radius
@@ -186,10 +187,12 @@ def _renew(
     known = np.empty(0, int) if previous is None else find_rows(uuids, photos.row_digests, previous)
     n_old = int((known >= 0).sum())
     n_new = len(uuids) - n_old
-    action = _choose_action(settings, previous, n_old, n_new)
+    copies = find_copies(embeddings)
+    n_different = len(np.unique(copies.group_of[known[known >= 0]]))
+    action = _choose_action(settings, previous, n_old, n_new, n_different)
     radius = settings["radius"]
     if previous is None or action == "fit":
-        parameters = fit_parameters(settings, default_radius(len(uuids)) if isinstance(radius, str) else radius)
+        parameters = fit_parameters(settings, default_radius(len(copies.firsts)) if isinstance(radius, str) else radius)
         renewed = fit(uuids, embeddings, parameters, n_threads, previous)
     else:
         parameters = fit_parameters(settings, float(previous.record["radius"]) if isinstance(radius, str) else radius)
@@ -222,12 +225,12 @@ def _renew(
 
 
 def _choose_action(
-    settings: MapSettings, previous: SphereMap | None, n_old: int, n_new: int
+    settings: MapSettings, previous: SphereMap | None, n_old: int, n_new: int, n_different: int
 ) -> Literal["fit", "place", "align"]:
-    """Choose how to renew the map of `n_old` known photos and `n_new` new ones."""
+    """Choose how to renew the map of `n_old` known photos, `n_different` without copies, and `n_new` new ones."""
     if previous is None or previous.record.get("fitted_with") != fit_digest(settings):
         return "fit"
-    if n_old <= max(settings["n_neighbors"], MIN_PHOTOS):
+    if n_different <= max(settings["n_neighbors"], MIN_PHOTOS):
         return "fit"
     if settings["update"] == "place" or (n_new == 0 and n_old == len(previous.uuids)):
         return "place"
@@ -238,9 +241,9 @@ def _neighbours_to_show(
     embeddings: NDArray[np.float32], sphere_map: SphereMap, settings: MapSettings, n_threads: int
 ) -> Neighbours:
     """Return the nearest neighbours of each photo, itself first."""
-    if sphere_map.neighbours is None:  # too few photos for a graph, or all identical
+    if sphere_map.neighbours is None:  # too few different photos for a graph
         return all_neighbours(embeddings, min(settings["n_neighbors"], len(embeddings)), n_threads)
-    return sphere_map.neighbours
+    return with_copies(sphere_map.neighbours, embeddings)
 
 
 def _measure(

@@ -177,6 +177,35 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
         raise _undecodable(error) from error
 
 
+def load_whole(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file to an upright RGB image of at most `side` pixels on its long side.
+
+    Raises
+    ------
+    ImageError
+        As `load_image`.
+    """
+    whole = Preprocessing(side, Image.Resampling.BICUBIC, (), ())
+    try:
+        file = Image.open(io.BytesIO(data), formats=FORMATS)
+        for n_pixels, description in demands(file, data):
+            if n_pixels > max_pixels:
+                raise _too_large(description, max_pixels)
+        _reduce(file, whole)
+        file.load()
+        exif = read_exif(file)
+        image = _rgb(file)
+        scale = min(1, side / max(image.size))
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        return exif.upright(image.resize((width, height), Image.Resampling.BICUBIC))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not an image", f"none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # as in `load_image`
+        raise _undecodable(error) from error
+
+
 def missing(error: OSError) -> ImageError:
     """Make the error for a file that does not exist."""
     return ImageError("missing", error.strerror or str(error))

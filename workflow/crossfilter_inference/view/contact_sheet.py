@@ -8,7 +8,8 @@ from pathlib import Path
 from ..util.files import write_text
 from ..util.text import printable
 
-Picture = tuple[str, str, str]  # UUID (empty for a file outside the collection), path, caption
+# UUID (empty for a file outside the collection), path, caption, whether the file is missing
+Picture = tuple[str, str, str, bool]
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -28,6 +29,7 @@ small {{ display: block; opacity: .7; font-size: 12px;
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
 small.uuid {{ font-family: ui-monospace, monospace; font-size: 11px; user-select: all; }}
 b {{ display: block; font-weight: 600; }}
+.missing img {{ opacity: .5; }}
 </style>
 <h1>{title}</h1>
 """
@@ -59,17 +61,19 @@ def write_contact_sheet(
     write_text(path, "".join(parts) + "</html>\n")
 
 
-def _item(uuid: str, path: str, caption: str, thumbnail: bytes | None) -> str:
+def _item(uuid: str, path: str, caption: str, is_missing: bool, thumbnail: bytes | None) -> str:
     picture = '<span class="none"></span>'
     if thumbnail:
         picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" alt="">'
-    if path:
+    if path and not is_missing:
         link = html.escape(Path(path).absolute().as_uri(), quote=True)
         picture = f'<a href="{link}">{picture}</a>'
     # CSS truncates each line; a click selects the whole UUID, and a tooltip shows the path.
     lines = [
         f"<b>{html.escape(caption)}</b>" if caption else "",
+        "<b>file missing</b>" if is_missing else "",
         f"<small>{html.escape(printable(Path(path).parent.name if uuid else Path(path).name))}</small>",
         f'<small class="uuid">{html.escape(uuid)}</small>' if uuid else "",
     ]
-    return f'<li title="{html.escape(printable(path), quote=True)}">{picture}{"".join(lines)}</li>\n'
+    dimmed = ' class="missing"' if is_missing else ""
+    return f'<li{dimmed} title="{html.escape(printable(path), quote=True)}">{picture}{"".join(lines)}</li>\n'

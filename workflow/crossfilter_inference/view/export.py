@@ -27,8 +27,9 @@ _ROWS = 2_000  # per row group
 def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:
     """Write embeddings, positions and neighbours as Parquet, one row per photo, in order of UUID.
 
-    Columns: UUID, PATH, TAKEN (text), EMBEDDING (fixed-size list of float32), LATITUDE, LONGITUDE (degrees), NEIGHBOURS
-    (UUIDs, nearest first), SIMILARITIES (cosines with these neighbours).
+    Columns: UUID, PATH, TAKEN (text), MISSING (whether the file of the photo is missing), EMBEDDING (fixed-size list of
+    float32), LATITUDE, LONGITUDE (degrees), NEIGHBOURS (UUIDs, nearest first), SIMILARITIES (cosines with these
+    neighbours).
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
             "UUID": uuids[part],
             "PATH": _texts(contents.paths[part]),
             "TAKEN": contents.taken[part],
+            "MISSING": contents.missing[part],
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
             "LATITUDE": contents.latitude[part],
             "LONGITUDE": contents.longitude[part],
@@ -59,6 +61,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
         "UUID": pa.string(),
         "PATH": pa.string(),
         "TAKEN": pa.string(),
+        "MISSING": pa.bool_(),
         "EMBEDDING": pa.list_(pa.float32(), n_dims),
         "LATITUDE": pa.float64(),
         "LONGITUDE": pa.float64(),
@@ -71,8 +74,9 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
 def write_atlas(path: str, collection: Collection, contents: MapContents) -> None:
     """Write the flat map with thumbnails and neighbours as Parquet for embedding-atlas, one row per photo.
 
-    Columns: UUID, PATH, TAKEN, REGION, X, Y (Hammer equal-area projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG),
-    NEIGHBOURS (ids, which are row numbers, and cosine distances).
+    Columns: UUID, PATH, TAKEN, MISSING (whether the file of the photo is missing), REGION, X, Y (Hammer equal-area
+    projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine
+    distances).
 
     Parameters
     ----------
@@ -99,6 +103,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
             "UUID": collection.uuids[part],
             "PATH": _texts(contents.paths[part]),
             "TAKEN": contents.taken[part],
+            "MISSING": contents.missing[part],
             "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
             "X": x[part],
             "Y": y[part],
@@ -107,7 +112,9 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         }
 
     schema = {
-        **dict.fromkeys(("UUID", "PATH", "TAKEN", "REGION"), pa.string()),
+        **dict.fromkeys(("UUID", "PATH", "TAKEN"), pa.string()),
+        "MISSING": pa.bool_(),
+        "REGION": pa.string(),
         "X": pa.float64(),
         "Y": pa.float64(),
         "THUMBNAIL": pa.struct([("bytes", pa.binary())]),

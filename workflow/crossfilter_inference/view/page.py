@@ -137,6 +137,7 @@ def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) ->
         "folders": list(folders),
         "folder": _base64(folder_of, "<i4"),
         "taken": [contents.taken[row] for row in photos],
+        "missing": _base64(np.flatnonzero(contents.missing[photos]), "<i4"),
         "places": _base64(places, "<f4"),
         "neighbours": _base64(on_page[contents.neighbours[photos, :n_neighbours]], "<i4"),
         "similarities": _base64(contents.similarity[photos, :n_neighbours], "<f4"),

@@ -13,6 +13,7 @@ import { onSphere } from "./sphere.js";
  * @property {string[]} folders
  * @property {string} folder int32: an index of `folders` for each photo
  * @property {(string | null)[]} taken ISO 8601 without a time zone
+ * @property {string} missing int32: the photos whose files were missing when the page was written
  * @property {string} places float32: latitude and longitude of each photo, in degrees
  * @property {string} neighbours int32: the most similar photos of each photo, best first; -1 is a photo that is not on the page
  * @property {string} similarities float32: their cosine similarities
@@ -43,6 +44,7 @@ export const nNeighbours = n ? neighbours.length / n : 0;
 export const folders = numbers(data.folder, Int32Array);
 export const regionOf = numbers(data.region, Int32Array);
 export const quality = numbers(data.quality, Uint8Array);
+const missing = new Set(numbers(data.missing, Int32Array));
 /** Photos that have a thumbnail, the most wanted first. */
 export const withThumbnail = numbers(data.thumbnails, Int32Array);
 /** Regions that have a name, and their unit vectors. */
@@ -60,6 +62,12 @@ export const place = (photo) => places.subarray(3 * photo, 3 * photo + 3);
  * @param {number} photo
  */
 export const path = (photo) => `${data.folders[folders[photo]]}/${data.names[photo] ?? `${data.uuids[photo]}.jpg`}`;
+
+/**
+ * Return whether the file of a photo was missing when the page was written.
+ * @param {number} photo
+ */
+export const isMissing = (photo) => missing.has(photo);
 
 /**
  * Return the base64 JPEG files of the thumbnails, in the order of `withThumbnail`.

@@ -1,5 +1,5 @@
 // The facts about a photo: the card at the pointer, and the panel of the selected photo.
-import { data, folders, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
+import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
 import { create, elements } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
 
@@ -37,7 +37,7 @@ export function select(photo) {
     if (nNeighbours) facts.push(`${quality[photo]}% of its most similar photos are near it on the map`);
     elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
     elements.facts.textContent = facts.filter(Boolean).join(" · ");
-    elements.open.hidden = !path(photo).startsWith("/"); // some rows have no file on record
+    elements.open.hidden = isMissing(photo) || !path(photo).startsWith("/"); // some rows have no file on record
     elements.open.href = new URL(path(photo).split("/").map(encode).join("/"), location.href).href;
     elements.neighbours.replaceChildren(...mostSimilar(photo).map(neighbourItem));
   }
@@ -50,6 +50,7 @@ function describe(photo) {
   const lines = [create("div", data.uuids[photo], "uuid"), create("div", data.folders[folders[photo]], "path")];
   const taken = data.taken[photo];
   if (taken) lines.push(create("div", taken.replace("T", " "), "taken"));
+  if (isMissing(photo)) lines.push(create("div", "file missing", "missing"));
   return lines;
 }
 
@@ -80,7 +81,8 @@ function portrait(photo) {
 function neighbourItem({ photo, similarity }) {
   const button = create("button", "");
   button.dataset.uuid = data.uuids[photo];
-  button.title = `${data.uuids[photo]}\n${path(photo)}`;
+  button.title = `${data.uuids[photo]}\n${path(photo)}${isMissing(photo) ? "\nfile missing" : ""}`;
+  if (isMissing(photo)) button.classList.add("missing");
   button.append(...portrait(photo), create("span", similarity.toFixed(2)));
   button.onclick = () => {
     select(photo);
