@@ -13,7 +13,7 @@ rule embed_words:
     """Embed the words that can name regions of the map."""
     input:
         encoder="<results>/encoder.json",
-        words=WORDS_FILE,
+        words=lambda wildcards: WORDS_FILE,
     output:
         words="<results>/words.npz",
     log:
@@ -41,7 +41,7 @@ rule draw_map:
         receipt="<results>/embeddings.json",
         manifest="<results>/manifest.tsv",
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=RUN.shards),
-        labels=RUN.config.labels or [],
+        labels=lambda wildcards: RUN.config.labels or [],
         words="<results>/words.npz" if RUN.with_words else [],
     output:
         page=report("<results>/map.html", caption="../report/page.rst", category="Map", labels={"shows": "the globe"}),

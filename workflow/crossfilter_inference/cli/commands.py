@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ..errors import InputError
+from ..errors import InputError, TooManyFailed
 from . import command
 from .options import COMMAND, UsageError, is_script
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..collection import Collection, Photo
@@ -141,7 +144,6 @@ def search(
 
     from ..search import find_uuid
     from ..search import search as find
-    from ..util.text import printable
     from ..view.contact_sheet import write_contact_sheet
 
     photos = _open(collection)
@@ -156,7 +158,7 @@ def search(
         _print_json([photo._asdict() for photo in found])
     else:
         for photo in found:
-            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}")
+            command.show(f"{photo.similarity:.4f}  {photo.uuid}  {photo.path}")
     if html:
         groups = [("Most similar first", [(photo.uuid, photo.path, f"{photo.similarity:.3f}") for photo in found])]
         thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
@@ -199,7 +201,7 @@ def duplicates(
         crossfilter-inference duplicates --output_embeddings_db photos.sqlite --html duplicates.html
     """
     from ..duplicates import find_duplicates
-    from ..util.text import counted, printable
+    from ..util.text import counted
     from ..view.contact_sheet import write_contact_sheet
 
     photos = _open(collection)
@@ -208,9 +210,9 @@ def duplicates(
         _print_json([[asdict(photo) for photo in group] for group in groups])
     else:
         for number, group in enumerate(groups, 1):
-            print(f"group {number}")
+            command.show(f"group {number}")
             for photo in group:
-                print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
+                command.show(f"  {photo.uuid}  {_size(photo)}  {photo.path}")
     if html:
         sheet = [
             (f"Group {number}", [(photo.uuid, photo.path, _size(photo)) for photo in group])
@@ -290,9 +292,9 @@ def verify(*, input_dir: list[str] | None = None, sample: int = 8, collection: C
 
     checks = []
     for check in run_checks(_find_config(collection, input_dir), n_sample=sample, n_threads=os.cpu_count() or 1):
-        print(check, flush=True)
+        command.show(check)
         checks.append(check)
-    print(closing_line(checks), flush=True)
+    command.show(closing_line(checks))
     sys.exit(int(any(check.state == "FAILED" for check in checks)))
 
 
@@ -300,7 +302,8 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
     """Write a report of the collection as one HTML file.
 
     The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
-    quality, times and versions. The command first brings the collection up to date.
+    quality, times and versions. The command first brings the collection up to date. If more photos failed than
+    max_failed_share allows, it also writes the report, and exits with code 3.
 
     Parameters
     ----------
@@ -311,13 +314,20 @@ def report(file: Path = Path("report.html"), *, collection: CollectionOptions) -
     --------
         crossfilter-inference report --output_embeddings_db photos.sqlite
     """
+    from ..db.state import state_folder
+    from ..run.finish import check_failures
+    from ..shards.plan import read_plan
     from .workflow import snakemake_command
 
-    config = _find_config(collection).model_dump()
+    config = _find_config(collection)
     for options in (["summarise"], ["summarise", "--report", os.path.abspath(file)]):
-        if code := subprocess.run(snakemake_command([], config, options), check=False).returncode:
+        code = subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode
+        if code not in (0, TooManyFailed.exit_code):
             sys.exit(code)
-    return f"{file}{_look_at(file)}"
+    logger.info("%s%s", file, _look_at(file))
+    state = Path(state_folder(config.output_embeddings_db), config.embedding_type)
+    check_failures(str(state), read_plan(state / "plan.tsv")[0], config.max_failed_share)
+    return ""
 
 
 COMMANDS = (run, search, duplicates, export, verify, report)

@@ -7,7 +7,6 @@ numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitline
 embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ..collection import Collection
 from ..map.contents import MapContents
 from ..map.sphere import hammer
 from ..util.files import new_part, publish, write_text
+from ..util.text import printable, stored_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
     def rows(part: slice) -> dict[str, Any]:
         return {
             "UUID": uuids[part],
-            "PATH": _texts(contents.paths[part]),
+            "PATH": [*map(stored_path, contents.paths[part])],
             "TAKEN": contents.taken[part],
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
             "LATITUDE": contents.latitude[part],
@@ -86,7 +86,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     import pyarrow as pa
 
     x, y = hammer(contents.latitude, contents.longitude)
-    names = [region.name or None for region in contents.regions]
+    names = [printable(region.name) or None for region in contents.regions]
     neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
     k = neighbours.shape[1]
 
@@ -98,7 +98,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         ]
         return {
             "UUID": collection.uuids[part],
-            "PATH": _texts(contents.paths[part]),
+            "PATH": [*map(stored_path, contents.paths[part])],
             "TAKEN": contents.taken[part],
             "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
             "X": x[part],
@@ -141,11 +141,6 @@ def write_npy(path: str, collection: Collection) -> str:
     names = str(Path(path).with_suffix(".uuids.txt"))
     write_text(names, "".join(f"{uuid}\n" for uuid in collection.uuids))
     return names
-
-
-def _texts(paths: list[str]) -> list[str]:
-    """Decode paths as UTF-8; other bytes become replacement characters."""
-    return [os.fsencode(path).decode("utf-8", "replace") for path in paths]
 
 
 def _fixed_size(values: np.ndarray, size: int) -> "pa.FixedSizeListArray":
