@@ -16,7 +16,7 @@ rule summarise:
     """Write the first page and the tables of the report."""
     input:
         RUN.final_output(),
-        introduction=lambda wildcards: INTRODUCTION,
+        introduction=INTRODUCTION,
     output:
         first_page="<results>/summary/first_page.rst",
         outcomes=report(

@@ -131,9 +131,14 @@ def rst(page: Html) -> str:
 
 
 def yaml_text(value: object) -> str:
-    """Write a value as YAML in one line of ASCII: JSON, but a character beyond U+FFFF has one escape, as YAML wants."""
+    """Write a value as YAML in one line of ASCII, for Snakemake's `--config`.
+
+    It is JSON, but a character beyond U+FFFF has a single escape, as YAML wants.
+    """
     text = json.dumps(value, ensure_ascii=False)
-    return re.sub(r"[^ -~]", lambda c: f"\\u{ord(c[0]):04x}" if c[0] <= "\uffff" else f"\\U{ord(c[0]):08x}", text)
+    text = re.sub(r"[^ -~]", lambda c: f"\\u{ord(c[0]):04x}" if c[0] <= "\uffff" else f"\\U{ord(c[0]):08x}", text)
+    # Snakemake removes quotes at the ends, and would read the rest as YAML without them.
+    return f" {text} " if isinstance(value, str) else text
 
 
 def stored_path(path: str) -> str:

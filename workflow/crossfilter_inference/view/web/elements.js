@@ -47,8 +47,10 @@ export function printable(text) {
   return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => {
     const code = c.codePointAt(0) ?? 0;
     if (code === 0x200c || code === 0x200d) return c; // joiners, in emoji and some scripts
-    if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`; // a byte that is not UTF-8
-    return code > 0xffff ? `\\U${code.toString(16).padStart(8, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+    if ("\t\n\r".includes(c)) return `\\${"tnr"["\t\n\r".indexOf(c)]}`;
+    const byte = code >= 0xdc80 && code <= 0xdcff ? code - 0xdc00 : code; // a byte that is not UTF-8
+    const [letter, width] = byte < 0x100 ? ["x", 2] : byte < 0x10000 ? ["u", 4] : ["U", 8];
+    return `\\${letter}${byte.toString(16).padStart(width, "0")}`;
   });
 }
 
