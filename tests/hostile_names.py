@@ -45,7 +45,7 @@ NAMES = [
     ":memory:",
     "file:x?mode=rw",
     "back\\slash\\n",
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "*?[a]~",
     " leading and trailing ",
     "=cmd()",

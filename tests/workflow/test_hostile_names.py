@@ -19,7 +19,7 @@ from hostile_names import NAMES
 from crossfilter_inference.util.files import read_tsv
 from crossfilter_inference.util.text import printable, read_path
 
-HOSTILE_FOLDER = os.fsdecode(b"it's \"q\" $(touch pwned) `touch pwned` ; # ? %41 \xf0\x9f\x8f\xb0\xe3\x80\x80 caf\xe9")
+HOSTILE_FOLDER = os.fsdecode(b'it\'s "q" $(touch pwned) `touch pwned` ; # ? %41 \xf0\x9f\x8f\xb0\xe3\x80\x80 caf\xe9')
 LABELS = "</script><script>alert(1)<!-- {shard} {{ 7 * 7 }}"
 MODEL = "{shard} {{ 7 * 7 }} $(touch pwned) </script> \x1b[31m 🏰 caf\udce9 '\""
 

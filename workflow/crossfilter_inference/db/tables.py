@@ -12,7 +12,20 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table, TypeDecorator, delete, insert, select
+from sqlalchemy import (
+    BLOB,
+    INTEGER,
+    REAL,
+    TEXT,
+    Column,
+    Connection,
+    MetaData,
+    Table,
+    TypeDecorator,
+    delete,
+    insert,
+    select,
+)
 
 from ..errors import InputError
 from ..util.text import read_path, stored_path
