@@ -26,7 +26,7 @@ NAMES = [
     ".. raw:: html",
     "``code`` *x* |y|_ `z`__",
     "new\nline",
-    "forged\nembedded: 0 photos",
+    "forged\nerror: all is lost",
     "tab\tand return\r",
     "escape \x1b[31m\x1b]0;title\x07",
     "c1 \x9b31m \x85 del \x7f",

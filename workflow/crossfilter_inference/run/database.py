@@ -29,6 +29,10 @@ def check_database_path(database: str) -> None:
             f"output_embeddings_db: cannot write to {database!r} ({why}); choose a file in a writable folder"
         )
 
+    try:
+        database.encode()
+    except UnicodeEncodeError:
+        refuse("its path is not UTF-8, and Snakemake cannot record it")
     if path.is_dir():
         refuse("it is a folder")
     if path.exists():

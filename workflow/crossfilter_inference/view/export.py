@@ -162,7 +162,8 @@ def _write_table(
     schema = pa.schema(list(fields.items()))
     part = new_part(path)
     try:
-        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+        # pyarrow can open a file only if its path is UTF-8.
+        with part.open("wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
             for start in range(0, n_rows, _ROWS):
                 columns = rows(slice(start, start + _ROWS))
                 writer.write_table(pa.table([column(columns[name], kind) for name, kind in fields.items()], schema))
