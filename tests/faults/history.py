@@ -275,7 +275,7 @@ class History:
         rows = {}
         for path in found.values():
             status = path.stat()
-            identity = {"PATH": _printable(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
+            identity = {"PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
             rows[path.stem] = {**reference(path.read_bytes(), self.model), **identity}
         return rows
 
@@ -411,7 +411,3 @@ def spelling(uuid_: str) -> str:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _printable(path: Path) -> str:
-    return str(path).replace("\n", "\\n")

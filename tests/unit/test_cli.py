@@ -9,10 +9,12 @@ from typing import Annotated
 
 import pytest
 from conftest import PROJECT
+from hostile_names import NAMES
 
 from crossfilter_inference.cli import commands, options
 from crossfilter_inference.cli.workflow import snakemake_command
 from crossfilter_inference.config import check_config, read_config
+from crossfilter_inference.db.state import state_folder
 from crossfilter_inference.errors import InputError
 
 
@@ -204,7 +206,8 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
     from snakemake.cli import parse_config
 
     monkeypatch.chdir(tmp_path)
-    folders = ["föld er", "😀", os.fsdecode(b"caf\xe9")]
+    folders = ["föld er", *(name for name in NAMES if not {*"\n\r"} & {*name})]
+    database = os.fsdecode("😀 \u2028\x7f'q'".encode() + b"caf\xe9.sqlite'")
     for folder in folders:
         (tmp_path / folder).mkdir()
     (tmp_path / "mine.yaml").write_text("umap: {n_neighbors: 7, radius: 2}\nencoders: {OWN: {backend: own.py}}\n")
@@ -212,7 +215,7 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
         ["mine.yaml"],
         {
             "input_dir": folders,
-            "output_embeddings_db": "x.sqlite",
+            "output_embeddings_db": database,
             "embedding_type": "OWN",
             "batch_size": None,
         },
@@ -231,12 +234,12 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
     assert config.input_dir == tuple(str(tmp_path / folder) for folder in folders)
     (tmp_path / "config.json").write_text(config.to_json())
     assert read_config([tmp_path / "config.json"], {}) == config
-    assert config.output_embeddings_db == str(tmp_path / "x.sqlite")
+    assert config.output_embeddings_db == str(tmp_path / database)
     assert config.encoder.backend == str(tmp_path / "own.py")
     assert (config.umap.n_neighbors, config.umap.radius, config.umap.min_dist) == (7, 2, 0.5)
     assert (config.retry_failures, config.batch_size, config.labels) == (True, "auto", "")
     assert given[given.index("--cores") + 2 : given.index("--config")] == ["-n", "--set-threads", "embed_shard=1"]
-    assert given[given.index("--directory") + 1] == str(tmp_path / "x")
+    assert given[given.index("--directory") + 1] == state_folder(str(tmp_path / database))
 
 
 def test_config_must_have_keys_and_values():

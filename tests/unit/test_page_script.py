@@ -1,5 +1,7 @@
 """The script of the page: JavaScript modules, joined into one."""
 
+import html
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from crossfilter_inference.map.contents import MapContents
+from crossfilter_inference.map.regions import Region
 from crossfilter_inference.view import page
 
 MODULES = {path.name: path.read_text("utf-8") for path in Path(page.__file__).with_name("web").glob("*.js")}
@@ -39,3 +42,21 @@ def test_no_name_is_defined_by_two_modules(script):
 
 def test_no_import_or_export_is_left(script):
     assert re.findall(r"^(?:import|export)\b.*", script, re.M) == []
+
+
+def test_texts_of_others_are_text_in_the_page():
+    hostile = "</title></script><script>alert(1)</script><!-- {{ 7 * 7 }} $data"
+    no_rows, one = np.zeros((1, 0), np.int32), np.zeros(1)
+    contents = MapContents(
+        *(hostile, [hostile], [f"/{hostile}/x.jpg"], [None], one, one, no_rows, no_rows, one, np.zeros(1, np.int32)),
+        [Region(0, 0, hostile)],
+        {},
+    )
+    text, _ = page.make_page(contents, np.arange(1), {})
+    assert text.count("<script") == text.count("</script>") == 3
+    assert "<!--" not in text.partition("<script>")[0]
+    assert f"<title>1 photo, {html.escape(hostile)}</title>" in text
+    assert f"by {html.escape(hostile)}</p>" in text
+    [data] = re.findall(r'type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(data)["folders"] == [f"/{hostile}"]
+    assert json.loads(data)["regions"][0]["name"] == hostile

@@ -1,3 +1,4 @@
+import os
 import sqlite3
 
 import pytest
@@ -74,3 +75,8 @@ def test_a_damaged_receipt_is_refused(tmp_path, receipt):
     (tmp_path / "receipt.json").write_text(receipt)
     with pytest.raises(InputError, match=r"receipt\.json' is damaged; delete it, and the next run rebuilds it"):
         state.generation(str(tmp_path / "x.sqlite"), str(tmp_path / "receipt.json"), "T", "digest")
+
+
+def test_a_database_whose_path_snakemake_cannot_record_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write to '.*caf\\udce9\.sqlite' \(its path is not UTF-8"):
+        state.check_database_path(str(tmp_path / os.fsdecode(b"caf\xe9.sqlite")))

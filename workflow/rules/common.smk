@@ -16,16 +16,18 @@ from snakemake.logging import logger
 
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish, forecast, prepare, progress, start
+from crossfilter_inference.util.text import printable
 
 SCRIPTS = f"{workflow.basedir}/scripts"
+start.print_safely(logger)
 try:
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
 except InputError as error:
-    sys.exit(f"{error}")
+    sys.exit(printable(error))
 for line in RUN.notes:
-    logger.info(line)
+    logger.info(printable(line))
 for line in RUN.warnings:
-    logger.warning(line)
+    logger.warning(printable(line))
 
 
 pathvars:
@@ -39,22 +41,25 @@ wildcard_constraints:
 
 
 onstart:
+    start.print_safely(logger)  # in Snakemake's own log, too
     try:
         start.start_run(RUN)
     except InputError as error:
-        sys.exit(f"{error}")
+        sys.exit(printable(error))
     start.pass_on_sigterm()
     progress.report_progress(RUN.state, RUN.shard_sizes, logger.info)
 
 
 onsuccess:
-    logger.info("\n".join(finish.closing_lines(RUN.database, RUN.state, RUN.started)))
+    for line in finish.closing_lines(RUN.database, RUN.state, RUN.started):
+        logger.info(printable(line))
     try:
-        finish.check_failures(RUN.state, RUN.plan, RUN.config.max_failed_share)
+        finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
     except InputError as error:
-        sys.exit(f"{error}")
+        logger.error(printable(error))
+        sys.exit(error.exit_code)
 
 
 onerror:
     for line in finish.last_errors(RUN.state, RUN.started):
-        logger.error(line)
+        logger.error(printable(line))

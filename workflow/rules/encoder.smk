@@ -29,7 +29,7 @@ rule resolve_encoder:
         device=RUN.config.device,
     params:
         name=RUN.type,
-        settings=RUN.config.encoder.to_json(),
+        settings=lambda wildcards: RUN.config.encoder.to_json(),  # a function, as names may contain braces
     message:
         "resolve the encoder {params.name}"
     shell:

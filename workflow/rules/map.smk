@@ -43,7 +43,6 @@ rule draw_map:
         receipt="<results>/embeddings.json",
         manifest="<results>/manifest.tsv",
         shards=collect("<results>/embeddings/{shard}.sqlite", shard=RUN.shards),
-        labels=RUN.config.labels or [],
         words="<results>/words.npz" if RUN.with_words else [],
     output:
         page=report("<results>/map.html", caption="../report/page.rst", category="Map", labels={"shows": "the globe"}),
@@ -65,11 +64,12 @@ rule draw_map:
         database=RUN.database,
     params:
         type=RUN.type,
+        labels=lambda wildcards: RUN.config.labels,  # a function, as its name may contain braces
     message:
         "draw the map"
     shell:
         "python {resources.scripts:q}/draw_map.py"
         " --type {params.type} --map {input.map:q} --neighbours {input.neighbours:q} --quality {input.quality:q}"
         " --database {resources.database:q} --embeddings {resources.state:q}/embeddings"
-        " --labels={input.labels:q} --words={input.words:q}"
+        " --labels={params.labels:q} --words={input.words:q}"
         " --page {output.page:q} --png {output.png:q} --svg {output.svg:q} --log {log:q}"

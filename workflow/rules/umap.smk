@@ -11,7 +11,6 @@ rule fit_umap:
     """Make or update the map of all embeddings in the database."""
     input:
         receipt="<results>/embeddings.json",
-        labels=RUN.config.labels or [],
     output:
         model=update("<results>/umap_model.pkl"),
         map=update("<results>/map.tsv"),
@@ -33,7 +32,7 @@ rule fit_umap:
     params:
         type=RUN.type,
         settings=RUN.config.umap.to_json(),
-        labels=RUN.config.labels,
+        labels=lambda wildcards: RUN.config.labels,  # a function, as its name may contain braces
     message:
         "make the map"
     shell:

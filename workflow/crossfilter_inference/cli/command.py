@@ -1,10 +1,11 @@
 """Run a command: log what it reports, turn a user's mistake into one line, and set the exit code.
 
-Exit codes: 0 success, 1 a user's mistake or a fault outside the program, 2 a wrong command line, 70 an internal error,
-128 plus the signal's number after a signal.
+Exit codes: 0 success, 1 a user's mistake or a fault outside the program, 2 a wrong command line, 3 a complete run of
+whose photos too many failed, 70 an internal error, 128 plus the signal's number after a signal.
 """
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import NoReturn
 
 from ..errors import InputError
 from ..util.files import write_stamp
+from ..util.text import PrintableFormatter, printable
 from .options import UsageError, parse
 
 # Faults of a disk or a network share, not of this program.
@@ -60,6 +62,9 @@ def run_job(function: Callable[..., str]) -> None:
 def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[JobFiles] | None = None) -> None:
     """Run the function that the command line asks for, and log the line that it returns."""
     logging.raiseExceptions = False  # on a full disk, messages still reach the terminal
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # some terminals lack most letters
     try:
         parsed = parse(functions, sys.argv[1:], about, common)
     except UsageError as error:
@@ -81,7 +86,7 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
         return
     except InputError as error:
         logger.error("error: %s", error)
-        code: int | str | None = 1
+        code: int | str | None = error.exit_code
     except UsageError as error:
         code = _report_usage(error)
     except KeyboardInterrupt:
@@ -104,8 +109,13 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
 
 
 def _report_usage(error: UsageError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     return 2
+
+
+def show(line: object) -> None:
+    """Print one line of a command's result."""
+    print(printable(line), flush=True)
 
 
 def _start_log(path: Path | None) -> logging.Logger:
@@ -113,8 +123,10 @@ def _start_log(path: Path | None) -> logging.Logger:
     if path:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(path, mode="w"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+            handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace"))
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
     logging.captureWarnings(True)
     for name in ("httpx", "numba", "matplotlib", "PIL"):  # they log a lot at this level
         logging.getLogger(name).setLevel(logging.WARNING)

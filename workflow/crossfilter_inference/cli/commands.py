@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ..errors import InputError
+from ..errors import InputError, TooManyFailed
 from . import command
 from .options import COMMAND, UsageError, is_script
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..collection import Collection, Photo
@@ -147,7 +150,6 @@ def search(
 
     from ..search import find_uuid
     from ..search import search as find
-    from ..util.text import printable
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
@@ -164,7 +166,7 @@ def search(
         _print_json([photo._asdict() for photo in found])
     else:
         for photo in found:
-            print(f"{photo.similarity:.4f}  {photo.uuid}  {printable(photo.path)}{_mark(photo.missing)}")
+            command.show(f"{photo.similarity:.4f}  {photo.uuid}  {photo.path}{_mark(photo.missing)}")
     if html and sheet:
         pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}", photo.missing) for photo in found]
         groups = [("Most similar first", pictures)]
@@ -217,7 +219,7 @@ def duplicates(
         crossfilter-inference duplicates --output_embeddings_db photos.sqlite --html duplicates.html
     """
     from ..duplicates import find_duplicates
-    from ..util.text import counted, printable
+    from ..util.text import counted
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
@@ -229,9 +231,9 @@ def duplicates(
         _print_json([[{**asdict(photo), "class": group.kind} for photo in group.photos] for group in groups])
     else:
         for number, group in enumerate(groups, 1):
-            print(f"group {number}: {group.kind}")
+            command.show(f"group {number}: {group.kind}")
             for photo in group.photos:
-                print(f"  {photo.uuid}  {_size(photo)}  {printable(photo.path)}")
+                command.show(f"  {photo.uuid}  {_size(photo)}  {photo.path}")
     if html and sheet:
         sections = [
             (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo), False) for photo in group.photos])
@@ -326,9 +328,9 @@ def verify(
     checks = []
     config, backends = _find_config(collection, input_dir), _own_backends(collection)
     for check in run_checks(config, n_sample=sample, n_threads=os.cpu_count() or 1, backends=backends):
-        print(check, flush=True)
+        command.show(check)
         checks.append(check)
-    print(closing_line(checks), flush=True)
+    command.show(closing_line(checks))
     sys.exit(int(any(check.state == "FAILED" for check in checks)))
 
 
@@ -336,7 +338,8 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     """Write a report of the collection as one HTML file.
 
     The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
-    quality, times and versions. The command first brings the collection up to date.
+    quality, times and versions. The command first brings the collection up to date. If more photos failed than
+    max_failed_share allows, it also writes the report, and exits with code 3.
 
     Parameters
     ----------
@@ -349,7 +352,10 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     --------
         crossfilter-inference report --output_embeddings_db photos.sqlite
     """
+    from ..db.state import state_folder
     from ..encoders.registry import check_named
+    from ..run.finish import check_failures
+    from ..shards.plan import read_plan
     from . import outputs
     from .workflow import snakemake_command
 
@@ -361,9 +367,13 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     protected = _protected(config.output_embeddings_db, config)
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
     for options in (["summarise"], ["summarise", "--report", str(path)]):
-        if code := subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode:
+        code = subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode
+        if code not in (0, TooManyFailed.exit_code):
             sys.exit(code)
-    return f"{file}{_look_at(file)}"
+    logger.info("%s%s", file, _look_at(file))
+    state = Path(state_folder(config.output_embeddings_db), config.embedding_type)
+    check_failures(str(state), read_plan(state / "plan.tsv")[0], config.max_failed_share)
+    return ""
 
 
 COMMANDS = (run, search, duplicates, export, verify, report)

@@ -1,9 +1,7 @@
 """Start the workflow: turn options and configuration files into one Snakemake command that works in any folder."""
 
 import argparse
-import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from ..errors import InputError
 from ..photos.scan import check_folder
 from ..project import project_folder
 from ..run.database import check_database_path
+from ..util.text import yaml_text
 
 
 def snakemake_command(
@@ -63,7 +62,7 @@ def snakemake_command(
         *("--cores", cores),
         *options,
         "--config",
-        *(f"{key}={_to_yaml(value)}" for key, value in config.model_dump().items()),
+        *(f"{key}={yaml_text(value)}" for key, value in config.model_dump().items()),
     ]
 
 
@@ -76,12 +75,6 @@ def run_workflow(
     """Replace this process by the command that `snakemake_command` returns for the same arguments."""
     command = snakemake_command(files, changes, options, cores)
     os.execv(command[0], command)
-
-
-def _to_yaml(value: object) -> str:
-    """Write a value as JSON that is also valid YAML; only bytes of paths that are not UTF-8 are escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _parse_entry(entry: str) -> dict[str, object]:

@@ -122,7 +122,8 @@ def recover(path: str | Path) -> None:
 
 def _open(path: str | Path) -> sqlite3.Connection:
     is_new = not os.path.exists(path)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    # As an absolute path, no name means anything else to SQLite, such as :memory:.
+    connection = sqlite3.connect(os.path.abspath(path), timeout=_BUSY_SECONDS, isolation_level=None)
     if is_new:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     return connection

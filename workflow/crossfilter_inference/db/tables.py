@@ -7,16 +7,46 @@ A database and a shard record their format in `<TYPE>_PROVENANCE` under the key 
 format is 1. To add a column: append it to its table in `Tables`, and append a step to `_STEPS`.
 """
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Column, Connection, MetaData, Table, delete, insert, select
+from sqlalchemy import (
+    BLOB,
+    INTEGER,
+    REAL,
+    TEXT,
+    Column,
+    Connection,
+    MetaData,
+    Table,
+    TypeDecorator,
+    delete,
+    insert,
+    select,
+)
 
 from ..errors import InputError
+from ..util.text import read_path, stored_path
 
 Row = dict[str, Any]  # the values of one row, by column
 FORMAT_KEY = "format_version"
+
+
+class PathText(TypeDecorator[str]):
+    """A column of paths: TEXT, in which any path of the file system can stand (`stored_path`)."""
+
+    impl = TEXT
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        """Write a path."""
+        return None if value is None else stored_path(value)
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        """Read a path."""
+        return read_path(value) if isinstance(value, str) else value
 
 
 class NewerFormat(InputError):
@@ -45,7 +75,7 @@ class Tables:
         self.images = table(
             "IMAGES",
             uuid(),
-            Column("PATH", TEXT),
+            Column("PATH", PathText),
             Column("SIZE", INTEGER),
             Column("MTIME_NS", INTEGER),
             Column("DIGEST", TEXT),
@@ -57,7 +87,7 @@ class Tables:
         self.failures = table(
             "FAILURES",
             uuid(),
-            Column("PATH", TEXT),
+            Column("PATH", PathText),
             Column("REASON", TEXT),
             Column("MESSAGE", TEXT),
             Column("SHARD", TEXT),
@@ -103,7 +133,8 @@ def check_format(connection: Connection, embedding_type: str) -> int:
         recorded = connection.scalar(select(table.c.VALUE).where(table.c.KEY == FORMAT_KEY))
     version = "1" if recorded is None else str(recorded)
     if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
-        path = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
+        query = "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
+        path = os.fsdecode(connection.exec_driver_sql(query).scalar_one())
         raise NewerFormat(
             f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference supports "
             f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"

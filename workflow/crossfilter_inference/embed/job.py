@@ -126,7 +126,7 @@ def embed_shard(
             output,
             provenance,
             belongs_to["list"],
-            ({**row, "PATH": printable(images[_identity(row)].path)} for row in journal.rows()),
+            ({**row, "PATH": images[_identity(row)].path} for row in journal.rows()),
             [failure for _, failure in recorder.failures],
             recorder.counts,
             scratch=scratch,
@@ -202,9 +202,9 @@ class _Recorder:
 
     def add_failure(self, photo: Failed) -> None:
         """Record a photo that could not be decoded; a job that resumes tries it again."""
-        path, error = printable(photo.image.path), photo.error
+        path, error = photo.image.path, photo.error
         logger.warning("%s: %s (%s): %s", path, error.reason, error, advice(error.reason))
-        failure = {"UUID": photo.image.uuid, "PATH": path, "REASON": error.reason, "MESSAGE": str(error)}
+        failure = {"UUID": photo.image.uuid, "PATH": path, "REASON": error.reason, "MESSAGE": printable(error)}
         self.failures.append((photo.image, failure))
         self.counts.n_failed += 1
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..util.files import damaged, digest, read_json
+from ..util.text import printable
 
 # Raise it when the bytes of an embedding change for the same image and the same encoder.
 EMBED_VERSION = 2
@@ -117,7 +118,8 @@ def provenance_digest(provenance: Mapping[str, Any]) -> str:
 def provenance_to_text(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Convert `encoder.json` into the values that databases record, including its digest."""
     values = {
-        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in provenance.items()
+        key: printable(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in provenance.items()
     }
     return {**values, "digest": provenance_digest(provenance)}
 

@@ -3,6 +3,7 @@
 Planning a run needs only these, not numpy or umap-learn.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -41,7 +42,11 @@ def fit_digest(settings: Mapping[str, Any]) -> str:
 def settings_digest(settings: Mapping[str, Any], labels: str) -> str:
     """Digest the settings that require a new map or new figures when they change: 16 hexadecimal digits.
 
-    The choice between `align` and `place` affects future photos only, so it is excluded.
+    The choice between `align` and `place` affects future photos only, so it is excluded. Labels count by size and time
+    of their file: Snakemake would read braces and `<>` in its name as wildcards and variables if it were an input.
     """
-    refit = settings["update"] == "refit"
-    return digest([fit_digest(settings), refit, settings["compare_with_plane"], labels])
+    refit, version = settings["update"] == "refit", ""
+    if labels and os.path.exists(labels):
+        status = os.stat(labels)
+        version = f"{labels} {status.st_size} {status.st_mtime_ns}"
+    return digest([fit_digest(settings), refit, settings["compare_with_plane"], version])

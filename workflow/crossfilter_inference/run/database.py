@@ -39,6 +39,10 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
             f"output_embeddings_db: cannot write to {database!r} ({why}); choose another name in a writable folder"
         )
 
+    try:
+        database.encode()
+    except UnicodeEncodeError:
+        refuse("its path is not UTF-8, and Snakemake cannot record it")
     if path.is_dir() or database.endswith("/"):
         refuse("it is a folder")
     if path.exists():
@@ -49,9 +53,9 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
         with path.open("rb") as file:
             if file.read(16) not in (b"", b"SQLite format 3\0"):
                 refuse("the file is not an SQLite database")
-    for folder in Path(os.path.realpath(path)).parents:
-        if is_state_folder(folder):
-            refuse(f"it is in {str(folder)!r}, the state of another collection")
+    for parent in Path(os.path.realpath(path)).parents:
+        if is_state_folder(parent):
+            refuse(f"it is in {str(parent)!r}, the state of another collection")
     if not is_state_folder(state):
         for folder in photo_folders:
             if is_within(path, folder):

@@ -1,14 +1,15 @@
 """Report the outcome of a run, and fail it if too many photos failed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from ..db.connect import reading
 from ..db.tables import Tables
-from ..errors import InputError
+from ..errors import TooManyFailed
 from ..photos.failures import advice
-from ..shards.plan import Plan, read_plan
+from ..shards.plan import PlannedImage, read_plan
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_json
 from ..util.text import counted, printable
@@ -99,19 +100,28 @@ def _map_line(path: Path, since: float) -> str:
     return f"{counted(record['n_new'], 'photos')} added, {record['n_gone']:,} removed{moved}"
 
 
-def check_failures(folder: str, plan: Plan, max_share: float) -> None:
+def check_failures(folder: str, images: Sequence[PlannedImage], max_share: float) -> None:
     """Fail a finished run if so many photos failed that the photos alone cannot be the cause.
+
+    Parameters
+    ----------
+    folder : str
+        State folder of the embedding type.
+    images : sequence of PlannedImage
+        Photos of the run.
+    max_share : float
+        `max_failed_share`.
 
     Raises
     ------
-    InputError
+    TooManyFailed
         If more than `max_share` of more than 20 photos failed.
     """
     receipt = Path(folder, "embeddings.json")
     n_failures = read_json(receipt, n_failures=int)["n_failures"] if receipt.exists() else 0
-    n_images = len(plan.images)
+    n_images = len(images)
     if n_images > _FEWEST_TO_JUDGE and n_failures > max_share * n_images:
-        raise InputError(
+        raise TooManyFailed(
             f"{n_failures} of {n_images} photos failed, more than max_failed_share: {max_share:g} allows; all others "
             f"are stored. See the reasons in the table {Path(folder).name}_FAILURES. If you fixed the cause, run once "
             "with --config retry_failures=true; if these photos cannot be fixed, raise max_failed_share"
@@ -129,5 +139,5 @@ def last_errors(folder: str, since: float) -> list[str]:
         Ignore logs from before this time, in seconds since the epoch.
     """
     logs = [path for path in Path(folder, "logs").rglob("*.log") if _is_new(path, since)]
-    lines = [line for path in sorted(logs) for line in path.read_text(errors="replace").splitlines()[-1:]]
+    lines = [line for path in sorted(logs) for line in path.read_text("utf-8", errors="replace").splitlines()[-1:]]
     return sorted({line for line in lines if line.startswith("error: ")})

@@ -20,6 +20,7 @@ from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
 from ..photos.scan import scan_folders
+from ..shards.merge import STORE_VERSION
 from ..shards.plan import Identity, Plan, make_plan, read_shard_lists, shards_at_work
 from ..util.files import digest
 from .database import check_database_format, check_database_path, failed_photos, generation
@@ -236,7 +237,7 @@ def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: i
     values = {
         "manifest": plan.digest(),
         "encoder": identity.settings_digest(config.embedding_type, config.encoder.model_dump()),
-        "store": digest([config.missing_images, store_generation]),
+        "store": digest([STORE_VERSION, config.missing_images, store_generation]),
         "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),
         "map": str(map_generation),
     }

@@ -1,6 +1,7 @@
 """Start a run: everything between its plan and its first job."""
 
 import fcntl
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
+from ..util.text import PrintableFormatter
 from .prepare import Run
 
 # These files stay open until the process ends: a closed file loses its lock.
@@ -104,6 +106,13 @@ def _date_back(folder: str) -> None:
     for path in Path(folder).rglob("*"):
         if path.stat().st_mtime > now:
             os.utime(path, (now, now))
+
+
+def print_safely(logger: logging.Logger) -> None:
+    """Make printable what the handlers of a logger write, such as names of files in Snakemake's messages."""
+    for handler in logger.handlers:
+        if handler.formatter and not isinstance(handler.formatter, PrintableFormatter):
+            handler.setFormatter(PrintableFormatter(handler.formatter))
 
 
 def pass_on_sigterm() -> None:

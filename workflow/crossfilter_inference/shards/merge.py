@@ -24,10 +24,13 @@ from ..db.provenance import read_provenance, recorded_encoder, write_provenance
 from ..db.tables import Row, Tables, migrate
 from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
 from ..util.files import read_tsv, write_json, write_tsv
-from ..util.text import printable
+from ..util.text import stored_path
 from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
 from .plan import MANIFEST_COLUMNS, RETIRED_COLUMNS, shard_lists
 from .shard import ShardRows, as_columns, outcomes, read_shard, read_shard_provenance
+
+# Raise it when the rows of a database would change for the same shards and the same manifest.
+STORE_VERSION = 2
 
 # A temporary table, so that memory does not grow with the collection.
 manifest_table = Table(
@@ -50,7 +53,7 @@ def load_manifest(connection: Connection, path: str | Path) -> None:
     cursor = driver_cursor(connection)
     for chunk in chunks(read_tsv(path, MANIFEST_COLUMNS)):
         columns = dict(zip(MANIFEST_COLUMNS, zip(*chunk, strict=True), strict=True))
-        _insert(cursor, manifest_table, {**columns, "PATH": map(printable, columns["PATH"])})
+        _insert(cursor, manifest_table, {**columns, "PATH": map(stored_path, columns["PATH"])})
 
 
 class Merge:

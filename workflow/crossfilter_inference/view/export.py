@@ -7,7 +7,6 @@ numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitline
 embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 """
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ..collection import Collection
 from ..map.contents import MapContents
 from ..map.sphere import hammer
 from ..util.files import new_part, publish, write_text
+from ..util.text import printable, stored_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
     def rows(part: slice) -> dict[str, Any]:
         return {
             "UUID": uuids[part],
-            "PATH": _texts(contents.paths[part]),
+            "PATH": [*map(stored_path, contents.paths[part])],
             "TAKEN": contents.taken[part],
             "MISSING": contents.missing[part],
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
@@ -89,7 +89,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     import pyarrow as pa
 
     x, y = hammer(contents.latitude, contents.longitude)
-    names = [region.name or None for region in contents.regions]
+    names = [printable(region.name) or None for region in contents.regions]
     neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
     k = neighbours.shape[1]
 
@@ -101,7 +101,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         ]
         return {
             "UUID": collection.uuids[part],
-            "PATH": _texts(contents.paths[part]),
+            "PATH": [*map(stored_path, contents.paths[part])],
             "TAKEN": contents.taken[part],
             "MISSING": contents.missing[part],
             "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
@@ -139,11 +139,6 @@ def write_uuids(path: str, collection: Collection) -> None:
     write_text(path, "".join(f"{uuid}\n" for uuid in collection.uuids))
 
 
-def _texts(paths: list[str]) -> list[str]:
-    """Decode paths as UTF-8; other bytes become replacement characters."""
-    return [os.fsencode(path).decode("utf-8", "replace") for path in paths]
-
-
 def _fixed_size(values: np.ndarray, size: int) -> "pa.FixedSizeListArray":
     import pyarrow as pa
 
@@ -163,7 +158,8 @@ def _write_table(
     schema = pa.schema(list(fields.items()))
     part = new_part(path)
     try:
-        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+        # pyarrow can open a file only if its path is UTF-8.
+        with part.open("wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
             for start in range(0, n_rows, _ROWS):
                 columns = rows(slice(start, start + _ROWS))
                 writer.write_table(pa.table([column(columns[name], kind) for name, kind in fields.items()], schema))

@@ -6,18 +6,15 @@ thumbnails are base64, one per line.
 """
 
 import base64
-import html
-import json
 import re
 from pathlib import Path, PurePosixPath
-from string import Template
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..map.contents import MapContents
-from ..util.text import counted, printable
+from ..util.text import Html, counted, printable, script_json
 
 _PARTS = Path(__file__).resolve().parent / "web"
 # Each module comes after those that it imports.
@@ -64,7 +61,7 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
     """
     data = _data(contents, photos, _n_neighbours(len(photos)))
     rows = {int(row): i for i, row in enumerate(photos)}
-    room = MOST_BYTES - len(_json(data))
+    room = MOST_BYTES - len(script_json(data))
     lines = {row: base64.b64encode(jpeg).decode() for row, jpeg in thumbnails.items()}
     # With the end of the line, and the row in base64.
     fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
@@ -74,13 +71,13 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
     caption = contents.caption().removeprefix(f"{heading} ")
     if len(photos) < len(contents):
         caption += f"; this page shows a random sample of {len(photos):,}"
-    page = Template(_part("map.html")).substitute(
-        title=html.escape(f"{heading}, {contents.embedding_type}"),
+    page = _part("map.html").fill(
+        title=f"{heading}, {contents.embedding_type}",
         heading=heading,
-        caption=html.escape(caption),
+        caption=caption,
         style=_part("page.css"),
-        data=_json(data),
-        thumbnails="\n".join(lines[row] for row in shown),
+        data=script_json(data),
+        thumbnails=Html("\n".join(lines[row] for row in shown)),
         script=_join_modules(),
     )
     return page, len(shown)
@@ -102,17 +99,17 @@ def choose_photos(random_order: list[int]) -> npt.NDArray[np.int64]:
     return np.sort(np.array(random_order[:_MOST_PHOTOS], np.int64))
 
 
-def _part(name: str) -> str:
-    return (_PARTS / name).read_text("utf-8").strip()
+def _part(name: str) -> Html:
+    return Html((_PARTS / name).read_text("utf-8").strip())
 
 
-def _join_modules() -> str:
+def _join_modules() -> Html:
     """Join the JavaScript modules into one script, without imports and exports.
 
     The names that a module defines must be unique among all modules.
     """
     modules = "\n\n".join(_part(name) for name in _MODULES)
-    return re.sub(r"^import\b[^;]*;\n|^export ", "", modules, flags=re.MULTILINE)
+    return Html(re.sub(r"^import\b[^;]*;\n|^export ", "", modules, flags=re.MULTILINE))
 
 
 def _n_neighbours(n_images: int) -> int:
@@ -148,11 +145,6 @@ def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) ->
             for region in contents.regions
         ],
     }
-
-
-def _json(data: dict[str, object]) -> str:
-    """Write JSON that can stand in a script element: with `<` escaped, no text can close the element."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _base64(values: npt.ArrayLike, dtype: str) -> str:

@@ -2,10 +2,8 @@
 
 import base64
 import csv
-import html
 import io
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from ..db.tables import Tables
 from ..photos.failures import advice
 from ..shards.plan import read_plan
 from ..util.files import read_json, write_text
-from ..util.text import counted, printable
+from ..util.text import Html, counted, rst
 
 NAMES = ("outcomes", "failures", "quality", "times", "provenance")
 _QUALITY = (
@@ -36,6 +34,7 @@ _STYLE = (
     "overflow-wrap:anywhere;vertical-align:top}td:first-child{min-width:18em}td.number{text-align:right;font-variant-numeric:tabular-nums}"
 )
 _Row = tuple[object, ...]
+_PAGE = Html('<!doctype html>\n<meta charset="utf-8">\n<style>$style</style>\n$parts\n')
 
 
 def write_summary(database: str, folder: str, output: str, introduction: str) -> None:
@@ -67,26 +66,26 @@ def write_summary(database: str, folder: str, output: str, introduction: str) ->
     for name in NAMES:
         write_text(Path(output, f"{name}.html"), _page(*tables[name]))
     figures: list[_Row] = [
+        *(("photos", path) for path in read_json(state / "config.json")["input_dir"]),
         ("database", database),
         ("embedding_type", embedding_type),
         *tables["outcomes"][1:],
         *(row for row in tables["quality"][1:] if row[0] in _ON_FIRST_PAGE),
     ]
     text = Path(introduction).read_text("utf-8")
-    as_html = textwrap.indent(f"{_picture(state)}{_table(figures)}", "   ")
-    write_text(Path(output, "first_page.rst"), f"{text}\n.. raw:: html\n\n{as_html}\n")
+    write_text(Path(output, "first_page.rst"), f"{text}\n{rst(Html.of([_picture(state), _table(figures)]))}")
 
 
-def _picture(state: Path) -> str:
+def _picture(state: Path) -> Html:
     """Return the map as an HTML image; empty if there is no map."""
     path, jpeg = state / "map.png", io.BytesIO()
     if not path.exists():
-        return ""
+        return Html()
     with Image.open(path) as image:
         size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
         image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
     lines = base64.encodebytes(jpeg.getvalue()).decode()  # in short lines, because docutils refuses long ones
-    return f'<img alt="the map" src="data:image/jpeg;base64,\n{lines}">\n'
+    return Html('<img alt="the map" src="data:image/jpeg;base64,\n$lines">\n').fill(lines=Html(lines))
 
 
 def _outcomes(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
@@ -134,23 +133,26 @@ def _read_benchmark(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def _page(header: _Row, *rows: _Row) -> str:
+def _page(header: _Row, *rows: _Row) -> Html:
     parts = [_table(rows[:_MOST_ROWS], header)]
     if len(rows) > _MOST_ROWS:
-        parts.append(f"<p>{counted(len(rows) - _MOST_ROWS, 'more rows')} not shown</p>")
+        parts.append(Html("<p>$rows not shown</p>").fill(rows=counted(len(rows) - _MOST_ROWS, "more rows")))
     if not rows:
-        parts.append("<p>none</p>")
-    return f'<!doctype html>\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{"".join(parts)}\n'
+        parts.append(Html("<p>none</p>"))
+    return _PAGE.fill(style=Html(_STYLE), parts=Html.of(parts))
 
 
-def _table(rows: Sequence[_Row], header: _Row = ()) -> str:
-    lines = ["".join(f"<th>{html.escape(str(name))}</th>" for name in header)] if header else []
-    lines += ["".join(map(_cell, row)) for row in rows]
-    return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
+def _table(rows: Sequence[_Row], header: _Row = ()) -> Html:
+    lines = [Html.of(Html("<th>$name</th>").fill(name=name) for name in header)] if header else []
+    lines += [Html.of(map(_cell, row)) for row in rows]
+    return Html("<table>\n$lines\n</table>").fill(
+        lines=Html.of((Html("<tr>$line</tr>").fill(line=line) for line in lines), "\n")
+    )
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Html:
     if isinstance(value, bool) or not isinstance(value, int | float):
         text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
-        return f"<td>{html.escape(printable(text))}</td>"
-    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f'<td class="number">{value:,.4g}</td>'
+        return Html("<td>$text</td>").fill(text=text)
+    number = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return Html('<td class="number">$number</td>').fill(number=number)

@@ -40,7 +40,22 @@ export const elements = {
 };
 
 /**
- * Create an element with a text.
+ * Make a text one line without characters that are invisible or change others. `util/text.py` does the same.
+ * @param {string} text
+ */
+export function printable(text) {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => {
+    const code = c.codePointAt(0) ?? 0;
+    if (code === 0x200c || code === 0x200d) return c; // joiners, in emoji and some scripts
+    if ("\t\n\r".includes(c)) return `\\${"tnr"["\t\n\r".indexOf(c)]}`;
+    const byte = code >= 0xdc80 && code <= 0xdcff ? code - 0xdc00 : code; // a byte that is not UTF-8
+    const [letter, width] = byte < 0x100 ? ["x", 2] : byte < 0x10000 ? ["u", 4] : ["U", 8];
+    return `\\${letter}${byte.toString(16).padStart(width, "0")}`;
+  });
+}
+
+/**
+ * Create an element with a text, which becomes printable.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
  * @param {string} text
@@ -49,7 +64,7 @@ export const elements = {
  */
 export function create(tag, text, className = "") {
   const made = document.createElement(tag);
-  made.textContent = text;
+  made.textContent = printable(text);
   made.className = className;
   return made;
 }

@@ -1,7 +1,7 @@
 // The menu of colourings, and the legend of the chosen one.
 import { middle, n } from "./collection.js";
 import { COLOURINGS, MENU } from "./colourings.js";
-import { create, elements } from "./elements.js";
+import { create, elements, printable } from "./elements.js";
 import { go, setColours } from "./globe.js";
 import { paintPhotos } from "./painting.js";
 
@@ -34,7 +34,7 @@ function groupItem({ colour, name, photos }) {
   const dot = create("i", "");
   dot.style.background = colour;
   const button = create("button", "");
-  button.append(dot, name, create("b", photos.length.toLocaleString("en")));
+  button.append(dot, printable(name), create("b", photos.length.toLocaleString("en")));
   button.onclick = () => go(middle(photos));
   const item = create("li", "");
   item.append(button);

@@ -1,6 +1,6 @@
 // The facts about a photo: the card at the pointer, and the panel of the selected photo.
 import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
-import { create, elements } from "./elements.js";
+import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
 
 /** @import { Neighbour } from "./collection.js" */
@@ -38,7 +38,7 @@ export function select(photo) {
     elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
     elements.facts.textContent = facts.filter(Boolean).join(" · ");
     elements.open.hidden = isMissing(photo) || !path(photo).startsWith("/"); // some rows have no file on record
-    elements.open.href = new URL(path(photo).split("/").map(encode).join("/"), location.href).href;
+    elements.open.href = new URL(path(photo).replace(/^\/+/, "/").split("/").map(encode).join("/"), location.href).href;
     elements.neighbours.replaceChildren(...mostSimilar(photo).map(neighbourItem));
   }
   hover(-1);
@@ -81,7 +81,7 @@ function portrait(photo) {
 function neighbourItem({ photo, similarity }) {
   const button = create("button", "");
   button.dataset.uuid = data.uuids[photo];
-  button.title = `${data.uuids[photo]}\n${path(photo)}${isMissing(photo) ? "\nfile missing" : ""}`;
+  button.title = `${printable(data.uuids[photo])}\n${printable(path(photo))}${isMissing(photo) ? "\nfile missing" : ""}`;
   if (isMissing(photo)) button.classList.add("missing");
   button.append(...portrait(photo), create("span", similarity.toFixed(2)));
   button.onclick = () => {
