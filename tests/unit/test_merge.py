@@ -74,6 +74,7 @@ class Store:
         )
 
     def merge(self, database="x.sqlite", **options):
+        deleted = removed(self.folder, self.images.values()) if options.pop("delete_missing", False) else set()
         return store_embeddings(
             self.path("encoder.json"),
             self.path("manifest.tsv"),
@@ -81,7 +82,7 @@ class Store:
             self.path("shards"),
             self.path("embeddings"),
             self.path("receipt.json"),
-            **{"generation": 1, "delete_missing": False, **options},
+            **{"generation": 1, "deleted": deleted, **options},
         )
 
     def run(self, **options):
@@ -93,6 +94,12 @@ class Store:
         with reading(self.path(database)) as connection:
             uuids, embeddings = read_embeddings(connection, "T")
         return {uuid: row.tobytes() for uuid, row in zip(uuids, embeddings, strict=True)}
+
+
+def removed(folder, images):
+    """Return the UUIDs of all listed photos that are missing, as if every folder could be read."""
+    listed = {uuid for rows in read_shard_lists(folder).values() for uuid, *_ in rows}
+    return listed - {image.uuid for image in images}
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ onstart:
 
 onsuccess:
     logger.info("\n".join(finish.closing_lines(RUN.database, RUN.state, RUN.started)))
+    if RUN.deletions:
+        logger.info(RUN.deletions.line("deleted: "))
     try:
         finish.check_failures(RUN.state, RUN.plan, RUN.config.max_failed_share)
     except InputError as error:

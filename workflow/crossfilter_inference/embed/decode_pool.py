@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, missing, read_image_file
+from ..photos.scan import size_and_time
 from ..shards.plan import PlannedImage
 
 
@@ -58,7 +59,7 @@ def _check_identity(image: PlannedImage) -> None:
         status = os.stat(image.path)
     except OSError as error:
         raise missing(error) from None
-    if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+    if size_and_time(status) != (image.size, image.mtime_ns):
         raise ImageError("changed", "the file has changed since this run was planned; the next run embeds it")
 
 
