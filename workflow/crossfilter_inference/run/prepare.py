@@ -250,6 +250,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         shards,
         with_map=config.reproject_umap_embeddings,
         with_words=_uses_words(config),
+        n_reread=plan.n_reread,
     )
     to_delete = deletions.line("to delete:") if deletions else ""
     notes = (f"{plan.summary()}; {scan.summary()}", to_delete, expected or page_line(state))
