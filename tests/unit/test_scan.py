@@ -120,8 +120,17 @@ def relative(paths, folder):
 @pytest.mark.parametrize(
     "folder",
     [
-        *(".picasaoriginals", "#recycle", "@eaDir", ".Trash-1000", ".Trashes", "$RECYCLE.BIN", "$Recycle.bin", ".dtrash"),
-        *("Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
+        *(
+            ".picasaoriginals",
+            "#recycle",
+            "@eaDir",
+            ".Trash-1000",
+            ".Trashes",
+            "$RECYCLE.BIN",
+            "$Recycle.bin",
+            ".dtrash",
+        ),
+        *(".dtrash", "Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
     ],
 )
 def test_trash_and_caches_of_other_programs_are_counted_not_taken(tmp_path, folder):

@@ -65,6 +65,10 @@ def start_run(run: Run) -> None:
         _check_deletions(run.deletions, run.config.max_deleted_share)
     remove_parts(folder)
     remove_logs(f"{folder}/embeddings", run.shards)
+    if run.plan.n_reread:  # contents may be new: the rows of a shard of this name whose list was lost are not reused
+        remove_logs(f"{folder}/embeddings", [shard for shard in run.shards if shard in run.known_shards])
+        for shard in run.plan.new_shards:
+            remove_shard(folder, shard)
     for shard in run.known_shards.keys() - {*run.shards}:
         remove_shard(folder, shard)
     _date_back(folder)

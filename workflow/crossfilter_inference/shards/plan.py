@@ -24,7 +24,7 @@ On disk, below the state folder of the embedding type:
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -310,7 +310,16 @@ def read_plan(path: str | Path, shard: str | None = None) -> tuple[list[PlannedI
 
 def read_removed(path: str | Path) -> set[str]:
     """Read the UUIDs of the missing images that the plan knows to be removed."""
-    return {uuid for uuid, *_, reason in read_tsv(path, PLAN_COLUMNS) if uuid and reason == REMOVED}
+    return {uuid for uuid, reason in _read_missing(path) if reason == REMOVED}
+
+
+def read_held_back(path: str | Path) -> set[str]:
+    """Read the UUIDs of the missing images that may still exist, so that `missing_images: delete` keeps their rows."""
+    return {uuid for uuid, reason in _read_missing(path) if reason not in (MISSING, REMOVED)}
+
+
+def _read_missing(path: str | Path) -> Iterator[tuple[str, str]]:
+    return ((uuid, reason) for uuid, *_, reason in read_tsv(path, PLAN_COLUMNS) if uuid and reason)
 
 
 def read_last_plan(path: str | Path) -> LastPlan:
