@@ -219,3 +219,10 @@ def test_files_that_are_no_shard_lists_are_ignored_and_a_broken_link_is_named(tm
     (tmp_path / "shards" / "000002.tsv").symlink_to("nowhere")
     with pytest.raises(InputError, match=r"000002\.tsv' is damaged"):
         plan.read_shard_lists(tmp_path)
+
+
+def test_images_to_retry_go_into_a_new_shard():
+    shards = {"000001": identities(image(1), image(2))}
+    planned = plan.make_plan(shards, [image(1), image(2)], [], 10, retry=frozenset({image(2).uuid}))
+    assert owners(planned) == {image(1).uuid: "000001", image(2).uuid: "000002"}
+    assert planned.n_reread == 0
