@@ -7,6 +7,7 @@ import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.encoders import registry
 from crossfilter_inference.shards.guard import refuse_mixture
+from crossfilter_inference.shards.plan import read_removed
 from crossfilter_inference.util.files import read_json, write_json
 
 
@@ -51,8 +52,9 @@ def main(
     """
     before = read_json(output) if output.exists() else None
     encoder = registry.resolve_encoder(name, settings, device, before)
-    if database and plan and missing_images == "keep":
-        refuse_mixture(database, plan, encoder, recompute=recompute)
+    if database and plan:
+        deleted = read_removed(plan) if missing_images == "delete" else frozenset()
+        refuse_mixture(database, plan, encoder, recompute=recompute, deleted=deleted)
     write_json(output, encoder)
     return (
         f"{encoder['name']}: {encoder['model']}, {encoder['dimension']} dimensions, {encoder['dtype']} by "

@@ -3,12 +3,14 @@
 import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.shards.merge import store_embeddings
+from crossfilter_inference.shards.plan import read_removed
 
 
 def main(
     *,
     encoder: str,
     manifest: str,
+    plan: str,
     database: str,
     shards: str,
     embeddings: str,
@@ -24,6 +26,8 @@ def main(
         encoder.json.
     manifest : str
         manifest.tsv.
+    plan : str
+        plan.tsv, which tells which missing photos are known to be removed.
     database : str
         Database to update.
     shards : str
@@ -33,19 +37,19 @@ def main(
     receipt : str
         embeddings.json to write.
     missing_images : str
-        keep or delete: what to do with rows of missing photos.
+        keep or delete: what to do with rows of missing photos that are known to be removed.
     generation : int
         Generation to record in the receipt.
 
     Examples
     --------
-        python scripts/store_embeddings.py --encoder encoder.json --manifest manifest.tsv --database photos.sqlite \
-            --shards shards --embeddings embeddings --receipt embeddings.json
+        python scripts/store_embeddings.py --encoder encoder.json --manifest manifest.tsv --plan plan.tsv \
+            --database photos.sqlite --shards shards --embeddings embeddings --receipt embeddings.json
     """
     stored = store_embeddings(
         *(encoder, manifest, database, shards, embeddings, receipt),
         generation=generation,
-        delete_missing=missing_images == "delete",
+        deleted=read_removed(plan) if missing_images == "delete" else frozenset(),
     )
     return (
         f"{database}: rows merged: {stored.n_merged}, deleted: {stored.n_deleted}; it holds "

@@ -33,6 +33,8 @@ from crossfilter_inference.util.files import digest
 
 TYPE = "COUNT"
 BATCH_SIZE = 2
+TRASH = (".picasaoriginals", "#recycle")  # some of those that are excluded by default
+FOLDERS = ("", "album", "elsewhere", 'qu"ote\n', ".hidden", *TRASH)
 FILE_COLUMNS = ("UUID", "SIZE", "MTIME_NS", "DIGEST")
 UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
@@ -80,14 +82,16 @@ class History:
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.random = folder, random.Random(seed)
-        self.photos, self.database = folder / "photos", folder / "results" / "photos.sqlite"
+        self.photos, self.disk = folder / "photos", folder / "disk"
+        self.database = folder / "results" / "photos.sqlite"
         self.state = folder / "results" / "photos" / TYPE
         self.encoded = folder / "encoded"
         self.photos.mkdir(parents=True)
+        self.disk.mkdir()
         self.encoded.touch()
         os.environ["COUNTING_ENCODER_FILE"] = str(self.encoded)
         self.settings = {
-            "input_dir": str(self.photos),
+            "input_dir": [str(self.photos), str(self.disk)],
             "output_embeddings_db": str(self.database),
             "embedding_type": TYPE,
             "encoders": {TYPE: {"backend": counting_encoder.__file__, "model": "a"}},
@@ -101,7 +105,10 @@ class History:
         self.n_photos = 0
         self.ever: dict[str, set[bytes]] = {}  # the rows that a UUID ever had, by its one spelling
         self.old_versions: list[tuple[str, bytes, int]] = []
-        self.is_damaged = False
+        self.is_damaged = self.has_lost = False
+        self.last_seen: dict[str, Path] = {}
+        self.stored: set[str] = set()  # UUIDs of the rows after the last run
+        self.model_before = self.model
         for _ in range(self.random.randint(2, 8)):
             self.add()
 
@@ -114,11 +121,15 @@ class History:
 
     def files(self) -> list[Path]:
         """Find all photos, by path."""
-        return sorted(path for path in self.photos.rglob("*") if path.is_file())
+        return sorted(path for root in self.roots() for path in root.rglob("*") if path.is_file())
+
+    def roots(self) -> list[Path]:
+        """Return the folders of `input_dir` that exist."""
+        return [root for root in (self.photos, self.disk) if root.exists()]
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a photo with its own time stamp."""
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         self.touch(path)
 
@@ -144,9 +155,8 @@ class History:
             name = str(uuid.UUID(int=self.random.getrandbits(128)))
             if kind == 3:
                 name = "holiday"
-            self.write(
-                self.photos / self.random.choice(["", "album"]) / f"{name}.{self.random.choice(['jpg', 'JPEG'])}", data
-            )
+            folder = self.random.choice([self.photos, self.photos / "album", *self.roots()])
+            self.write(folder / f"{name}.{self.random.choice(['jpg', 'JPEG'])}", data)
 
     def change(self) -> None:
         """Replace the content of a file."""
@@ -158,14 +168,14 @@ class History:
         """Restore an old version, with its old time stamp."""
         if self.old_versions:
             path, data, mtime_ns = self.random.choice(self.old_versions)
-            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(data)
             os.utime(path, ns=(mtime_ns, mtime_ns))
 
     def move(self) -> None:
         """Move a photo, or rename a folder."""
         path = self.random.choice(self.files())
-        target = self.photos / self.random.choice(["", "album", "elsewhere", 'qu"ote\n']) / path.name
+        target = self.random.choice(self.roots()) / self.random.choice(FOLDERS) / path.name
         target.parent.mkdir(exist_ok=True)
         path.rename(target)
 
@@ -188,6 +198,71 @@ class History:
         for path in self.files():
             self.touch(path)
 
+    # ---- events that hide photos, or their contents -----------------------------------------------------
+
+    def rewrite_silently(self) -> None:
+        """Replace the content of a file under its size and time stamp, as tag editors do."""
+        path = self.random.choice(self.files())
+        status = path.stat()
+        self.old_versions.append((str(path), path.read_bytes(), status.st_mtime_ns))
+        data = photo(self.random.randrange(60, 120))[: status.st_size]
+        path.write_bytes(data + bytes(status.st_size - len(data)))
+        os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+    def change_modes(self) -> None:
+        """Change the permissions of all files, and so their status, but not their contents."""
+        for path in self.files():
+            path.chmod(self.random.choice([0o600, 0o640, 0o644]))
+
+    def copy_to_trash(self) -> None:
+        """Copy a photo to the trash of another program."""
+        path = self.random.choice(self.files())
+        self.write(self.photos / self.random.choice(TRASH) / path.name, path.read_bytes())
+
+    def empty(self) -> None:
+        """Truncate a photo to nothing, as a full disk does."""
+        path = self.random.choice(self.files())
+        self.old_versions.append((str(path), path.read_bytes(), path.stat().st_mtime_ns))
+        path.write_bytes(b"")
+
+    def break_link(self) -> None:
+        """Replace a photo by a link to a missing file."""
+        path = self.random.choice(self.files())
+        self.old_versions.append((str(path), path.read_bytes(), path.stat().st_mtime_ns))
+        path.unlink()
+        path.symlink_to("nowhere")
+
+    def lock(self) -> None:
+        """Make a folder or a photo unreadable; runs have no privilege of root."""
+        if os.geteuid() == 0:
+            folders = [path for root in self.roots() for path in root.rglob("*") if path.is_dir()]
+            self.random.choice([*folders, *self.files()]).chmod(0)
+
+    def unlock(self) -> None:
+        """Make everything readable."""
+        for root in self.roots():
+            for path in root.rglob("*"):
+                if not path.is_symlink():
+                    path.chmod(0o755 if path.is_dir() else 0o644)
+
+    def unmount(self) -> None:
+        """Take away the folder `disk` or an album, and leave an empty folder or none."""
+        folder = self.random.choice([self.disk, self.photos / "album"])
+        away = self.folder / f"{folder.name}.away"
+        if folder.exists() and not away.exists():
+            folder.rename(away)
+            if self.random.random() < 0.7:
+                folder.mkdir()
+
+    def remount(self) -> None:
+        """Bring them back."""
+        for folder in (self.disk, self.photos / "album"):
+            away = self.folder / f"{folder.name}.away"
+            if away.exists():
+                if folder.exists():
+                    shutil.rmtree(folder)
+                away.rename(folder)
+
     # ---- events of settings and state -------------------------------------------------------------------
 
     def configure(self) -> None:
@@ -201,7 +276,8 @@ class History:
                 self.settings["retry_failures"] = self.random.random() < 0.5
             case 3:
                 self.settings["recompute_existing_embeddings"] = self.random.random() < 0.3
-            case 4 if self.settings.get("missing_images") == "delete":  # else rows of missing photos refuse it
+            # else rows of missing photos refuse it
+            case 4 if self.settings.get("missing_images") == "delete" and not self.in_doubt():
                 self.settings["encoders"][TYPE]["model"] = self.random.choice(["a", "another"])
             case _:
                 self.settings["batch_size"] = self.random.choice([BATCH_SIZE, 1])
@@ -217,6 +293,7 @@ class History:
         if files and self.random.random() < 0.9:
             path = self.random.choice([*files, *files[:1] * 3])
             self.log.append(f"lost {path.name}")
+            self.has_lost = True
             path.unlink()
             Path(f"{path}-journal").unlink(missing_ok=True)
         else:
@@ -252,6 +329,8 @@ class History:
     def happen(self) -> None:
         """Apply some random events between two runs."""
         changes = [self.add] * 4 + [self.change] * 3 + [self.touch, self.restore, self.move, self.respell] * 2
+        changes += [self.rewrite_silently, self.change_modes, self.copy_to_trash, self.empty, self.break_link]
+        changes += [self.lock, self.unlock, self.unmount, self.remount, self.rewrite_silently]
         changes += [self.delete] * 2 + [self.touch_all, self.configure, self.configure, self.lose, self.lose]
         changes += [self.damage, self.set_clock_back]
         for change in self.random.choices(changes, k=self.random.randrange(4)):
@@ -262,6 +341,9 @@ class History:
         if not self.expected():
             self.add()
             self.write(self.photos / f"{uuid.UUID(int=self.random.getrandbits(128))}.jpg", photo(1))
+        if self.in_doubt():
+            self.settings["encoders"][TYPE]["model"] = self.model_before
+        self.model_before = self.model
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.settings))
 
     # ---- expectations -----------------------------------------------------------------------------------------
@@ -269,19 +351,47 @@ class History:
     def expected(self) -> dict[str, dict]:
         """Return the rows that the database must hold for the existing photos, by UUID."""
         found: dict[str, Path] = {}
-        for path in sorted(self.files(), key=os.fsencode):
-            if UUID.fullmatch(path.stem) and path.suffix.lower() in (".jpg", ".jpeg") and path.stat().st_size:
+        for path in sorted(self.files(), key=lambda path: (".hidden" in path.parts, os.fsencode(path))):
+            is_photo = UUID.fullmatch(path.stem) and path.suffix.lower() in (".jpg", ".jpeg")
+            if is_photo and path.stat().st_size and not self._is_trash(path) and not self._is_locked(path):
                 found.setdefault(spelling(path.stem), path)
         rows = {}
         for path in found.values():
             status = path.stat()
-            identity = {"PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
+            identity = {"file": path, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
             rows[path.stem] = {**reference(path.read_bytes(), self.model), **identity}
         return rows
 
+    def _is_trash(self, path: Path) -> bool:
+        return bool({*TRASH} & {*path.parts})
+
+    def _is_locked(self, path: Path) -> bool:
+        return any(not each.stat().st_mode & 0o777 for each in (path, *path.parents) if self.folder in each.parents)
+
+    def in_doubt(self) -> set[str]:
+        """Return the stored photos that a run does not see, but that may still exist."""
+        there = {spelling(uuid_) for uuid_ in self.expected()}
+        return {uuid_ for uuid_ in self.stored if spelling(uuid_) not in there and self.may_exist(uuid_)}
+
+    def may_exist(self, uuid_: str) -> bool:
+        """Judge whether a photo that a run does not see may still exist."""
+        path = self.last_seen[uuid_]
+        for root in self.roots():
+            for other in root.rglob("*"):
+                is_seen = not self._is_trash(other) and not any(map(self._is_locked, other.parents))
+                if is_seen and spelling(other.stem) == spelling(uuid_) and other.suffix.lower() in (".jpg", ".jpeg"):
+                    return True
+        if os.path.lexists(path):
+            return True
+        folder = next(parent for parent in path.parents if parent.exists())
+        if self._is_locked(folder):
+            return True
+        return all(name.startswith(".") or name in TRASH for name in os.listdir(folder))
+
     def look(self) -> dict:
         """Read the rows on the disk that need not be recomputed, and the number of images encoded so far."""
-        there = {"database": set(), "shards": {}, "encoded": Counter(self.encoded.read_text().split())}
+        lists = {path.stem for path in self.state.glob("shards/*.tsv")}
+        there = {"lists": lists, "database": set(), "shards": {}, "encoded": Counter(self.encoded.read_text().split())}
         encoder = provenance_digest(resolve_encoder(TYPE, self.settings["encoders"][TYPE]))
         copy = self.folder / "look.sqlite"
         for suffix in ("", "-journal"):
@@ -345,8 +455,13 @@ class History:
                 )
             self.ever.setdefault(spelling(uuid_), set()).add(row["EMBEDDING"])
         there = {spelling(uuid_) for uuid_ in expected}
+        deletes, knows_all = self.settings.get("missing_images") == "delete", not (self.has_lost or self.is_damaged)
+        for uuid_ in self.stored - rows.keys() if knows_all else ():
+            is_known = spelling(uuid_) in there or uuid_ in failures or not self.may_exist(uuid_)
+            self.must(is_known and (deletes or spelling(uuid_) in there), f"{uuid_} may exist, but its row is deleted")
         for uuid_ in rows.keys() - good.keys():
-            self.must(self.settings.get("missing_images") != "delete", f"{uuid_} is missing, but its row is kept")
+            is_kept = not deletes or not knows_all or self.may_exist(uuid_)
+            self.must(is_kept, f"{uuid_} is missing, but its row is kept")
             self.must(spelling(uuid_) not in there, f"{uuid_} exists in another spelling")
             self.must(rows[uuid_]["EMBEDDING"] in self.ever[spelling(uuid_)], f"{uuid_} never had this row")
         manifest = dict(self.manifest())
@@ -354,21 +469,27 @@ class History:
         self.check_computed(before, good, manifest)
         leftovers = [path.name for path in self.state.rglob(".*") if path.is_file() and path.name != ".lock"]
         self.must(not leftovers, f"left over: {leftovers}")
-        self.is_damaged = False
+        self.is_damaged = self.has_lost = False
+        self.last_seen |= {uuid_: row["file"] for uuid_, row in expected.items()}
+        self.stored = {*rows}
 
     def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
         """Check that exactly the images without a row on the disk were computed."""
         wanted: Counter[str] = Counter()
+        unsure: Counter[str] = Counter()  # shards without their list are used if nothing has to be read again
         lists = {path.stem: digest(read_shard_list(path)) for path in self.state.glob("shards/*.tsv")}
         for uuid_, row in good.items():
             finished = before["shards"].get((manifest[uuid_], lists[manifest[uuid_]]), {})
-            is_finished = (uuid_, row["SIZE"], row["MTIME_NS"]) in finished
+            is_finished = finished.get((uuid_, row["SIZE"], row["MTIME_NS"])) == row["DIGEST"]
             is_known = row["DIGEST"] in before["database"] and not self.settings.get("recompute_existing_embeddings")
             if not (is_finished or is_known):
                 wanted[row["pixels"]] += 1
+            elif not is_known and manifest[uuid_] not in before["lists"]:
+                unsure[row["pixels"]] += 1
         computed = self.look()["encoded"] - before["encoded"]
         if self.is_damaged:
             return
+        computed -= unsure
         self.must(computed <= wanted, f"{(computed - wanted).total()} images were computed needlessly")
         self.must(wanted <= computed, f"{(wanted - computed).total()} images come from nowhere")
 

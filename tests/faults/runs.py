@@ -27,11 +27,14 @@ from crossfilter_inference.run import start as run
 from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.guard import refuse_mixture
 from crossfilter_inference.shards.merge import store_embeddings
-from crossfilter_inference.shards.plan import write_manifest
+from crossfilter_inference.shards.plan import read_removed, write_manifest
 from crossfilter_inference.util.files import read_json, write_json, write_stamp
 from crossfilter_inference.verify.checks import verify
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(PROJECT / "tests"))
+
+from warm import drop_privilege  # noqa: E402
 
 
 class Player:
@@ -123,6 +126,7 @@ class LibraryPlayer(Player):
             out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
             os.dup2(out, 2)
+            _as_user()
             self._workflow()
             code = 0
         except InputError as error:
@@ -148,8 +152,8 @@ class LibraryPlayer(Player):
         stamp = Path(f"{state}/settings/encoder-{settings_digest(TYPE, settings)}")
         if not (stamp.exists() and Path(encoder).exists()):
             resolved = resolve_encoder(TYPE, settings, "cpu")
-            if not delete:
-                refuse_mixture(database, plan_path, resolved, recompute=recompute)
+            removed = read_removed(plan_path) if delete else set()
+            refuse_mixture(database, plan_path, resolved, recompute=recompute, deleted=removed)
             if not Path(encoder).exists() or read_json(encoder) != resolved:
                 write_json(encoder, resolved)
             write_stamp(stamp)
@@ -174,7 +178,7 @@ class LibraryPlayer(Player):
             f"{state}/embeddings",
             f"{state}/embeddings.json",
             generation=1,
-            delete_missing=delete,
+            deleted=read_removed(plan_path) if delete else set(),
         )
 
 
@@ -234,7 +238,12 @@ class SnakemakePlayer(Player):
         ]
         with (self.history.folder / "said").open("wb") as said:
             self.process = subprocess.Popen(
-                command, cwd=self.history.folder, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+                *(command,),
+                cwd=self.history.folder,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_as_user,
             )
         return self.process
 
@@ -280,6 +289,12 @@ def _table(database: Path, name: str) -> list[tuple]:
         return connection.execute(f"SELECT {', '.join(columns)} FROM {TYPE}_{name} ORDER BY UUID").fetchall()
     finally:
         connection.close()
+
+
+def _as_user() -> None:
+    """Let folders be unreadable for root too."""
+    if os.geteuid() == 0:
+        drop_privilege()
 
 
 PLAYERS = {"in-process": LibraryPlayer, "snakemake": SnakemakePlayer}

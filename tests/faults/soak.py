@@ -99,6 +99,10 @@ def _run_until_right(
             raise Violation("a traceback instead of a message")
         if result is None:  # killed
             history.check_killed(before)
+        elif "input_dir: cannot read the folder" in player.output:
+            counts["missing folders"] += 1
+            history.log.append("the folder is brought back")
+            history.remount()
         elif "disk is full" in player.output or "No space left" in player.output:
             history.must(fault == "disk", "a full disk that is not full")
             history.check_killed(before)

@@ -11,14 +11,16 @@ import sqlalchemy as sa
 from conftest import COLOUR_ENCODER, DEMO_PHOTOS
 
 from crossfilter_inference.db.connect import reading, writing
-from crossfilter_inference.db.digest import digest_rows
+from crossfilter_inference.db.digest import digest_rows, row_digest
 from crossfilter_inference.db.embeddings import read_embeddings
-from crossfilter_inference.db.provenance import read_provenance
+from crossfilter_inference.db.provenance import read_provenance, write_provenance
+from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos.scan import ImageFile
 from crossfilter_inference.shards import shard as shard_module
+from crossfilter_inference.shards.journal import RowsLog
 from crossfilter_inference.shards.merge import store_embeddings
 from crossfilter_inference.shards.plan import (
     make_plan,
@@ -75,6 +77,7 @@ class Store:
         )
 
     def merge(self, database="x.sqlite", **options):
+        deleted = removed(self.folder, self.images.values()) if options.pop("delete_missing", False) else set()
         return store_embeddings(
             self.path("encoder.json"),
             self.path("manifest.tsv"),
@@ -82,7 +85,7 @@ class Store:
             self.path("shards"),
             self.path("embeddings"),
             self.path("receipt.json"),
-            **{"generation": 1, "delete_missing": False, **options},
+            **{"generation": 1, "deleted": deleted, **options},
         )
 
     def run(self, **options):
@@ -94,6 +97,12 @@ class Store:
         with reading(self.path(database)) as connection:
             uuids, embeddings = read_embeddings(connection, "T")
         return {uuid: row.tobytes() for uuid, row in zip(uuids, embeddings, strict=True)}
+
+
+def removed(folder, images):
+    """Return the UUIDs of all listed photos that are missing, as if every folder could be read."""
+    listed = {uuid for rows in read_shard_lists(folder).values() for uuid, *_ in rows}
+    return listed - {image.uuid for image in images}
 
 
 @pytest.fixture
@@ -402,3 +411,63 @@ def test_a_row_replaces_a_failure_even_in_an_empty_table(tmp_path):
     store.photo(1)
     stored = store.run()
     assert (stored.n_embeddings, stored.n_failures) == (1, 0)
+
+
+def test_a_store_without_new_rows_still_updates_paths_receipt_and_merged_shards(store):
+    store.run()
+    moved = Path(store.images[1].path)
+    store.images[1] = store.images[1]._replace(path=str(moved.rename(store.folder / moved.name)))
+    store.plan()
+    assert store.merge(generation=5).n_merged == 0
+    assert read_json(store.path("receipt.json"))["generation"] == 5
+    with reading(store.path("x.sqlite")) as connection:
+        query = f"SELECT PATH FROM T_IMAGES WHERE UUID = '{store.images[1].uuid}'"
+        assert connection.exec_driver_sql(query).scalar() == store.images[1].path
+
+
+def test_a_retired_shard_is_no_longer_among_the_merged_ones(store):
+    store.run()
+    for number in range(3):
+        store.photo(number, source=number, mtime_ns=2)
+    assert store.run().n_retired == 1
+    with reading(store.path("x.sqlite")) as connection:
+        shards = set(connection.exec_driver_sql("SELECT SHARD FROM T_SHARDS").scalars())
+    assert shards == {"000002", "000003", "000004"}
+
+
+def test_rows_that_the_plan_does_not_name_are_not_deleted(store):
+    store.run()
+    one, other = store.images.pop(1), store.images.pop(2)
+    store.plan()
+    assert store.merge(deleted={one.uuid}).n_deleted == 1
+    assert other.uuid in store.rows()
+    assert one.uuid not in store.rows()
+    assert store.merge(database="fresh.sqlite", deleted={one.uuid}).n_embeddings == 6
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_the_digest_of_a_row_depends_on_its_uuid():
+    assert row_digest("a", b"row") != row_digest("b", b"row")
+    assert row_digest("a", b"row") != row_digest("a", b"another")
+
+
+def test_a_journal_that_is_resumed_is_on_the_disk_before_the_old_one_is_removed(tmp_path, monkeypatch):
+    belongs_to, row = {"list": "l", "encoder": "e"}, {"UUID": "u", "SIZE": 1, "MTIME_NS": 1}
+    killed = RowsLog(tmp_path / "000001.sqlite", belongs_to, set())
+    killed.add(row)
+    killed._file.close()
+    calls, fsync, unlink = [], os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append("fsync") or fsync(handle))
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: calls.append("unlink") or unlink(path, **how))
+    with RowsLog(tmp_path / "000001.sqlite", belongs_to, {("u", 1, 1)}) as journal:
+        assert journal.finished == {"u"}
+        assert calls == ["fsync", "unlink"]
+
+
+def test_only_keys_with_the_very_prefix_are_replaced(tmp_path):
+    with writing(tmp_path / "x.sqlite") as connection:
+        Tables("T").create(connection, Tables("T").provenance)
+        write_provenance(connection, "T", "encoderX", {"a": "1"})
+        write_provenance(connection, "T", "encoder_", {"a": "2"})
+        write_provenance(connection, "T", "encoder_", {"b": "3"})
+        assert read_provenance(connection, "T") == {"encoderXa": "1", "encoder_b": "3"}

@@ -125,3 +125,104 @@ def test_a_damaged_shard_list_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "shards" / "000001.tsv").write_text("")
     with pytest.raises(InputError, match=r"000001\.tsv' is damaged; delete it, and the next run rebuilds it"):
         plan.read_shard_lists(tmp_path)
+
+
+def last_plan(folder, planned):
+    plan.write_plan(folder / "plan.tsv", planned)
+    return plan.read_last_plan(folder / "plan.tsv")
+
+
+def test_an_image_with_another_ctime_goes_into_a_new_shard_once(tmp_path):
+    shards = {"000001": identities(image(1), image(2))}
+    before = [image(n)._replace(ctime_ns=7) for n in (1, 2)]
+    last = last_plan(tmp_path, plan.make_plan(shards, before, [], 10))
+    now = [before[0], before[1]._replace(ctime_ns=8)]
+    planned = plan.make_plan(shards, now, [], 10, last=last)
+    assert (planned.new_shards, planned.n_reread) == (["000002"], 1)
+    assert "to be read again: 1 (their status changed; embedded only if the content differs)" in planned.summary()
+    assert "new among them: 0 " in planned.summary()
+    shards["000002"] = identities(image(2))
+    again = plan.make_plan(shards, now, [], 10, last=last_plan(tmp_path, planned))
+    assert (again.new_shards, again.n_reread) == ([], 0)
+    assert again.digest() == planned.digest()
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 8), (8, 0), (8, 8)])
+def test_an_unknown_ctime_counts_as_unchanged(tmp_path, before, now):
+    shards = {"000001": identities(image(1))}
+    last = last_plan(tmp_path, plan.make_plan(shards, [image(1)._replace(ctime_ns=before)], [], 10))
+    assert plan.make_plan(shards, [image(1)._replace(ctime_ns=now)], [], 10, last=last).new_shards == []
+
+
+def test_a_plan_of_an_older_version_knows_paths_but_no_ctimes(tmp_path):
+    (tmp_path / "plan.tsv").write_text(
+        f"UUID\tPATH\tSIZE\tMTIME_NS\tSHARD\tREASON\n{image(1).uuid}\tp.jpg\t100\t5\t000001\t\n\tx\t\t\t\tempty\n"
+    )
+    last = plan.read_last_plan(tmp_path / "plan.tsv")
+    assert [*last] == [image(1).uuid]
+    shards = {"000001": identities(image(1))}
+    assert plan.make_plan(shards, [image(1)._replace(ctime_ns=9)], [], 10, last=last).new_shards == []
+    [missing] = plan.find_missing(shards, {}, [], last, None)
+    assert missing.path == "p.jpg"
+
+
+def test_a_new_shard_that_was_never_listed_or_could_not_read_an_image_is_planned_again(tmp_path):
+    shards = {"000001": identities(image(1))}
+    before = last_plan(tmp_path, plan.make_plan(shards, [image(1)._replace(ctime_ns=7)], [], 10))
+    now = [image(1)._replace(ctime_ns=8)]
+    killed = last_plan(tmp_path, plan.make_plan(shards, now, [], 10, last=before))
+    assert plan.make_plan(shards, now, [], 10, last=killed).new_shards == ["000002"]
+    unread = {**shards, "000002": set()}
+    assert plan.make_plan(unread, now, [], 10, last=killed).new_shards == ["000003"]
+
+
+def test_contents_that_changed_while_an_image_was_missing_are_noticed(tmp_path):
+    shards = {"000001": identities(image(1))}
+    first = last_plan(tmp_path, plan.make_plan(shards, [image(1)._replace(ctime_ns=7)], [], 10))
+    missing = plan.find_missing(shards, {}, [], first, None)
+    last = last_plan(tmp_path, plan.Plan([], [], [], missing))
+    assert plan.make_plan(shards, [image(1)._replace(ctime_ns=7)], [], 10, last=last).new_shards == []
+    assert plan.make_plan(shards, [image(1)._replace(ctime_ns=8)], [], 10, last=last).new_shards == ["000002"]
+
+
+def test_missing_images_are_judged_once_and_held_back_in_doubt(tmp_path):
+    shards = {"000001": identities(*map(image, range(5)))}
+    stored = {image(n).uuid: f"database/{n}" for n in (1, 2, 3, 9)}
+    last = last_plan(tmp_path, plan.make_plan(shards, [image(1)], [], 10))
+    asked = []
+
+    def doubt(uuid, path):
+        asked.append(path)
+        return "its folder is unreadable" if uuid == image(2).uuid else ""
+
+    respelled = image(3)._replace(uuid=image(3).uuid.replace("-", ""))
+    missing = plan.find_missing(shards, stored, [image(0), respelled], last, doubt)
+    assert {each.uuid[-1]: each.reason for each in missing} == {
+        "1": "removed",
+        "2": "its folder is unreadable",
+        "4": "removed",
+        "9": "removed",
+    }
+    assert asked == [image(1).path, "database/2", "", "database/9"]
+    planned = plan.Plan([], [RejectedFile("x", "removed")], [], missing)
+    asked.clear()
+    plan.find_missing(shards, {}, [image(0), respelled], last_plan(tmp_path, planned), doubt)
+    assert asked == ["database/2"], "what was removed stays removed"
+    assert plan.read_removed(tmp_path / "plan.tsv") == {image(n).uuid for n in (1, 4, 9)}
+
+
+def test_files_that_are_no_shard_lists_are_ignored_and_a_broken_link_is_named(tmp_path):
+    (tmp_path / "shards").mkdir()
+    for name in ("000001 (copy).tsv", "1.tsv", "0000001.tsv"):
+        (tmp_path / "shards" / name).touch()
+    assert plan.read_shard_lists(tmp_path) == {}
+    (tmp_path / "shards" / "000002.tsv").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"000002\.tsv' is damaged"):
+        plan.read_shard_lists(tmp_path)
+
+
+def test_images_to_retry_go_into_a_new_shard():
+    shards = {"000001": identities(image(1), image(2))}
+    planned = plan.make_plan(shards, [image(1), image(2)], [], 10, retry=frozenset({image(2).uuid}))
+    assert owners(planned) == {image(1).uuid: "000001", image(2).uuid: "000002"}
+    assert planned.n_reread == 0

@@ -11,6 +11,7 @@ from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT
 
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run.prepare import Resources, prepare_run
+from crossfilter_inference.shards.plan import write_manifest, write_plan
 
 
 @pytest.fixture
@@ -117,3 +118,37 @@ def test_planning_needs_no_package_that_snakemake_does_not_bring(folder):
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert os.path.exists("x/SIGLIP2/plan.tsv")
+
+
+def test_a_plan_counts_deletions_and_photos_to_be_read_again(folder):
+    run = prepare(missing_images="delete")
+    assert run.deletions.line("to delete:") == "to delete: 0 embeddings of missing photos"
+    assert "to delete: 0 embeddings of missing photos" in run.notes
+    write_plan(f"{run.state}/plan.tsv", run.plan)
+    write_manifest(f"{run.state}/plan.tsv", *(f"{run.state}/{name}" for name in ("m.tsv", "r.tsv", "shards")))
+    one, other, third = sorted((folder / "photos").glob("*.jpg"))
+    one.unlink()
+    other.write_bytes(b"")
+    third.chmod(0o600)
+    again = prepare(missing_images="delete")
+    assert "to delete: 1 embedding of missing photos; held back: 1 embedding (1: the file is there, but empty)" in (
+        again.notes
+    )
+    assert again.notes[0].startswith("photos: 1, new among them: 0 (shards: 1); to be read again: 1 (")
+    assert again.notes[-1].startswith("forecast: 0 photos to embed, 1 to read again (shards: 1), about")
+    assert again.stamps.store != run.stamps.store, "another row is held back"
+    assert prepare().deletions is None
+
+
+def test_photos_in_folders_that_are_excluded_now_are_held_back(folder):
+    (folder / "photos").rename(folder / "#recycle")
+    (folder / "photos").mkdir()
+    (folder / "#recycle").rename(folder / "photos" / "#recycle")
+    shutil.copy2(DEMO_PHOTOS[5], folder / "photos")
+    run = prepare(exclude=[])
+    assert len(run.plan.images) == 4
+    write_plan(f"{run.state}/plan.tsv", run.plan)
+    write_manifest(f"{run.state}/plan.tsv", *(f"{run.state}/{name}" for name in ("m.tsv", "r.tsv", "shards")))
+    again = prepare(missing_images="delete")
+    assert "excluded files: 3 (3 #recycle)" in again.notes[0]
+    assert (again.deletions.n_deleted, again.deletions.held_back.total()) == (0, 3)

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from dataclasses import replace
 
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
@@ -82,6 +83,30 @@ def test_remains_of_incomplete_shards_are_removed(tmp_path):
     run._held.pop().close()
     there = {path.name for part in ("shards", "embeddings") for path in (folder / part).iterdir()}
     assert there == {"000002.tsv", "000002.sqlite", ".000002.abc.rows"}
+
+
+def test_broken_links_in_the_state_folder_do_not_end_a_run(tmp_path):
+    folder = tmp_path / "x" / "T" / "embeddings"
+    folder.mkdir(parents=True)
+    for name in ("note", ".000001.sqlite.abc.part", "loop"):
+        (folder / name).symlink_to("loop" if name == "loop" else "nowhere")
+    (folder / "future").touch()
+    os.utime(folder / "future", (2**33, 2**33))
+    assert start_elsewhere(tmp_path) == "started"
+    assert (folder / "future").stat().st_mtime < 2**32
+
+
+def test_a_shard_to_be_read_again_finds_no_rows_of_a_shard_whose_list_was_lost(tmp_path):
+    folder = tmp_path / "x" / "T" / "embeddings"
+    folder.mkdir(parents=True)
+    for name in ("000001.sqlite", "000002.sqlite", ".000001.abc.rows", ".000002.abc.rows"):
+        (folder / name).touch()
+    run_ = planned(tmp_path, shards=["000002"])
+    for n_reread, left in ((0, {"000001.sqlite", "000002.sqlite", ".000002.abc.rows"}), (1, {"000001.sqlite"})):
+        plan = Plan([], [], ["000002"], n_reread=n_reread)
+        run.start_run(replace(run_, plan=plan))
+        run._held.pop().close()
+        assert {path.name for path in folder.iterdir()} == left
 
 
 def test_the_errors_of_this_run_are_collected(tmp_path):

@@ -1,12 +1,17 @@
 import os
+import subprocess
+import time
 
 import pytest
 
+from crossfilter_inference.config import Config
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos.missing import Search
 from crossfilter_inference.photos.names import canonical_uuid
-from crossfilter_inference.photos.scan import scan_folders
+from crossfilter_inference.photos.scan import excluding, scan_folders, size_and_time
 
 UUID = "0123abcd-4567-89ab-cdef-0123456789ab"
+EXCLUDED = Config.model_fields["exclude"].default
 
 
 def make(folder, *names):
@@ -16,8 +21,8 @@ def make(folder, *names):
         path.write_bytes(b"x")
 
 
-def scan(*folders, extensions=(".jpg", ".jpeg")):
-    return scan_folders([str(folder) for folder in folders], list(extensions))
+def scan(*folders, extensions=(".jpg", ".jpeg"), exclude=()):
+    return scan_folders([str(folder) for folder in folders], list(extensions), exclude)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +108,226 @@ def test_a_folder_without_photos_is_refused_with_an_example(tmp_path):
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"input_dir: cannot read the folder .*No such file"):
         scan(tmp_path / "nowhere")
+
+
+OTHER = f"{UUID[:-1]}c"
+
+
+def relative(paths, folder):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *(
+            ".picasaoriginals",
+            "#recycle",
+            "@eaDir",
+            ".Trash-1000",
+            ".Trashes",
+            "$RECYCLE.BIN",
+            "$Recycle.bin",
+            ".dtrash",
+        ),
+        *(".dtrash", "Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
+    ],
+)
+def test_trash_and_caches_of_other_programs_are_counted_not_taken(tmp_path, folder):
+    make(tmp_path, f"{folder}/{UUID}.jpg", f"{folder}/x.txt", f"z/{UUID}.jpg", f"{folder}/{OTHER}.jpg", f"._{UUID}.jpg")
+    found = scan(tmp_path, exclude=EXCLUDED)
+    assert relative([image.path for image in found.images], tmp_path) == [f"z/{UUID}.jpg"]
+    assert found.rejected == []
+    assert found.n_excluded.total() == 3
+    assert "excluded files: 3 (2 " in found.summary()
+
+
+def test_own_patterns_exclude_files_and_folders_at_any_depth_in_any_case(tmp_path):
+    make(tmp_path, f"a/Private/b/{UUID}.jpg", f"a/{OTHER}.JPG", f"a/{UUID[:-1]}d.jpg")
+    found = scan(tmp_path, exclude=["private", "*c.jpg"])
+    assert [image.uuid[-1] for image in found.images] == ["d"]
+    assert found.n_excluded == {"private": 1, "*c.jpg": 1}
+
+
+def test_a_folder_of_input_dir_is_scanned_whatever_its_name(tmp_path):
+    make(tmp_path, f"#recycle/{UUID}.jpg")
+    assert len(scan(tmp_path / "#recycle", exclude=EXCLUDED).images) == 1
+    found = scan(tmp_path, tmp_path / "#recycle", exclude=EXCLUDED)
+    assert (len(found.images), found.n_excluded.total()) == (1, 0)
+
+
+@pytest.mark.parametrize("album", ["a", "z"])
+def test_of_one_uuid_the_file_in_the_open_wins_over_a_hidden_one(tmp_path, album):
+    make(tmp_path, f".h/{UUID}.jpg", f"{album}/{UUID}.jpg", f".h/{OTHER}.jpg", f".a/{OTHER}.jpg")
+    found = scan(tmp_path)
+    assert sorted(relative([image.path for image in found.images], tmp_path)) == [
+        f".a/{OTHER}.jpg",
+        f"{album}/{UUID}.jpg",
+    ]
+
+
+@pytest.mark.parametrize("link", ["@eaDir", ".a", "a"])
+def test_a_link_to_a_folder_does_not_hide_it(tmp_path, link):
+    make(tmp_path, f"album/{UUID}.jpg")
+    (tmp_path / link).symlink_to(tmp_path / "album")
+    found = scan(tmp_path, exclude=EXCLUDED)
+    assert relative([image.path for image in found.images], tmp_path) == [f"album/{UUID}.jpg"]
+
+
+def test_folders_with_the_same_inode_number_are_all_scanned(tmp_path, monkeypatch):
+    names = [f"{n}/{n}/{UUID[:-1]}{n}.jpg" for n in range(5)]
+    make(tmp_path, *names)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    stat = os.stat
+
+    def same_inode(path, *arguments, **options):
+        status = stat(path, *arguments, **options)
+        return os.stat_result((status[0], 0, 0, *status[3:]))
+
+    monkeypatch.setattr(os, "stat", same_inode)
+    assert relative([image.path for image in scan(tmp_path).images], tmp_path) == names
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 100])
+def test_folders_may_be_nested_a_thousand_deep(tmp_path, name):
+    make(tmp_path, f"{UUID}.jpg")
+    here, depth = os.getcwd(), 1100
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            os.mkdir(name)
+            os.chdir(name)
+        with open(f"{OTHER}.jpg", "w") as file:
+            file.write("x")
+    finally:
+        os.chdir(here)
+    found = scan(tmp_path)
+    if len(name) == 1:
+        assert len(found.images) == 2
+    else:
+        assert len(found.images) == 1
+        assert [file.reason for file in found.rejected] == ["unreadable folder (File name too long)"]
+    subprocess.run(["rm", "-rf", tmp_path / name], check=True)
+
+
+@pytest.mark.parametrize("year", ["1500-01-01", "1677-01-01", "2300-01-01", "2262-04-12", "9999-12-31"])
+def test_a_time_stamp_beyond_64_bits_is_kept_within_them(tmp_path, year):
+    make(tmp_path, f"{UUID}.jpg")
+    if subprocess.run(["touch", "-d", year, tmp_path / f"{UUID}.jpg"], check=False, capture_output=True).returncode:
+        pytest.skip("this file system knows no such time")
+    [image] = scan(tmp_path).images
+    assert -(2**63) <= image.mtime_ns < 2**63
+    status = os.stat(image.path)
+    assert size_and_time(status) == (image.size, image.mtime_ns)
+
+
+def test_a_status_time_that_the_file_system_does_not_keep_is_unknown(tmp_path, monkeypatch):
+    make(tmp_path, f"{UUID}.jpg")
+    [image] = scan(tmp_path).images
+    assert image.ctime_ns == (tmp_path / f"{UUID}.jpg").stat().st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: image.ctime_ns)  # a scan within the same moment
+    assert scan(tmp_path).images[0].ctime_ns == 0
+
+
+def test_extensions_that_are_no_text_and_odd_files_are_counted(tmp_path):
+    make(tmp_path, f"{UUID}.jpg")
+    for name in (b"a.\xff\xfe", b"b.\x1b[31m", b"c.jpg\n"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "w") as file:
+            file.write("x")
+    os.mkfifo(tmp_path / f"{OTHER}.jpg")
+    (tmp_path / f"{UUID[:-1]}d.jpg").symlink_to("nowhere")
+    make(tmp_path, f"{UUID[:-1]}e.jpg/{UUID[:-1]}f.jpg")
+    found = scan(tmp_path)
+    assert [image.uuid[-1] for image in found.images] == ["b", "f"]
+    assert [file.reason for file in found.rejected] == ["not a regular file", "unreadable (No such file or directory)"]
+    assert found.summary().isprintable()
+    found.summary().encode()
+
+
+class TestSearch:
+    """What is known about a missing photo."""
+
+    @pytest.fixture
+    def look(self, tmp_path, monkeypatch):
+        make(tmp_path, f"photos/a/{OTHER}.jpg")
+        (tmp_path / "other").mkdir()
+        self.unreadable = set()
+        for name in ("scandir", "listdir"):
+            function = getattr(os, name)
+
+            def read(path, function=function):
+                if str(path) in self.unreadable:
+                    raise PermissionError(13, "Permission denied")
+                return function(path)
+
+            monkeypatch.setattr(os, name, read)
+
+        def doubt(path, *folders, exclude=()):
+            folders = [str(tmp_path / folder) for folder in folders or ["photos"]]
+            found = scan_folders(folders, [".jpg"], exclude)
+            return Search(folders, found, excluding(exclude)).doubt(UUID, str(tmp_path / path) if path else "")
+
+        doubt.folder = tmp_path
+        return doubt
+
+    def test_a_file_that_is_not_in_its_folder_is_removed(self, look):
+        assert look(f"photos/a/{UUID}.jpg") == ""
+
+    def test_a_folder_that_is_not_in_its_parent_is_removed(self, look):
+        assert look(f"photos/gone/deep/{UUID}.jpg") == ""
+
+    @pytest.mark.parametrize("name", ["photos/a", "photos/b"])
+    def test_an_unreadable_folder_is_no_knowledge(self, look, name):
+        make(look.folder, f"photos/b/{UUID}.jpg")
+        self.unreadable.add(str(look.folder / name))
+        assert "Permission denied" in look(f"{name}/{UUID}.jpg")
+        assert "Permission denied" in look(f"{name}/deeper/{UUID}.jpg")
+
+    @pytest.mark.parametrize("kind", ["empty", "link", "loop", "folder", "fifo"])
+    def test_a_file_of_another_kind_is_no_knowledge(self, look, kind):
+        path = look.folder / "photos" / "a" / f"{UUID}.jpg"
+        match kind:
+            case "empty":
+                path.touch()
+            case "link":
+                path.symlink_to("nowhere")
+            case "loop":
+                path.symlink_to(path)
+            case "folder":
+                path.mkdir()
+            case "fifo":
+                os.mkfifo(path)
+        assert "is there" in look(f"photos/a/{UUID}.jpg")
+
+    def test_a_file_of_this_name_elsewhere_is_no_knowledge(self, look):
+        (look.folder / "photos" / f"{UUID.upper()}.JPG").touch()
+        assert look(f"photos/a/{UUID}.jpg") == "the file is there, but empty"
+
+    @pytest.mark.parametrize("rest", [[], [".hidden", "@eaDir/x"]])
+    def test_an_empty_folder_is_no_knowledge(self, look, rest):
+        (look.folder / "photos" / "disk").mkdir()
+        make(look.folder / "photos" / "disk", *rest)
+        for path in (f"photos/disk/{UUID}.jpg", f"photos/disk/album/{UUID}.jpg"):
+            assert "empty" in look(path, exclude=["@eaDir"])
+        assert "empty" in look(f"other/{UUID}.jpg", "photos", "other")
+
+    def test_a_broken_link_to_a_folder_is_no_knowledge(self, look):
+        (look.folder / "photos" / "disk").symlink_to("/no/disk")
+        assert "is there" in look(f"photos/disk/album/{UUID}.jpg")
+
+    def test_an_excluded_file_is_no_knowledge(self, look):
+        make(look.folder, f"photos/Trash/{UUID}.jpg")
+        assert "excluded" in look(f"photos/Trash/{UUID}.jpg", exclude=["trash"])
+
+    def test_outside_of_the_folders_all_of_them_must_be_readable(self, look):
+        for path in ("", f"other/{UUID}.jpg"):
+            assert look(path) == ""
+        make(look.folder, f"other/{UUID}.jpg")
+        assert "outside input_dir" in look(f"other/{UUID}.jpg")
+        self.unreadable.add(str(look.folder / "photos" / "a"))
+        for path in ("", f"gone/{UUID}.jpg"):
+            assert "unreadable or empty" in look(path)
+
+    def test_a_folder_whose_name_begins_like_another_is_outside(self, look):
+        make(look.folder, f"photos-old/{UUID}.jpg")
+        assert "outside input_dir" in look(f"photos-old/{UUID}.jpg")

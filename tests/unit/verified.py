@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import COLOUR_ENCODER
 from test_map_job import SETTINGS
-from test_merge import Store
+from test_merge import Store, removed
 
 from crossfilter_inference.config import read_config
 from crossfilter_inference.db.connect import reading, recover
@@ -19,7 +19,7 @@ from crossfilter_inference.map.job import make_map
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.merge import store_embeddings
-from crossfilter_inference.shards.plan import make_plan, read_shard_lists, write_manifest, write_plan
+from crossfilter_inference.shards.plan import make_plan, read_plan, read_shard_lists, write_manifest, write_plan
 from crossfilter_inference.util.files import read_json, write_json
 from crossfilter_inference.verify.checks import verify
 from crossfilter_inference.view.job import draw_map
@@ -64,7 +64,7 @@ class Collection(Store):
             *(self.path("encoder.json"), self.path("manifest.tsv"), str(self.database)),
             *map(self.path, ("shards", "embeddings", "embeddings.json")),
             generation=1,
-            delete_missing=delete_missing,
+            deleted=removed(self.folder, read_plan(self.path("plan.tsv"))[0]) if delete_missing else set(),
         )
 
     def plan(self):

@@ -74,7 +74,9 @@ def test_a_moved_photo_is_not_embedded_again(collection):
     (photos / "album").mkdir()
     moved = next(photos.glob("*.jpg"))
     moved.rename(photos / "album" / moved.name)
-    assert collection.run() == {"write_manifest": 1, "store_embeddings": 1}
+    done = collection.snakemake()
+    assert "to be read again: 1 (their status changed; embedded only if the content differs)" in done.stdout
+    assert "embedded 0 photos, copied 1, failed 0" in done.stdout
     assert collection.embeddings() == before
     path = str(photos / "album" / moved.name)
     assert collection.sql(f"SELECT PATH FROM {{T}}_IMAGES WHERE UUID = '{moved.stem}'") == [(path,)]
@@ -196,3 +198,60 @@ def test_a_database_without_its_map_gets_it_back(demo):
     assert demo.run() == {"store_map": 1}
     assert demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID") == places
     assert demo.dry_run() == {}
+
+
+def test_new_content_under_the_old_size_and_time_is_embedded_and_a_changed_mode_is_only_read(collection):
+    before = collection.embeddings()
+    one, other, third = sorted((collection.folder / "photos").glob("*.jpg"))[:3]
+    status = one.stat()
+    data = other.read_bytes()[: status.st_size]
+    one.write_bytes(data + bytes(status.st_size - len(data)))
+    os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+    third.chmod(0o600)
+    assert "to be read again: 2" in collection.snakemake("-n").stdout
+    done = collection.snakemake()
+    assert "copied 1" in done.stdout
+    after = collection.embeddings()
+    [(reason,)] = collection.sql(f"SELECT count(*) FROM {{T}}_FAILURES WHERE UUID = '{one.stem}'")
+    assert reason or after[one.stem] != before[one.stem]
+    assert {**after, one.stem: b""} == {**before, one.stem: b""}
+    assert collection.dry_run() == {}
+
+
+def test_photos_that_may_still_exist_are_not_deleted_and_every_deletion_is_counted(collection, as_user):
+    collection.configure(missing_images="delete", max_deleted_share=1)
+    photos = collection.folder / "photos"
+    paths = sorted(photos.glob("*.jpg"))
+    for folder, chosen in (("locked", paths[:2]), ("disk", paths[2:4]), ("#recycle", paths[4:5])):
+        (photos / folder).mkdir()
+        for path in chosen:
+            path.rename(photos / folder / path.name)
+    collection.configure(exclude=[])
+    collection.run(**as_user)
+    before = collection.embeddings()
+    assert len(before) == 12
+    (photos / "locked").chmod(0)
+    (photos / "disk").rename(collection.folder / "disk")
+    (photos / "disk").mkdir()
+    paths[5].write_bytes(b"")
+    paths[6].unlink()
+    collection.configure(exclude=["#recycle"])
+    try:
+        planned = collection.snakemake("-n", **as_user)
+        assert "to delete: 1 embedding of missing photos; held back: 6 embeddings" in planned.stdout
+        assert "1: the file is there, but empty" in planned.stdout
+        done = collection.snakemake(**as_user)
+        assert "deleted:  1 embedding of missing photos; held back: 6 embeddings" in done.stdout
+        assert collection.embeddings().keys() == before.keys() - {paths[6].stem}
+        assert collection.dry_run(**as_user) == {}
+        collection.database.unlink()
+        collection.run(**as_user)
+        assert collection.embeddings().keys() == before.keys() - {paths[6].stem}, "as in a rebuilt database"
+        (photos / "disk").rmdir()
+        assert "to delete: 2 embeddings" in collection.snakemake("-n", **as_user).stdout
+        collection.run(**as_user)
+        assert collection.dry_run(**as_user) == {}
+    finally:
+        (photos / "locked").chmod(0o755)
+    collection.run()
+    assert collection.embeddings().keys() == before.keys() - {path.stem for path in (*paths[2:4], paths[6])}

@@ -111,6 +111,18 @@ class UmapSettings(Section):
     )
 
 
+# Folders in which other programs keep deleted photos, older versions, backups and thumbnails, and files that are no
+# photos in spite of their names.
+_TRASH_AND_CACHES = (
+    *(".Trash", ".Trash-*", ".Trashes", "$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
+    *("#recycle", "@Recycle", ".dtrash", ".trashed-*", "files_trashbin", ".dropbox.cache"),
+    *("@eaDir", "#snapshot", "@Recently-Snapshot", ".@__thumb", ".SynologyWorkingDirectory"),
+    *(".snapshot", ".snapshots", ".zfs", ".stversions", "files_versions"),
+    *(".picasaoriginals", "*.lrdata", ".thumbnails", ".thumbs", "thumbs", ".cache"),
+    *("._*", ".AppleDouble", "__MACOSX"),
+)
+
+
 class Config(Section):
     """All settings of a run."""
 
@@ -141,8 +153,17 @@ class Config(Section):
     ] = Field(
         default=(".jpg", ".jpeg"), description="File extensions of photos, each with its dot; case does not matter."
     )
+    exclude: Annotated[
+        tuple[str, ...],
+        Texts(Text("[^/]+", "the name of a folder or a file, where * stands for anything"), optional=True),
+    ] = Field(
+        default=_TRASH_AND_CACHES,
+        description="Names of folders and files to leave out, such as other programs' trash and caches; * stands for "
+        "anything, and case does not matter.",
+    )
     missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
-        default="keep", description="Whether to keep or delete the rows of photos that are missing from input_dir."
+        default="keep",
+        description="Whether to keep or delete the rows of missing photos. delete keeps those that may still exist.",
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.2,

@@ -1,8 +1,6 @@
 """
-Plan the run before the first job, with `prepare_run`.
-
-Snakemake's main process makes the plan when it reads the Snakefile, so a dry run shows the exact jobs. `onstart` takes
-the lock and writes the plan for the jobs; a dry run skips it.
+Plan the run before the first job: Snakemake's main process calls `prepare_run` when it reads the Snakefile, so a dry
+run shows the exact jobs. `onstart`, which a dry run skips, takes the lock and writes the plan for the jobs.
 """
 
 import os
@@ -24,8 +22,7 @@ try:
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
 except InputError as error:
     sys.exit(printable(error))
-for line in RUN.notes:
-    logger.info(printable(line))
+logger.info("\n".join(map(printable, RUN.notes)))
 for line in RUN.warnings:
     logger.warning(printable(line))
 
@@ -51,8 +48,7 @@ onstart:
 
 
 onsuccess:
-    for line in finish.closing_lines(RUN.database, RUN.state, RUN.started):
-        logger.info(printable(line))
+    logger.info("\n".join(map(printable, finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted))))
     try:
         finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
     except InputError as error:
@@ -61,5 +57,4 @@ onsuccess:
 
 
 onerror:
-    for line in finish.last_errors(RUN.state, RUN.started):
-        logger.error(printable(line))
+    logger.error("\n".join(map(printable, finish.last_errors(RUN.state, RUN.started))))

@@ -37,7 +37,7 @@ rule store_embeddings:
         "merge the shards into {resources.database}"
     shell:
         "python {resources.scripts:q}/store_embeddings.py"
-        " --encoder {input.encoder:q} --manifest {input.manifest:q}"
+        " --encoder {input.encoder:q} --manifest {input.manifest:q} --plan {resources.state:q}/plan.tsv"
         " --shards {resources.state:q}/shards --embeddings {resources.state:q}/embeddings"
         " --database {resources.database:q} --missing_images {params.missing_images}"
         " --generation {params.generation} --receipt {output.receipt:q} --stamp {output.stamp:q} --log {log:q}"

@@ -24,6 +24,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..photos.formats import BYTES_IN_MEMORY, MAX_PIXELS
 from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, missing, read_image_file
+from ..photos.scan import size_and_time
 from ..shards.plan import PlannedImage
 
 MOST_SECONDS = 9.0  # of computing time for MAX_PIXELS; the slowest ordinary image of that size takes 8
@@ -73,7 +74,7 @@ def _read(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
         status = os.stat(image.path)
     except OSError as error:
         raise missing(error) from None
-    if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+    if size_and_time(status) != (image.size, image.mtime_ns):
         raise ImageError("changed", "the file has changed since this run was planned; the next run embeds it")
     return data, digest
 

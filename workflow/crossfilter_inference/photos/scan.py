@@ -1,14 +1,21 @@
 """Scan the photo folders: image files by UUID, and rejected files with a reason.
 
-Symbolic links to folders are followed, but each real folder is scanned once, so loops of links end. The scan
+Symbolic links to folders are followed, but each real folder is scanned once, so loops of links end. Real folders are
+told apart by their real paths, because some network file systems give every folder the same inode number. The scan
 looks at names, sizes and times only; embedding reads the contents.
+
+Folders and files whose names match a pattern of the setting `exclude` are only counted. Hidden folders are scanned
+after all others.
 """
 
+import fnmatch
+import heapq
 import os
 import re
 import stat
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,15 +24,20 @@ from ..util.text import printable
 from .names import canonical_uuid, is_uuid
 
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_SAME_UUID = "the same UUID as"
 
 
 class ImageFile(NamedTuple):
-    """An image file; `uuid` as the file name spells it, `size` in bytes, `mtime_ns` in nanoseconds."""
+    """An image file; `uuid` as the file name spells it, `size` in bytes, times in nanoseconds, `ctime_ns` 0 if unknown.
+
+    The time of the last status change, `ctime_ns`, also shows new contents under an old size and time stamp.
+    """
 
     uuid: str
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
 
 class RejectedFile(NamedTuple):
@@ -47,17 +59,33 @@ class Scan:
         In order of path.
     n_others : Counter
         Number of files by every other extension, in lower case.
+    n_excluded : Counter
+        Number of excluded files with an image extension, by the pattern that excludes them.
+    unseen : list of str
+        Folders that cannot be read.
     """
 
     images: list[ImageFile] = field(default_factory=list)
     rejected: list[RejectedFile] = field(default_factory=list)
     n_others: Counter[str] = field(default_factory=Counter)
+    n_excluded: Counter[str] = field(default_factory=Counter)
+    unseen: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """Describe in one line the files that are not images of the collection."""
         reasons = Counter(re.split(r" \(| as ", file.reason)[0] for file in self.rejected)
-        others = Counter({extension or "without extension": n for extension, n in self.n_others.items()})
-        return f"rejected files: {_counted(reasons)}; other files, ignored: {_counted(others)}"
+        others = Counter({printable(extension) or "without extension": n for extension, n in self.n_others.items()})
+        excluded = f"; excluded files: {_counted(self.n_excluded)}" if self.n_excluded else ""
+        return f"rejected files: {_counted(reasons)}{excluded}; other files, ignored: {_counted(others)}"
+
+    def unusable(self) -> dict[str, str]:
+        """Return why files named by a UUID are not images, by the canonical UUID; duplicates are left out."""
+        reasons = {}
+        for path, reason in self.rejected:
+            stem = os.path.basename(path).rpartition(".")[0]
+            if is_uuid(stem) and not reason.startswith(_SAME_UUID):
+                reasons[canonical_uuid(stem)] = reason
+        return reasons
 
     def check(self, folders: list[str]) -> None:
         """Check that the folders hold at least one image.
@@ -86,7 +114,7 @@ def _counted(kinds: Counter[str]) -> str:
     return f"{kinds.total()} ({parts}{', ...' if len(kinds) > 5 else ''})"
 
 
-def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
+def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[str] = ()) -> Scan:
     """Find the images of a collection.
 
     Parameters
@@ -94,63 +122,117 @@ def scan_folders(folders: list[str], extensions: list[str]) -> Scan:
     folders : list of str
     extensions : list of str
         With the dot; case does not matter.
+    exclude : iterable of str
+        Patterns of names of folders and files below `folders` to leave out, as in a shell; case does not matter.
 
     Returns
     -------
     Scan
-        With absolute paths. Of several files with the same UUID, the first path in byte order is the image.
+        With absolute paths. Of several files with the same UUID, the image is the first path in byte order of those in
+        no hidden folder; or of all, if all are hidden.
 
     Raises
     ------
     InputError
         If a folder is missing or cannot be read.
     """
-    scan = Scan()
+    scan, started = Scan(), time.time_ns()
     known = {extension.lower() for extension in extensions}
-    found: dict[str, ImageFile] = {}
-    seen_folders: set[tuple[int, int]] = set()
-    for folder in folders:
-        path = os.path.abspath(folder)
+    found: dict[str, tuple[bool, bytes, ImageFile]] = {}
+    roots = [os.path.abspath(folder) for folder in folders]
+    for path in roots:
         check_folder(path)
-        for entry in _walk(path, seen_folders, scan.rejected):
-            stem, _, extension = entry.name.rpartition(".")
-            extension = f".{extension.lower()}" if stem.strip(".") else ""
-            if extension not in known:
-                scan.n_others[extension] += 1
-                continue
-            image = _check(entry, stem)
-            if isinstance(image, RejectedFile):
-                scan.rejected.append(image)
-                continue
-            key = canonical_uuid(stem)
-            other = found.setdefault(key, image)
-            if other.path != image.path:  # two files, or one file that is in two of the folders
-                first, second = sorted((image, other), key=lambda candidate: os.fsencode(candidate.path))
-                found[key] = first
-                scan.rejected.append(RejectedFile(second.path, f"the same UUID as {first.path}"))
-    scan.images = sorted(found.values())
+    for entry, is_hidden, excluded_by in _walk(roots, excluding(exclude), scan):
+        stem, _, extension = entry.name.rpartition(".")
+        extension = f".{extension.lower()}" if stem.strip(".") else ""
+        if excluded_by:
+            scan.n_excluded[excluded_by] += extension in known
+            continue
+        if extension not in known:
+            scan.n_others[extension] += 1
+            continue
+        image = _check(entry, stem, started)
+        if isinstance(image, RejectedFile):
+            scan.rejected.append(image)
+            continue
+        key, candidate = canonical_uuid(stem), (is_hidden, os.fsencode(image.path), image)
+        other = found.setdefault(key, candidate)
+        if other is not candidate and other[1] != candidate[1]:  # two files, or one file that is in two of the folders
+            found[key], second = sorted((candidate, other))
+            scan.rejected.append(RejectedFile(second[2].path, f"{_SAME_UUID} {found[key][2].path}"))
+    scan.n_excluded += Counter()  # without zeros
+    scan.images = sorted(image for _, _, image in found.values())
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
 
 
-def _walk(folder: str, seen: set[tuple[int, int]], rejected: list[RejectedFile]) -> Iterator[os.DirEntry[str]]:
-    """Yield every entry that is not a folder. Walk each real folder once, under its first path in byte order."""
-    folders = []
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is_folder(entry):
-                    folders.append(entry)
-                else:
-                    yield entry
-    except OSError as error:
-        rejected.append(RejectedFile(folder + os.sep, f"unreadable folder ({error.strerror})"))
-    for entry in sorted(folders, key=lambda entry: os.fsencode(entry.name)):
-        yield from _walk(entry.path, seen, rejected)
+def excluding(patterns: Iterable[str]) -> Callable[[str], str]:
+    """Return a function from a name to the pattern that excludes it; to an empty text if none does."""
+    plain = {pattern.lower(): pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
+    others = [pattern for pattern in patterns if pattern.lower() not in plain]
+    # One expression for all patterns: there is a name for each photo.
+    any_other = re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in others) or "(?!)", re.DOTALL)
+
+    def excluded_by(name: str) -> str:
+        name = name.lower()
+        if name in plain:
+            return plain[name]
+        if any_other.match(name) is None:
+            return ""
+        return next(pattern for pattern in others if fnmatch.fnmatchcase(name, pattern.lower()))
+
+    return excluded_by
+
+
+class _Folder(NamedTuple):
+    """A folder to read. Their order decides under which path a folder is scanned that several links lead to."""
+
+    is_excluded: bool
+    is_hidden: bool
+    is_linked: bool
+    key: bytes
+    path: str
+    real: str
+    excluded_by: str
+
+
+def _walk(
+    roots: list[str], excluded_by: Callable[[str], str], scan: Scan
+) -> Iterator[tuple[os.DirEntry[str], bool, str]]:
+    """Yield every entry that is not a folder, whether it is in a hidden folder, and the pattern that excludes it."""
+    to_read = [_Folder(False, False, False, os.fsencode(root), root, os.path.realpath(root), "") for root in roots]
+    heapq.heapify(to_read)
+    seen = set()
+    while to_read:
+        folder = heapq.heappop(to_read)
+        if folder.real in seen:
+            continue
+        seen.add(folder.real)
+        try:
+            with os.scandir(folder.path) as entries:
+                for entry in entries:
+                    pattern = folder.excluded_by or excluded_by(entry.name)
+                    if _is_folder(entry):
+                        heapq.heappush(to_read, _subfolder(folder, entry, pattern))
+                    else:
+                        yield entry, folder.is_hidden, pattern
+        except OSError as error:
+            if not folder.is_excluded:
+                scan.unseen.append(folder.path)
+                scan.rejected.append(RejectedFile(folder.path + os.sep, f"unreadable folder ({error.strerror})"))
+
+
+def _subfolder(parent: _Folder, entry: os.DirEntry[str], excluded_by: str) -> _Folder:
+    is_link = entry.is_symlink()
+    return _Folder(
+        bool(excluded_by),
+        parent.is_hidden or entry.name.startswith("."),
+        parent.is_linked or is_link,
+        os.fsencode(entry.path),
+        entry.path,
+        os.path.realpath(entry.path) if is_link else os.path.join(parent.real, entry.name),
+        excluded_by,
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -160,7 +242,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _check(entry: os.DirEntry[str], stem: str) -> ImageFile | RejectedFile:
+def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | RejectedFile:
     if not is_uuid(stem):
         return RejectedFile(entry.path, "not a UUID")
     try:
@@ -174,7 +256,20 @@ def _check(entry: os.DirEntry[str], stem: str) -> ImageFile | RejectedFile:
     # os.access takes as long as the rest of the scan. Most photos are readable by everyone, so it is rarely needed.
     if status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK):
         return RejectedFile(entry.path, "unreadable (Permission denied)")
-    return ImageFile(stem, entry.path, status.st_size, status.st_mtime_ns)
+    # Some file systems have no such time, and some give the time of the question.
+    ctime_ns = status.st_ctime_ns if 0 < status.st_ctime_ns < started else 0
+    return ImageFile(stem, entry.path, *size_and_time(status), ctime_ns)
+
+
+def size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """Return size in bytes and time of the last change in nanoseconds; a time beyond 64 bits is wrapped to 64 bits.
+
+    SQLite has no larger numbers: they end in 2262, and files may be from 2300.
+    """
+    time_ns = status.st_mtime_ns
+    if not -(2**63) <= time_ns < 2**63:
+        time_ns = (time_ns + 2**63) % 2**64 - 2**63
+    return status.st_size, time_ns
 
 
 def check_folder(path: str) -> None:

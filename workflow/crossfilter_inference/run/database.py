@@ -155,3 +155,30 @@ def failed_photos(database: str, embedding_type: str) -> frozenset[str]:
             return frozenset(connection.scalars(sa.select(table.c.UUID)))
     except UnusableDatabase:
         return frozenset()
+
+
+def stored_photos(database: str, embedding_type: str) -> dict[str, str]:
+    """Return where each photo with an embedding was last seen; none if the database cannot be read now.
+
+    Returns
+    -------
+    dict of str
+        Paths by UUID; an empty text if the path is not recorded.
+    """
+    if not os.path.exists(database):
+        return {}
+    tables = Tables(embedding_type)
+    embeddings, images = tables.embeddings, tables.images
+    try:
+        with reading(database, wait=0) as connection:
+            inspector = sa.inspect(connection)
+            if not inspector.has_table(embeddings.name):
+                return {}
+            query = sa.select(embeddings.c.UUID, sa.literal(""))
+            if inspector.has_table(images.name):
+                same = images.c.UUID == embeddings.c.UUID
+                query = sa.select(embeddings.c.UUID, images.c.PATH).join_from(embeddings, images, same, isouter=True)
+            # An escaped path names no file.
+            return {uuid: path if path and "\\" not in path else "" for uuid, path in connection.execute(query)}
+    except UnusableDatabase:
+        return {}

@@ -17,7 +17,7 @@ from ..util.text import counted, printable
 _FEWEST_TO_JUDGE = 20  # photos
 
 
-def closing_lines(database: str, folder: str, since: float) -> list[str]:
+def closing_lines(database: str, folder: str, since: float, deletions: str = "") -> list[str]:
     """Summarise a finished run: its results, the contents of the database, and the link to the globe.
 
     Parameters
@@ -27,6 +27,8 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
         State folder of the embedding type.
     since : float
         Start of the run, in seconds since the epoch.
+    deletions : str
+        The line about embeddings of missing photos; may be empty.
 
     Returns
     -------
@@ -51,6 +53,7 @@ def closing_lines(database: str, folder: str, since: float) -> list[str]:
         f"failed:   {counted(receipt['n_failures'], 'photos')}{failures}",
         *(f"          {printable(reason)}: {advice(reason)}" for reason in reasons),
         f"skipped:  {counted(len(rejected), 'files')}{skipped}",
+        *([deletions] if deletions else []),
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
     if quality.exists() and look_at:

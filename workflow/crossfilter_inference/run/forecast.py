@@ -212,6 +212,7 @@ def forecast(
     *,
     with_map: bool,
     with_words: bool,
+    n_reread: int = 0,
 ) -> str:
     """Return a line with the number of photos to embed and the time of the run; empty if nothing remains to be done.
 
@@ -227,19 +228,21 @@ def forecast(
         Shards of this run.
     with_map, with_words : bool
         As for `seconds_beside_embedding`.
+    n_reread : int
+        Photos of these shards that are probably only read again.
     """
     to_do = [shard for shard in shards if not Path(folder, "embeddings", f"{shard}.sqlite").exists()]
     if not to_do:
         return ""
-    n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do)
+    n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do) - n_reread
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
+    seconds += n_reread * _ON_GPU[1] / (shares.n_jobs * shares.embed_cores)
     seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, with_words=with_words)
     n_sequential = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # fit_umap, draw_map
     seconds += n_sequential * shares.overhead
     source = "measured in earlier runs" if cost.is_measured else "a rough guess: no measurements yet"
-    return (
-        f"forecast: {counted(n_photos, 'photos')} to embed (shards: {len(to_do)}), about {duration(seconds)} ({source})"
-    )
+    what = f"{counted(n_photos, 'photos')} to embed{f', {n_reread:,} to read again' if n_reread else ''}"
+    return f"forecast: {what} (shards: {len(to_do)}), about {duration(seconds)} ({source})"
 
 
 def map_memory_mb(n_photos: int, attempt: int) -> int:

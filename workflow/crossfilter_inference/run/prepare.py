@@ -11,7 +11,7 @@ records.
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +19,23 @@ from ..config import Config, check_config
 from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
-from ..photos.scan import scan_folders
+from ..photos.missing import Search
+from ..photos.scan import Scan, excluding, scan_folders
 from ..shards.merge import STORE_VERSION
-from ..shards.plan import Identity, Plan, make_plan, read_shard_lists, shards_at_work
+from ..shards.plan import (
+    REMOVED,
+    Identity,
+    LastPlan,
+    Plan,
+    find_missing,
+    make_plan,
+    read_last_plan,
+    read_shard_lists,
+    shards_at_work,
+)
 from ..util.files import digest
-from .database import check_database_format, check_database_path, failed_photos, generation
+from ..util.text import counted
+from .database import check_database_format, check_database_path, failed_photos, generation, stored_photos
 from .finish import page_line
 from .forecast import Cost, Shares, embedding_cost, forecast, share_out
 
@@ -86,6 +98,29 @@ class Stamps:
 
 
 @dataclass(frozen=True)
+class Deletions:
+    """The embeddings that a run deletes, because their photos are known to be removed.
+
+    Attributes
+    ----------
+    n_deleted, n_rows : int
+        Number of embeddings to delete, and of all embeddings before this run.
+    held_back : Counter
+        Number of embeddings of missing photos that stay, by why the photo may still exist.
+    """
+
+    n_deleted: int = 0
+    n_rows: int = 0
+    held_back: Counter[str] = field(default_factory=Counter)
+
+    def line(self, head: str) -> str:
+        """Describe them in one line, such as `to delete: 2 embeddings of missing photos; held back: ...`."""
+        reasons = ", ".join(f"{n:,}: {reason}" for reason, n in self.held_back.most_common())
+        held_back = f"; held back: {counted(self.held_back.total(), 'embeddings')} ({reasons})" if reasons else ""
+        return f"{head} {counted(self.n_deleted, 'embeddings')} of missing photos{held_back}"
+
+
+@dataclass(frozen=True)
 class Run:
     """A planned run.
 
@@ -105,6 +140,8 @@ class Run:
     stamps : Stamps
     store_generation, map_generation : int
         Numbers that rise when the database is not the one that the last run left.
+    deletions : Deletions or None
+        None if `missing_images` is keep.
     started : float
         Time when the plan was made, in seconds since the epoch.
     notes, warnings : tuple of str
@@ -122,6 +159,7 @@ class Run:
     stamps: Stamps
     store_generation: int = 0
     map_generation: int = 0
+    deletions: Deletions | None = None
     started: float = field(default_factory=time.time)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -135,6 +173,11 @@ class Run:
     def type(self) -> str:
         """Embedding type."""
         return self.config.embedding_type
+
+    @property
+    def deleted(self) -> str:
+        """The closing line about embeddings of missing photos; empty under `missing_images: keep`."""
+        return self.deletions.line("deleted: ") if self.deletions else ""
 
     @cached_property
     def shard_sizes(self) -> Counter[str]:
@@ -190,7 +233,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
     known_shards = read_shard_lists(state)
-    scan = scan_folders(list(config.input_dir), list(config.image_extensions))
+    last = read_last_plan(f"{state}/plan.tsv")
+    scan = scan_folders(list(config.input_dir), list(config.image_extensions), config.exclude)
     scan.check(list(config.input_dir))
     plan = make_plan(
         known_shards,
@@ -199,7 +243,9 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         cost.shard_size if config.shard_size == "auto" else config.shard_size,
         recompute=config.recompute_existing_embeddings,
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
+        last=last,
     )
+    plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)
     stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
     expected = forecast(
@@ -210,8 +256,10 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         shards,
         with_map=config.reproject_umap_embeddings,
         with_words=_uses_words(config),
+        n_reread=plan.n_reread,
     )
-    notes = (f"{plan.summary()}; {scan.summary()}", expected or page_line(state))
+    to_delete = deletions.line("to delete:") if deletions else ""
+    notes = (f"{plan.summary()}; {scan.summary()}", to_delete, expected or page_line(state))
     store_generation, map_generation = (
         generation(database, f"{state}/{receipt}", config.embedding_type, key)
         for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
@@ -228,16 +276,35 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         _stamps(config, plan, store_generation, map_generation),
         store_generation,
         map_generation,
+        deletions,
         notes=tuple(filter(None, notes)),
         warnings=tuple(filter(None, (stranger,))),
     )
+
+
+def _with_missing(
+    config: Config, plan: Plan, known_shards: dict[str, set[Identity]], scan: Scan, last: LastPlan
+) -> tuple[Plan, Deletions | None]:
+    """Add the missing images to a plan, and count the embeddings to delete."""
+    if config.missing_images == "keep":
+        return replace(plan, missing=find_missing(known_shards, {}, scan.images, last, None)), None
+    stored = stored_photos(config.output_embeddings_db, config.embedding_type)
+    doubt = Search(config.input_dir, scan, excluding(config.exclude)).doubt
+    missing = find_missing(known_shards, stored, scan.images, last, doubt)
+    # Without the database, every listed image may have a row in its shard, except those deleted before.
+    rows = set(stored) or {uuid for listed in known_shards.values() for uuid, *_ in listed}
+    if not stored:
+        rows.difference_update(uuid for uuid, row in last.items() if row[-1] == REMOVED)
+    reasons = Counter(image.reason for image in missing if image.uuid in rows)
+    n_deleted = reasons.pop(REMOVED, 0)
+    return replace(plan, missing=missing), Deletions(n_deleted, len(rows), reasons)
 
 
 def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: int) -> Stamps:
     values = {
         "manifest": plan.digest(),
         "encoder": identity.settings_digest(config.embedding_type, config.encoder.model_dump()),
-        "store": digest([STORE_VERSION, config.missing_images, store_generation]),
+        "store": digest([STORE_VERSION, config.missing_images, store_generation, *_held_back(config, plan)]),
         "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),
         "map": str(map_generation),
     }
@@ -246,3 +313,9 @@ def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: i
 
 def _uses_words(config: Config) -> bool:
     return not config.labels and identity.may_understand_texts(config.encoder.model_dump())
+
+
+def _held_back(config: Config, plan: Plan) -> list[str]:
+    if config.missing_images == "keep":
+        return []
+    return [image.uuid for image in plan.missing if image.reason != REMOVED]

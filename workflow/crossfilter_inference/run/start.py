@@ -11,18 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import sqlalchemy as sa
-
-from ..db.connect import reading, recover
+from ..db.connect import recover
 from ..db.state import state_folder
-from ..db.tables import Tables
 from ..errors import InputError
 from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
-from ..shards.plan import Plan, remove_shard, shard_lists, write_plan
+from ..shards.plan import remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
 from ..util.text import PrintableFormatter
-from .prepare import Run
+from .prepare import Deletions, Run
 
 # These files stay open until the process ends: a closed file loses its lock.
 _held: list[IO[str]] = []
@@ -66,11 +63,14 @@ def start_run(run: Run) -> None:
         )
     if os.path.exists(database):
         recover(database)
-    if run.config.missing_images == "delete":
-        uuids = _embedded(database, run.type) or {uuid for rows in run.known_shards.values() for uuid, *_ in rows}
-        _check_deletions(uuids, run.plan, run.config.max_deleted_share)
+    if run.deletions is not None:
+        _check_deletions(run.deletions, run.config.max_deleted_share)
     remove_parts(folder)
     remove_logs(f"{folder}/embeddings", run.shards)
+    if run.plan.n_reread:  # contents may be new: the rows of a shard of this name whose list was lost are not reused
+        remove_logs(f"{folder}/embeddings", [shard for shard in run.shards if shard in run.known_shards])
+        for shard in run.plan.new_shards:
+            remove_shard(folder, shard)
     for shard in run.known_shards.keys() - {*run.shards}:
         remove_shard(folder, shard)
     _date_back(folder)
@@ -80,23 +80,12 @@ def start_run(run: Run) -> None:
     write_text(f"{folder}/config.json", f"{run.config.with_absolute_paths().to_json()}\n")
 
 
-def _embedded(database: str, embedding_type: str) -> set[str]:
-    if not os.path.exists(database):
-        return set()
-    table = Tables(embedding_type).embeddings
-    with reading(database) as connection:
-        return (
-            set(connection.scalars(sa.select(table.c.UUID))) if sa.inspect(connection).has_table(table.name) else set()
-        )
-
-
-def _check_deletions(uuids: set[str], plan: Plan, max_share: float) -> None:
-    n_missing = len(uuids - {image.uuid for image in plan.images})
-    if n_missing > max_share * len(uuids):
+def _check_deletions(deletions: Deletions, max_share: float) -> None:
+    if deletions.n_deleted > max_share * deletions.n_rows:
         raise InputError(
-            f"missing_images: delete would remove {n_missing} of {len(uuids)} embeddings, because their photos are "
-            f"missing from input_dir; max_deleted_share is {max_share:g}. Nothing has changed. If no disk is missing, "
-            "run once with --config max_deleted_share=1"
+            f"missing_images: delete would remove {deletions.n_deleted} of {deletions.n_rows} embeddings, because "
+            f"their photos are missing from input_dir; max_deleted_share is {max_share:g}. Nothing has changed. If no "
+            "disk is missing, run once with --config max_deleted_share=1"
         )
 
 
@@ -104,8 +93,9 @@ def _date_back(folder: str) -> None:
     """Set time stamps in the future to now. If the clock was set back, Snakemake would consider such files newer."""
     now = time.time()
     for path in Path(folder).rglob("*"):
-        if path.stat().st_mtime > now:
-            os.utime(path, (now, now))
+        with suppress(OSError):  # a broken link, or a file that a job of a killed run removes
+            if path.stat().st_mtime > now:
+                os.utime(path, (now, now))
 
 
 def print_safely(logger: logging.Logger) -> None:

@@ -5,6 +5,7 @@ replace are checked before anything is computed: rows of missing photos, and sha
 unknown origin are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass.
 """
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from .plan import read_plan
 from .shard import read_shard_provenance
 
 
-def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, recompute: bool) -> None:
+def refuse_mixture(
+    database: str, plan: str, provenance: dict[str, Any], *, recompute: bool, deleted: Set[str] = frozenset()
+) -> None:
     """Refuse an encoder if embeddings of another one would stay in the table.
 
     This is called before anything is computed: rows of missing photos cannot be recomputed.
@@ -33,6 +36,8 @@ def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, reco
         The contents of `encoder.json`.
     recompute : bool
         Whether every photo is embedded again, so that no row of unknown origin is checked.
+    deleted : set of str
+        UUIDs of missing photos whose rows this run deletes.
 
     Raises
     ------
@@ -52,7 +57,7 @@ def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, reco
         recorded = recorded_encoder(connection, name)
         if "digest" not in recorded:
             unknown = unknown_rows(connection, name)
-            missing = unknown - found
+            missing = unknown - found - deleted
             if not missing:
                 return
             if recompute or not unknown & found:
@@ -64,7 +69,7 @@ def refuse_mixture(database: str, plan: str, provenance: dict[str, Any], *, reco
                 why = f"rows of {provenance['model']} have {expected} bytes, and some of these have {min(others)}"
                 raise gone_rows_of_unknown_origin(name, len(missing), why)
         elif recorded["digest"] != provenance_digest(provenance):
-            n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - found)
+            n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - found - deleted)
             if n_gone:
                 raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(provenance))
 
@@ -143,7 +148,8 @@ def gone_rows_of_unknown_origin(embedding_type: str, n_gone: int, why: str) -> I
 
 
 _FIX = (
-    "set missing_images: delete to delete them, or use another embedding_type or another database. Nothing was changed"
+    "set missing_images: delete to delete them, or use another embedding_type or another database. If they are held "
+    "back under missing_images: delete, make their folders readable. Nothing was changed"
 )
 
 

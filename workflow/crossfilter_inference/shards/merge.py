@@ -1,14 +1,14 @@
 """Merge shard databases into the database: one writer, one transaction.
 
 The database is a function of the shard databases and the manifest: every image's row comes from the shard that owns the
-image. Rows of missing images stay (`missing_images: keep`) or are deleted (`delete`). If one stays, its row comes from
-the newest shard that has an outcome for it. The digest of all rows is updated with each row that is added or removed.
-So the cost of a merge is that of its new rows, and `verify` can detect changes by other programs.
+image. Rows of missing images stay, except those that the plan tells to delete (`missing_images: delete`). If one stays,
+its row comes from the newest shard that has an outcome for it. The digest of all rows is updated with each row that is
+added or removed. So the cost of a merge is that of its new rows, and `verify` can detect changes by other programs.
 """
 
 import json
 import sqlite3
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -64,8 +64,8 @@ class Merge:
     connection : Connection
         In a transaction for writing.
     embedding_type : str
-    keep : bool
-        Keep rows of missing images.
+    deleted : set of str
+        Missing images whose rows are deleted.
 
     Attributes
     ----------
@@ -73,9 +73,9 @@ class Merge:
         Embeddings that were merged from shards, and that were deleted.
     """
 
-    def __init__(self, connection: Connection, embedding_type: str, *, keep: bool):
+    def __init__(self, connection: Connection, embedding_type: str, *, deleted: Set[str]):
         self.n_merged = self.n_deleted = 0
-        self._type, self._keep = embedding_type, keep
+        self._type, self._deleted = embedding_type, deleted
         self._cursor = driver_cursor(connection)
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
@@ -104,7 +104,7 @@ class Merge:
             self._take_failures(shard, failures)
 
     def forget(self) -> None:
-        """Delete the rows of missing images, and rows whose image exists under another spelling of its UUID."""
+        """Delete the rows of removed images, and rows whose image exists under another spelling of its UUID."""
         gone = "UUID NOT IN (SELECT UUID FROM MANIFEST)"
         self._cursor.execute(f"DELETE FROM {self._failures} WHERE {gone}")
         rows = self._cursor.execute(
@@ -113,12 +113,11 @@ class Merge:
         ).fetchall()
         if not rows:
             return
-        dropped = [uuid for uuid, _ in rows]
-        if self._keep:
-            newest = {_spelling(uuid): uuid for uuid in dropped}
-            there = self._cursor.execute("SELECT UUID FROM MANIFEST")
-            respelled = {spelling for (uuid,) in there if (spelling := _spelling(uuid)) in newest}
-            dropped = [u for u in dropped if newest[_spelling(u)] != u or _spelling(u) in respelled]
+        newest = {_spelling(uuid): uuid for uuid, _ in rows}
+        there = self._cursor.execute("SELECT UUID FROM MANIFEST")
+        respelled = {spelling for (uuid,) in there if (spelling := _spelling(uuid)) in newest}
+        kept = {uuid for spelling, uuid in newest.items() if spelling not in respelled} - self._deleted
+        dropped = [uuid for uuid, _ in rows if uuid not in kept]
         self._drop(dropped)
         self.n_deleted += len(dropped)
 
@@ -165,13 +164,14 @@ class Merge:
 
     def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
         """Select the missing images whose rows are kept, and of which no newer shard has a row."""
-        if not (uuids and self._keep):
+        uuids = [uuid for uuid in uuids if uuid not in self._deleted]
+        if not uuids:
             return []
         query = (
             "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT UUID FROM MANIFEST)"
             f" AND value NOT IN (SELECT UUID FROM {self._images} WHERE SHARD > ?)"
         )
-        return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps([*uuids]), shard])]
+        return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps(uuids), shard])]
 
     def _drop(self, uuids: list[str]) -> None:
         """Delete all rows of images."""
@@ -236,7 +236,7 @@ def store_embeddings(
     receipt: str,
     *,
     generation: int,
-    delete_missing: bool,
+    deleted: Set[str],
 ) -> Stored:
     """Bring the database, and its format, up to date with the manifest and the shards.
 
@@ -248,8 +248,8 @@ def store_embeddings(
         Folders of the shard lists and of the shard databases.
     generation : int
         Number to write to the receipt.
-    delete_missing : bool
-        Delete the rows of images that are not in the manifest.
+    deleted : set of str
+        UUIDs of missing images whose rows are deleted, because they are known to be removed.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def store_embeddings(
         n_adopted = sum(int(provenance.get("timing_n_adopted", 0)) for provenance in provenances.values())
 
         _follow_moves(connection, tables)
-        merge = Merge(connection, embedding_type, keep=not delete_missing)
+        merge = Merge(connection, embedding_type, deleted=deleted)
         merge.take({shard: shards[shard] for shard in _shards_to_merge(connection, tables, digests)})
         merge.forget()
         _refuse_mixture(connection, tables, encoder, n_adopted)

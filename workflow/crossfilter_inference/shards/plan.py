@@ -6,6 +6,10 @@ new shards, whatever happened to the folder. An image that only moved keeps its 
 not in the shard. Images that its job could not read (a missing photo, a failed disk) are in
 a list of unread images next to the shard's database: the shard no longer owns them.
 
+The plan of the last run remembers two things that the shard lists do not: the time of the last status change of each
+image (ctime), and where missing images were last seen. An image with another ctime goes into a new shard too: its
+contents may be new under the old size and time. Without that plan, no image counts as changed in this way.
+
 On disk, below the state folder of the embedding type:
 
     shards/000001.tsv   UUID SIZE MTIME_NS                  one shard list
@@ -13,26 +17,38 @@ On disk, below the state folder of the embedding type:
     manifest.tsv        UUID PATH SIZE MTIME_NS SHARD       every image and its owner, by UUID
     rejected.tsv        PATH REASON                         every other file with an image's extension
     retired.tsv         SHARD                               shards that are no longer needed
-    plan.tsv            UUID PATH SIZE MTIME_NS SHARD REASON   manifest and rejected files of the current run
+    plan.tsv            UUID PATH SIZE MTIME_NS SHARD CTIME_NS REASON   the manifest of the current run, its rejected
+                        files (without UUID), and its missing images (with a reason)
 """
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import InputError
+from ..photos.names import canonical_uuid
 from ..photos.scan import ImageFile, RejectedFile
 from ..util.files import damaged, read_tsv, write_tsv
 
 MANIFEST_COLUMNS = ("UUID", "PATH", "SIZE", "MTIME_NS", "SHARD")
 REJECTED_COLUMNS = ("PATH", "REASON")
-PLAN_COLUMNS = (*MANIFEST_COLUMNS, "REASON")
+PLAN_COLUMNS = (*MANIFEST_COLUMNS, "CTIME_NS", "REASON")
 RETIRED_COLUMNS = ("SHARD",)
 SHARD_COLUMNS = ("UUID", "SIZE", "MTIME_NS")
 
+_FORMER_PLAN_COLUMNS = (*MANIFEST_COLUMNS, "REASON")  # until 0.1
+
 Identity = tuple[str, int, int]  # UUID, size in bytes, mtime in nanoseconds
+LastPlan = Mapping[str, Sequence[str]]  # rows of plan.tsv with PLAN_COLUMNS, by UUID
+
+_NAME = "[0-9]" * 6  # of a shard; other files, such as copies, are not ours
+
+# Reasons of missing images; others say why a row is held back.
+MISSING, REMOVED = "missing", "removed"
 
 
 class PlannedImage(NamedTuple):
@@ -43,6 +59,7 @@ class PlannedImage(NamedTuple):
     size: int
     mtime_ns: int
     shard: str
+    ctime_ns: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -50,19 +67,40 @@ class PlannedImage(NamedTuple):
         return self.uuid, self.size, self.mtime_ns
 
 
+class MissingImage(NamedTuple):
+    """An image that earlier runs knew: where it was last seen, and what is known about it.
+
+    The reason is `MISSING` if nobody looked for it, `REMOVED` if it is known to be removed, and otherwise why it may
+    still exist.
+    """
+
+    uuid: str
+    path: str
+    reason: str
+    last_seen: tuple[str, ...] = ("", "", "", "")  # size, mtime_ns, shard and ctime_ns then
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The next manifest, the rejected files, and the new shards."""
+    """The next manifest, the rejected files, the new shards, and the missing images.
+
+    `n_reread` of the images in new shards are only read again, because their status has changed.
+    """
 
     images: list[PlannedImage]
     rejected: list[RejectedFile]
     new_shards: list[str]
+    missing: list[MissingImage] = field(default_factory=list, compare=False)
+    n_reread: int = field(default=0, compare=False)
 
     def summary(self) -> str:
         """Count all photos, new photos and new shards, in one line."""
         new = set(self.new_shards)
-        n_new = sum(image.shard in new for image in self.images)
-        return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)})"
+        n_new = sum(image.shard in new for image in self.images) - self.n_reread
+        reread = ""
+        if self.n_reread:
+            reread = f"; to be read again: {self.n_reread} (their status changed; embedded only if the content differs)"
+        return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)}){reread}"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
         """Warn in one line if the scan found photos, but none that the shards know; empty otherwise."""
@@ -81,7 +119,7 @@ class Plan:
         return Counter(image.shard for image in self.images)
 
     def digest(self) -> str:
-        """Compute the digest of the next manifest and the rejected files: 16 hexadecimal digits."""
+        """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
         sha256 = hashlib.sha256()
         for rows in (self.images, self.rejected):
             for row in rows:
@@ -97,6 +135,7 @@ def make_plan(
     *,
     recompute: bool = False,
     retry: frozenset[str] = frozenset(),
+    last: LastPlan | None = None,
 ) -> Plan:
     """Assign every image to a shard.
 
@@ -113,6 +152,8 @@ def make_plan(
         Assign every image to a new shard.
     retry : frozenset of str
         UUIDs of images to assign to a new shard.
+    last : mapping, optional
+        The plan of the last run.
 
     Returns
     -------
@@ -123,25 +164,85 @@ def make_plan(
     if not recompute:
         for shard in sorted(shards):  # the newest wins
             owner.update(dict.fromkeys(shards[shard], shard))
-    planned, new_shards, n_new = [], [], 0
-    last = max(map(int, shards), default=0)
+    planned, new_shards, n_new, n_reread = [], [], 0, 0
+    newest, last = max(map(int, shards), default=0), last or {}
     for image in sorted(images):
         found = owner.get((image.uuid, image.size, image.mtime_ns))
+        if found is not None and image.uuid not in retry and _may_have_new_contents(image, found, last):
+            found, n_reread = None, n_reread + 1
         if found is None or image.uuid in retry:
-            shard = f"{last + 1 + n_new // shard_size:06d}"
+            shard = f"{newest + 1 + n_new // shard_size:06d}"
             if n_new % shard_size == 0:
                 new_shards.append(shard)
             n_new += 1
         else:
             shard = found
-        planned.append(PlannedImage(*image, shard))
-    return Plan(planned, rejected, new_shards)
+        planned.append(PlannedImage(*image[:4], shard, image.ctime_ns))
+    return Plan(planned, rejected, new_shards, n_reread=n_reread)
+
+
+def _may_have_new_contents(image: ImageFile, owner: str, last: LastPlan) -> bool:
+    """Return whether the status of an image has changed since its owner read it, though size and time are the same.
+
+    If the last plan gave the image to another shard, that shard was never listed, or could not read it.
+    """
+    row = last.get(image.uuid)
+    if row is None:
+        return False
+    _, _, size, mtime_ns, shard, ctime_ns, _ = row
+    if shard == owner and (ctime_ns == str(image.ctime_ns) or "0" in (ctime_ns, str(image.ctime_ns))):
+        return False
+    return bool(shard) and (size, mtime_ns) == (str(image.size), str(image.mtime_ns))
+
+
+def find_missing(
+    shards: Mapping[str, Iterable[Identity]],
+    stored: Mapping[str, str],
+    images: Iterable[ImageFile],
+    last: LastPlan,
+    doubt: Callable[[str, str], str] | None,
+) -> list[MissingImage]:
+    """Find the images that the shards or the database know and the scan does not, and judge them.
+
+    An image that exists under another spelling of its UUID is not missing.
+
+    Parameters
+    ----------
+    shards : dict
+        The identities that each existing shard may own.
+    stored : mapping
+        Where each image with a row in the database was last seen, by UUID; empty if unknown.
+    images : iterable of ImageFile
+    last : mapping
+        The plan of the last run.
+    doubt : function or None
+        From the UUID and the last path of an image to why it may still exist; None judges none.
+
+    Returns
+    -------
+    list of MissingImage
+        In order of UUID.
+    """
+    uuids = {uuid for rows in shards.values() for uuid, *_ in rows} | stored.keys()
+    uuids.difference_update(image.uuid for image in images)
+    if not uuids:
+        return []
+    found = {canonical_uuid(image.uuid) for image in images}
+    missing = []
+    for uuid in sorted(uuid for uuid in uuids if canonical_uuid(uuid) not in found):
+        row = last.get(uuid, ("",) * len(PLAN_COLUMNS))
+        path, reason = row[1] or stored.get(uuid, ""), MISSING
+        if doubt is not None:
+            was_removed = row[-1] == REMOVED and uuid not in stored
+            reason = REMOVED if was_removed else doubt(uuid, path) or REMOVED
+        missing.append(MissingImage(uuid, path, reason, tuple(row[2:-1])))
+    return missing
 
 
 def read_shard_lists(folder: str | Path) -> dict[str, set[Identity]]:
     """Read the identities that each shard below a state folder may own; empty if the folder is missing."""
     shards = {path.stem: set(read_shard_list(path)) for path in shard_lists(f"{folder}/shards")}
-    for path in Path(folder, "embeddings").glob("[0-9]*.unread.tsv"):
+    for path in Path(folder, "embeddings").glob(f"{_NAME}.unread.tsv"):
         shards.get(path.name.split(".")[0], set()).difference_update(read_shard_list(path))
     return shards
 
@@ -166,7 +267,7 @@ def read_retired(folder: str | Path) -> set[str]:
 
 def shard_lists(folder: str | Path) -> list[Path]:
     """Find all shard lists in a folder, the oldest first."""
-    return sorted(Path(folder).glob("[0-9]*.tsv"))
+    return sorted(Path(folder).glob(f"{_NAME}.tsv"))
 
 
 def remove_shard(folder: str | Path, shard: str) -> None:
@@ -185,27 +286,60 @@ def read_shard_list(path: str | Path) -> list[Identity]:
     """
     try:
         return [(uuid, int(size), int(mtime_ns)) for uuid, size, mtime_ns in read_tsv(path, SHARD_COLUMNS)]
-    except ValueError:
+    except (ValueError, OSError):  # a broken link, for example
         raise damaged(path) from None
 
 
 def write_plan(path: str | Path, plan: Plan) -> None:
-    """Write the plan for the jobs of this run."""
-    rejected = (("", file.path, "", "", "", file.reason) for file in plan.rejected)
-    write_tsv(path, PLAN_COLUMNS, [*((*image, "") for image in plan.images), *rejected])
+    """Write the plan for the jobs of this run, and for the plan of the next one."""
+    rejected = (("", file.path, "", "", "", "", file.reason) for file in plan.rejected)
+    missing = ((image.uuid, image.path, *image.last_seen, image.reason) for image in plan.missing)
+    write_tsv(path, PLAN_COLUMNS, [*((*image, "") for image in plan.images), *rejected, *missing])
 
 
 def read_plan(path: str | Path, shard: str | None = None) -> tuple[list[PlannedImage], list[RejectedFile]]:
     """Read the images and rejected files of the plan, or only the images that one shard owns."""
     images, rejected = [], []
-    for uuid, image_path, size, mtime_ns, owner, reason in read_tsv(path, PLAN_COLUMNS):
-        if reason:
+    for uuid, image_path, size, mtime_ns, owner, ctime_ns, reason in read_tsv(path, PLAN_COLUMNS):
+        if reason and not uuid:
             rejected.append(RejectedFile(image_path, reason))
-        elif shard is None or owner == shard:
-            if not (size.lstrip("-").isdecimal() and mtime_ns.lstrip("-").isdecimal()):
+        elif not reason and (shard is None or owner == shard):
+            numbers = [size, mtime_ns, ctime_ns]
+            if not all(number.lstrip("-").isdecimal() for number in numbers):
                 raise damaged(path)
-            images.append(PlannedImage(uuid, image_path, int(size), int(mtime_ns), owner))
+            images.append(PlannedImage(uuid, image_path, int(size), int(mtime_ns), owner, int(ctime_ns)))
     return images, rejected
+
+
+def read_removed(path: str | Path) -> set[str]:
+    """Read the UUIDs of the missing images that the plan knows to be removed."""
+    return {uuid for uuid, reason in _read_missing(path) if reason == REMOVED}
+
+
+def read_held_back(path: str | Path) -> set[str]:
+    """Read the UUIDs of the missing images that may still exist, so that `missing_images: delete` keeps their rows."""
+    return {uuid for uuid, reason in _read_missing(path) if reason not in (MISSING, REMOVED)}
+
+
+def _read_missing(path: str | Path) -> Iterator[tuple[str, str]]:
+    return ((uuid, reason) for uuid, *_, reason in read_tsv(path, PLAN_COLUMNS) if uuid and reason)
+
+
+def read_last_plan(path: str | Path) -> LastPlan:
+    """Read the images and missing images of the last run's plan; none if the file is missing.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    if not os.path.exists(path):
+        return {}
+    try:
+        return {row[0]: row for row in read_tsv(path, PLAN_COLUMNS) if row[0]}
+    except InputError:
+        former = read_tsv(path, _FORMER_PLAN_COLUMNS)
+        return {row[0]: [*row[:-1], "0", row[-1]] for row in former if row[0]}
 
 
 def write_manifest(plan_path: str, manifest_path: str, rejected_path: str, shards_folder: str) -> Plan:
@@ -227,5 +361,5 @@ def write_manifest(plan_path: str, manifest_path: str, rejected_path: str, shard
     for shard in new_shards:
         write_tsv(folder / f"{shard}.tsv", SHARD_COLUMNS, lists[shard])
     write_tsv(rejected_path, REJECTED_COLUMNS, rejected)
-    write_tsv(manifest_path, MANIFEST_COLUMNS, images)
+    write_tsv(manifest_path, MANIFEST_COLUMNS, (image[: len(MANIFEST_COLUMNS)] for image in images))
     return Plan(images, rejected, new_shards)

@@ -125,14 +125,17 @@ class Texts(Kind):
         What each of them must be.
     one : bool
         Whether a single text is allowed instead of a list of one.
+    optional : bool
+        Whether the list may be empty.
     """
 
     item: Text
     one: bool = False
+    optional: bool = False
 
     def schema(self) -> dict[str, Any]:
         text = self.item.schema()
-        texts = {"type": "array", "minItems": 1, "items": text}
+        texts = {"type": "array", **({} if self.optional else {"minItems": 1}), "items": text}
         return {"anyOf": [text, texts]} if self.one else texts
 
     def check(self, value: object) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ class Texts(Kind):
             return (self.item.check(value),)
         if not isinstance(value, list | tuple):
             raise refusal(f"{shown(value)} is not {'a text or ' if self.one else ''}a list")
-        if not value:
+        if not value and not self.optional:
             raise refusal(f"{shown(value)} is empty")
         return tuple(map(self.item.check, value))
 

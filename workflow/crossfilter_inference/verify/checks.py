@@ -235,7 +235,7 @@ class _Collection:
         return f"{counted(n_rows, 'rows')} with digest {digest[:8]}, as stored"
 
     def check_outcomes(self) -> str:
-        scan = scan_folders(list(self._config.input_dir), list(self._config.image_extensions))
+        scan = scan_folders(list(self._config.input_dir), list(self._config.image_extensions), self._config.exclude)
         keep = self._config.missing_images == "keep"
         with reading(self._database) as connection:
             return check_outcomes(connection, self._type, self._folder, scan, keep=keep, rebuild=self._rebuild)

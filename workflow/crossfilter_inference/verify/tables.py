@@ -23,7 +23,7 @@ from ..encoders.identity import provenance_digest
 from ..errors import InputError
 from ..map.settings import MAP_COLUMNS
 from ..photos.scan import Scan
-from ..shards.plan import MANIFEST_COLUMNS, REJECTED_COLUMNS
+from ..shards.plan import MANIFEST_COLUMNS, REJECTED_COLUMNS, read_held_back
 from ..shards.shard import read_shard_provenance
 from ..util.files import damaged, read_tsv
 from ..util.text import counted
@@ -65,6 +65,8 @@ def check_outcomes(
     fix = delete_and_run(manifest)
     if manifest.exists() and not is_outdated(folder / "embeddings.json", manifest):
         fix = f"delete {str(manifest)!r}, then {rebuild}"
+    plan = folder / "plan.tsv"
+    held_back = read_held_back(plan) if not keep and plan.exists() else set()
     found = {image.uuid: [str(image.size), str(image.mtime_ns)] for image in scan.images}
     for uuid, records in _by_uuid(
         _file_records(manifest, MANIFEST_COLUMNS, "photo"),
@@ -78,7 +80,7 @@ def check_outcomes(
         if "photo" not in records:
             if "failed" in records:
                 problems.add("rows", f"of {tables.failures} without photo", uuid, fix)
-            if "embedded" in records and not keep:
+            if "embedded" in records and not keep and uuid not in held_back:
                 problems.add("embeddings", "of missing photos", uuid, "run snakemake")
             counts["kept" if "image" in records else "unknown"] += "embedded" in records
             continue
