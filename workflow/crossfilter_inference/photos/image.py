@@ -17,8 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from .exif import Exif, read_exif
+from .colours import profile_of, to_srgb
+from .exif import Exif, read_exif, without_xmp
 from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands
+from .jpeg import decode_jpeg
+from .png import is_png, pixels_alone
+from .signatures import raw_format, unread_format
 
 THUMBNAIL_SIDE = 96  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
@@ -147,24 +151,28 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
     Raises
     ------
     ImageError
-        "not an image", "too large", "truncated", "damaged" or "out of memory".
+        "not an image", "too large", "damaged" or "out of memory".
     """
     try:
+        if is_png(data):
+            data = pixels_alone(data)
         file = Image.open(io.BytesIO(data), formats=FORMATS)
+        without_xmp(file)
         width, height = file.size
         for n_pixels, description in demands(file, data):
             if n_pixels > max_pixels:
                 raise _too_large(description, max_pixels)
-        _reduce(file, preprocessing)
-        file.load()
-        exif = read_exif(file)
-        image = _rgb(file)
-        square = _centre_square(image, width, height, exif, preprocessing)
+        if raw := raw_format(file, data):
+            raise ImageError("not an image", raw)
+        stored = _decode(file, data, preprocessing)
+        exif, profile = read_exif(file), profile_of(file)
+        image = _opaque(stored)
+        square = to_srgb(_centre_square(image, width, height, exif, preprocessing), profile)
         if exif.swaps_sides:
             width, height = height, width
         return LoadedImage(
             pixels=np.asarray(exif.upright(square)),
-            thumbnail=_thumbnail(image, exif),
+            thumbnail=_thumbnail(image, exif, profile),
             width=width,
             height=height,
             exif=exif,
@@ -172,7 +180,7 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not an image", f"none of {', '.join(FORMATS)}") from None
+        raise ImageError("not an image", unread_format(data) or f"none of {', '.join(FORMATS)}") from None
     except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
         raise _undecodable(error) from error
 
@@ -182,12 +190,15 @@ def missing(error: OSError) -> ImageError:
     return ImageError("missing", error.strerror or str(error))
 
 
-def _reduce(image: Image.Image, preprocessing: Preprocessing) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size if the square stays large enough."""
+def _decode(file: Image.Image, data: bytes, preprocessing: Preprocessing) -> Image.Image:
+    """Decode an opened file; a JPEG at 1/2, 1/4 or 1/8 of its size if the square stays large enough."""
+    if file.format not in ("JPEG", "MPO"):
+        file.load()
+        return file
     least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
-    scale = int(min(image.size) * preprocessing.crop / least)
-    if scale > 1:
-        image.draft(None, (image.width // scale, image.height // scale))
+    scale = min(file.size) * preprocessing.crop / least
+    part = next((part for part in (8, 4, 2) if scale >= part), 1)
+    return decode_jpeg(data, file.mode, (-(-file.width // part), -(-file.height // part)))
 
 
 def _centre_square(
@@ -208,20 +219,24 @@ def _centre_square(
     return image.crop((x0, y0, x1, y1)).resize((preprocessing.size,) * 2, preprocessing.resample, box)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image) -> Image.Image:
+    """Convert to one of the modes L, RGB, CMYK and LAB, without changing colours."""
     if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it to white
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    mode = "L" if image.mode in ("1", "LA") else "RGB"
     if image.has_transparency_data:  # show transparent pixels as white, as viewers do
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert(mode)
 
 
-def _thumbnail(image: Image.Image, exif: Exif) -> bytes:
+def _thumbnail(image: Image.Image, exif: Exif, profile: bytes | None) -> bytes:
     scale = min(1, THUMBNAIL_SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
-    thumbnail = exif.upright(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
+    small = to_srgb(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0), profile)
+    thumbnail = exif.upright(small)
+    thumbnail.info = {}  # Pillow would save the comment of the photo, too
     jpeg = io.BytesIO()
     thumbnail.save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
     return jpeg.getvalue()
@@ -232,7 +247,7 @@ def _undecodable(error: Exception) -> ImageError:
     # -9 is Pillow's code for too little memory; it spells the code out, except for libtiff.
     if isinstance(error, MemoryError) or re.search(r"out of memory|^decoder error -9$", message, re.IGNORECASE):
         return ImageError("out of memory", message)
-    return ImageError("truncated" if "truncated" in message.lower() else "damaged", message)
+    return ImageError("damaged", message)
 
 
 def _too_large(what: str, max_pixels: int) -> ImageError:
