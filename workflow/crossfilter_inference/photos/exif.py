@@ -111,9 +111,10 @@ def _time_taken(tags: dict[int, Any]) -> str | None:
         text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
         match = _TIME.match(text.strip("\0 "))
         try:
-            time = datetime(*map(int, match.group(1, 3, 4, 5, 6, 7))) if match else None
+            year, month, day, hour, minute, second = map(int, match.group(1, 3, 4, 5, 6, 7)) if match else (0,) * 6
+            time = datetime(year, month, day, hour, minute, second)
         except ValueError:
             continue
-        if time and _FIRST_YEAR <= time.year <= datetime.now().year + 1:
+        if _FIRST_YEAR <= time.year <= datetime.now().year + 1:
             return time.isoformat()
     return None

@@ -10,19 +10,19 @@ References
 ITU-T T.81: segments (B.1), scan headers (B.2.3), progressive scans (G.1).
 """
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _JFIF, _ADOBE, _SOS = 0xE0, 0xEE, 0xDA
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)  # of Huffman codes, arithmetic coding, quantisation; restart interval
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_PROGRESSIVE, _LAST_HUFFMAN = (0xC2, 0xC6, 0xCA, 0xCE), 0xC7
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
@@ -56,25 +56,65 @@ def decode_jpeg(data: bytes, mode: str, least: tuple[int, int]) -> Image.Image:
             return image
     except ValueError as error:
         warning = str(error)
+        if "subsampling" in warning:  # rare: 4:1:0 and the like, which only Pillow decodes, without a warning
+            return Image.open(io.BytesIO(data), formats=["JPEG"]).convert(mode)
     frame = _Frame()
     segments = list(frame.read(data))
-    if frame.is_complete:
-        for candidate in _candidates(segments):
-            try:
-                return _strictly(candidate, mode, least)
-            except ValueError as error:
-                if (few := _EXTRANEOUS.search(str(error))) and int(few[1]) <= _FEW_BYTES:
-                    return _strictly(candidate, mode, least, strict=False)
+    may_repair = frame.is_complete and (frame.has_end or not frame.is_arithmetic) and not _has_hole(segments)
+    for candidate in _candidates(segments) if may_repair else ():
+        try:
+            return _strictly(candidate, mode, least)
+        except ValueError as error:
+            if (few := _EXTRANEOUS.search(str(error))) and int(few[1]) <= _FEW_BYTES:
+                return _strictly(candidate, mode, least, strict=False)
     raise ValueError(_describe(frame, segments, warning))
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Check the scan headers; the first one of most files tells that no other has to come."""
+    """Check the scan headers, and coded data that look as if they were overwritten.
+
+    Most files have one scan, which need not be searched for its end.
+    """
     frame = _Frame()
-    return any(frame.is_complete for _ in frame.read(data))
+    for _ in frame.read(data):
+        if frame.is_complete:
+            break
+    else:
+        return False
+    may_have_hole = any(data.find(run, frame.scan_start) >= 0 for run in (_ZEROS, b"\xff\xff"))
+    return not (may_have_hole and _has_hole(list(_Frame().read(data))))
+
+
+# Zeros are codes, too, but in a row they mean blocks of 63 equal coefficients, unless the shortest code is the end of a
+# block. Ones would be a marker.
+_ZEROS = bytes(128)
+_ONES = re.compile(rb"\xff\xff+\0")
+_END_OF_BLOCK = 0
+
+
+def _has_hole(segments: "list[_Segment | _Scan]") -> bool:
+    """Check for coded data that no encoder writes, though libjpeg decodes them without a warning."""
+    scans = [part for part in segments if isinstance(part, _Scan)]
+    if any(_ONES.search(scan) for scan in scans):
+        return True
+    zeros_are_flat = len(scans) > 1 or not any(
+        shortest != _END_OF_BLOCK for part in segments for shortest in _shortest_codes(part)
+    )
+    return not zeros_are_flat and any(_ZEROS in scan.rstrip(b"\0") for scan in scans)
+
+
+def _shortest_codes(part: "_Segment | _Scan") -> Iterator[int]:
+    """Yield the symbol of the shortest code, which is of zeros alone, of each table of AC coefficients in a segment."""
+    at = 4
+    while part.startswith(b"\xff\xc4") and isinstance(part, _Segment) and at + 17 < len(part):
+        if part[at] >> 4:
+            yield part[at + 17]
+        at += 17 + sum(part[at + 1 : at + 17])
 
 
 def _strictly(data: bytes, mode: str, least: tuple[int, int], *, strict: bool = True) -> Image.Image:
+    import simplejpeg  # only the environment of the embedding job has it
+
     width, height = least
     pixels = simplejpeg.decode_jpeg(data, _COLOURS[mode], min_width=width, min_height=height, strict=strict)
     if mode == "CMYK":
@@ -96,11 +136,20 @@ class _Frame:
 
     Attributes
     ----------
+    is_progressive, is_arithmetic : bool
+        The decoder of arithmetic codes never warns, so that a file that lacks its end cannot be judged.
+    has_end : bool
+        Whether a marker follows the last scan.
+    scan_start : int
+        Where the coded data of the last scan begin.
     missing_bits : dict
         By component, an array of shape (64,): the number of low bits that each coefficient lacks; -1 if it lacks all.
     """
 
     is_progressive: bool = False
+    is_arithmetic: bool = False
+    has_end: bool = False
+    scan_start: int = 0
     missing_bits: dict[int, "np.ndarray[tuple[int], np.dtype[np.int8]]"] = field(default_factory=dict)
 
     @property
@@ -125,15 +174,17 @@ class _Frame:
             length = int.from_bytes(data[at : at + 2], "big")
             body, at = data[at + 2 : at + length], at + length
             if code == _SOS:
+                self.scan_start = at
                 yield _segment(code, self._add_scan(body))
                 end = _SCAN_END.search(data, at)
+                self.has_end = end is not None
                 scan = _Scan(data[at : end.start() if end else len(data)])
                 at += len(scan)
                 yield scan
             elif code in _TABLES:
                 yield _segment(code, body)
             elif code in _FRAMES:
-                self.is_progressive = code in _PROGRESSIVE
+                self.is_progressive, self.is_arithmetic = code in _PROGRESSIVE, code > _LAST_HUFFMAN
                 self.missing_bits = {component: np.full(64, -1, np.int8) for component in body[6::3]}
                 yield _segment(code, body)
             elif code == _JFIF and body.startswith(b"JFIF\0"):  # which says that the colours are YCbCr
@@ -205,6 +256,8 @@ def _share_before_hole(segments: list[_Segment | _Scan]) -> float:
             break
     if len(scans) > 1:
         return before / max(1, sum(map(len, scans)))
+    import simplejpeg
+
     cut = _SOI + b"".join(part[:before] if isinstance(part, _Scan) else part for part in segments) + _EOI
     try:
         blocks = simplejpeg.decode_jpeg(cut, "GRAY", min_width=1, min_height=1, strict=False).ravel()
