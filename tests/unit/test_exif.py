@@ -35,7 +35,9 @@ def test_a_time_may_be_spelt_otherwise(text):
     assert taken(DateTimeOriginal=text) == "2021-05-06T07:08:09"
 
 
-@pytest.mark.parametrize("text", ["0001:01:01 00:00:00", "1899:12:31 23:59:59", "2999:01:01 00:00:00", "2021:13:01 00:00:00"])
+@pytest.mark.parametrize(
+    "text", ["0001:01:01 00:00:00", "1899:12:31 23:59:59", "2999:01:01 00:00:00", "2021:13:01 00:00:00"]
+)
 def test_an_impossible_time_is_none(text):
     assert taken(DateTimeOriginal=text) is None
 

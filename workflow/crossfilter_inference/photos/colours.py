@@ -1,7 +1,7 @@
 """Colours of an image, converted to sRGB by the ICC profile of its file.
 
-The conversion is applied to pixels that are already reduced, where it costs next to nothing: the order of the two hardly
-changes a colour.
+The conversion is applied to pixels that are already reduced, where it costs next to nothing. The order of the two
+hardly changes a colour.
 """
 
 import functools

@@ -22,7 +22,7 @@ from .exif import Exif, read_exif, without_xmp
 from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands
 from .jpeg import decode_jpeg
 from .png import is_png, pixels_alone
-from .signatures import raw_format, unread_format
+from .signatures import broken_format, raw_format, unread_format
 
 THUMBNAIL_SIDE = 96  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
@@ -180,8 +180,12 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
     except ImageError:
         raise
     except UnidentifiedImageError:
+        if name := broken_format(data):
+            raise ImageError("damaged", f"the headers of this {name} cannot be read") from None
         raise ImageError("not an image", unread_format(data) or f"none of {', '.join(FORMATS)}") from None
     except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
+        if isinstance(error, ValueError) and (rare := unread_format(data)):
+            raise ImageError("not an image", rare) from error
         raise _undecodable(error) from error
 
 

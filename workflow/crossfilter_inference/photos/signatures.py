@@ -15,6 +15,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"IIRO", "Olympus ORF, a camera's raw format", _RAW),
     (b"IIRS", "Olympus ORF, a camera's raw format", _RAW),
     (b"MMOR", "Olympus ORF, a camera's raw format", _RAW),
+    (b"II*\0\x10\0\0\0CR", "Canon CR2, a camera's raw format", _RAW),
     (b"IIU\0", "Panasonic RW2, a camera's raw format", _RAW),
     (b"FOVb", "Sigma X3F, a camera's raw format", _RAW),
     (b"\0MRM", "Minolta MRW, a camera's raw format", _RAW),
@@ -42,6 +43,7 @@ _BRANDS = (  # of an ISO base media file, ISO 14496-12
     (rb"crx ", "Canon CR3, a camera's raw format", _RAW),
     (rb"qt  |mp4.|iso.|M4V.|avc1|3gp.|MSNV|dash", "MP4 or QuickTime video", "extract a frame, for example with ffmpeg"),
 )
+_DECODED = ((rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"), (rb"....ftypavi[fs]", "AVIF"), (rb"RIFF....WEBP", "WebP"))
 _MARKUP = (
     (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", "SVG drawing", _CONVERT),
     (rb"<!DOCTYPE html|<html|<head|<body", "HTML page", "download the photo itself"),
@@ -72,6 +74,14 @@ def unread_format(data: bytes) -> str:
         return _rare_jpeg(data)
     if not data.strip(b"\0"):
         return "zeros alone; restore the file from a backup"
+    return ""
+
+
+def broken_format(data: bytes) -> str:
+    """Name the format of a file that begins as one that is decoded, though Pillow cannot open it; empty if none."""
+    for pattern, name in _DECODED:
+        if re.match(pattern, data, re.DOTALL):
+            return name
     return ""
 
 
