@@ -162,7 +162,7 @@ def test_thumbnails_hold_pixels_alone():
     exif = Image.Exif()
     exif[0x010E] = "a secret"
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF"):
         data = saved(HALVES, kind, comment=b"a secret" * 5000, exif=exif, icc_profile=icc, xmp=b"a secret")
         thumbnail = load_image(data, PREPROCESSING).thumbnail
         assert b"secret" not in thumbnail
