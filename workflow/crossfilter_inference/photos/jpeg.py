@@ -210,7 +210,7 @@ def _segment(code: int, body: bytes) -> _Segment:
 
 def _candidates(segments: list[_Segment | _Scan]) -> Iterator[bytes]:
     """Yield files of these segments alone: with the scans as they are, and without their padding."""
-    for unpadded in (_as_it_is, _without_zeros, _without_ones):
+    for unpadded in (_as_it_is, _without_zeros, _with_one_zero, _without_ones):
         yield _SOI + b"".join(unpadded(part) if isinstance(part, _Scan) else part for part in segments) + _EOI
 
 
@@ -221,6 +221,12 @@ def _as_it_is(scan: bytes) -> bytes:
 def _without_zeros(scan: bytes) -> bytes:
     stripped = scan.rstrip(b"\0")
     return stripped + b"\0" if stripped.endswith(b"\xff") and stripped != scan else stripped
+
+
+def _with_one_zero(scan: bytes) -> bytes:
+    """Keep one zero, since the last byte of the data themselves may be one."""
+    stripped = scan.rstrip(b"\0")
+    return stripped + b"\0" if stripped != scan else scan
 
 
 def _without_ones(scan: bytes) -> bytes:
