@@ -22,8 +22,8 @@ def test_two_thousand_damaged_images_decode_or_have_a_reason():
     report = fuzz.play(range(2000), seed=1)
     assert report.violations == {}
     assert report.outcomes.total() == 2000
-    assert report.outcomes.keys() == {"decoded", "damaged", "truncated", "not an image", "too large"}
-    assert min(report.outcomes["decoded"], report.outcomes["damaged"], report.outcomes["truncated"]) > 100
+    assert report.outcomes.keys() == {"decoded", "damaged", "not an image", "too large"}
+    assert min(report.outcomes["decoded"], report.outcomes["damaged"]) > 100
 
 
 def test_an_input_is_the_same_whenever_it_is_made():

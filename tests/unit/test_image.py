@@ -85,8 +85,8 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(monkeypatch, orienta
     data = saved(photo(3000, 2000), quality=95, exif=exif)
     preprocessing = Preprocessing(size=224, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
     decoded = []
-    to_rgb = images._rgb
-    monkeypatch.setattr(images, "_rgb", lambda image: decoded.append(image.size) or to_rgb(image))
+    opaque = images._opaque
+    monkeypatch.setattr(images, "_opaque", lambda image: decoded.append(image.size) or opaque(image))
     reduced = load_image(data, preprocessing)
     monkeypatch.setattr(images, "_REDUCED_PIXELS", 10**6)
     full = load_image(data, preprocessing)
@@ -102,8 +102,8 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(monkeypatch, orienta
 @pytest.mark.parametrize(("side", "decoded"), [(1343, 1343), (1344, 672), (2687, 1344), (2688, 672)])
 def test_only_a_large_jpeg_is_decoded_at_a_reduced_size(monkeypatch, side, decoded):
     sizes = []
-    to_rgb = images._rgb
-    monkeypatch.setattr(images, "_rgb", lambda image: sizes.append(image.width) or to_rgb(image))
+    opaque = images._opaque
+    monkeypatch.setattr(images, "_opaque", lambda image: sizes.append(image.width) or opaque(image))
     load_image(saved(photo(side, side)), PREPROCESSING)
     assert sizes == [decoded]
 
@@ -147,8 +147,8 @@ def test_transparent_pixels_are_white():
     ("data", "reason"),
     [
         (b"a text", "not an image"),
-        (PHOTO.read_bytes()[:5000], "truncated"),
-        (PHOTO.read_bytes()[:30], "truncated"),
+        (PHOTO.read_bytes()[:5000], "damaged"),
+        (PHOTO.read_bytes()[:30], "damaged"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     ],
 )

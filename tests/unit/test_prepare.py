@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pytest
 from conftest import COLOUR_ENCODER, DEMO_PHOTOS, PROJECT
 
+from crossfilter_inference.encoders.identity import EMBED_VERSION
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.plan import write_manifest, write_plan
@@ -48,6 +49,15 @@ def test_a_new_collection_is_planned_and_nothing_is_written(folder):
     assert (run.shares.cores, run.shares.n_jobs) == (2, 1)
     assert run.warnings == ()
     assert [note.split(":")[0] for note in run.notes] == ["photos", "forecast"]
+
+
+@pytest.mark.parametrize(("version", "n_warnings"), [(EMBED_VERSION, 0), (EMBED_VERSION - 1, 1)])
+def test_the_plan_says_beforehand_that_an_upgrade_embeds_every_photo_again(folder, version, n_warnings):
+    (folder / "results" / "photos" / "COLOUR").mkdir(parents=True)
+    (folder / "results" / "photos" / "COLOUR" / "encoder.json").write_text(f'{{"embed_version": {version}}}')
+    warnings = prepare().warnings
+    assert len(warnings) == n_warnings
+    assert all("all 3 photos will be embedded again, because colours" in warning for warning in warnings)
 
 
 def test_the_final_output_lists_every_file_once_and_the_map_only_on_request(folder):

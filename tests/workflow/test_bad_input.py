@@ -107,7 +107,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert collection.embeddings().keys() == expected
 
     failures = dict(collection.sql("SELECT UUID, REASON FROM {T}_FAILURES"))
-    assert failures == {uuid(0xB1): "truncated", uuid(0xB3): "not an image", uuid(0xB5): "too large"}
+    assert failures == {uuid(0xB1): "damaged", uuid(0xB3): "not an image", uuid(0xB5): "too large"}
     lines = (collection.state / "rejected.tsv").read_text().splitlines()[1:]
     rejected = {Path(line.split("\t")[0]).relative_to(photos): line.split("\t")[1] for line in lines}
     assert {str(name): reason for name, reason in rejected.items()} == {
@@ -125,8 +125,8 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert (
         "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
     )
-    assert "failed:   3 photos (1 not an image, 1 too large, 1 truncated), see the table COLOUR_FAILURES" in done.stdout
-    for reason in ("not an image", "too large", "truncated"):
+    assert "failed:   3 photos (1 damaged, 1 not an image, 1 too large), see the table COLOUR_FAILURES" in done.stdout
+    for reason in ("damaged", "not an image", "too large"):
         assert f"          {reason}: {advice(reason)}\n" in done.stdout
     assert "skipped:  7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}

@@ -1,8 +1,11 @@
-"""A collection of each released format is opened, extended, verified and rebuilt, and no photo is embedded again.
+"""A collection of each released format is opened, extended, verified and rebuilt.
+
+No photo is embedded again, unless pixels have changed since (`EMBED_VERSION`); then the plan says so beforehand.
 
 The photos of `tests/data/format-*` are restored to another folder, so that their paths are new.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from conftest import DEMO_PHOTOS, PROJECT, Collection, identity
 
 from crossfilter_inference.db.tables import FORMAT_VERSION
+from crossfilter_inference.encoders.identity import EMBED_VERSION
 
 FORMATS = sorted((PROJECT / "tests" / "data").glob("format-*"))
 MTIME_NS = 1_700_000_000_123_456_789
@@ -54,15 +58,29 @@ def test_every_released_format_has_a_collection():
     assert {path.name for path in FORMATS} >= {f"format-{number}" for number in range(1, FORMAT_VERSION)}
 
 
-def test_an_upgrade_embeds_nothing_and_a_new_photo_alone(collection):
+def has_old_pixels(collection):
+    return json.loads((state(collection) / "encoder.json").read_text())["embed_version"] < EMBED_VERSION
+
+
+def test_an_upgrade_embeds_again_only_if_pixels_changed_and_then_a_new_photo_alone(collection):
     before, map_before = collection.embeddings(), positions(collection)
     shards = {path: identity(path) for path in state(collection).glob("embeddings/*.sqlite")}
     assert len(before) == len(map_before) == 12
     assert len(shards) == 3
-    assert "embed_shard" not in collection.dry_run()
-    assert "embed_shard" not in collection.run()
-    assert collection.embeddings() == before
-    assert positions(collection) == map_before
+    announced = "upgrade: all 13 photos will be embedded again, because colours"
+    plan = collection.snakemake("-n")
+    assert (announced in plan.stdout) == has_old_pixels(collection)
+    assert collection.embeddings() == before, "a dry run changes nothing"
+    if has_old_pixels(collection):
+        assert collection.run()["embed_shard"] == 3
+        assert collection.embeddings().keys() == before.keys()
+        assert announced not in collection.snakemake("-n").stdout
+        before = collection.embeddings()
+        shards = {path: identity(path) for path in shards}
+    else:
+        assert "embed_shard" not in collection.run()
+        assert collection.embeddings() == before
+        assert positions(collection) == map_before
     verify(collection)
     assert collection.dry_run() == {}
 
@@ -80,9 +98,13 @@ def test_an_upgrade_embeds_nothing_and_a_new_photo_alone(collection):
 def test_a_deleted_database_is_rebuilt_from_shards_of_an_older_format(collection):
     before, map_before = collection.embeddings(), positions(collection)
     collection.database.unlink()
-    assert "embed_shard" not in collection.run()
-    assert collection.embeddings() == before
-    assert positions(collection) == map_before
+    if has_old_pixels(collection):
+        assert collection.run()["embed_shard"] == 3
+        assert collection.embeddings().keys() == before.keys() == positions(collection).keys()
+    else:
+        assert "embed_shard" not in collection.run()
+        assert collection.embeddings() == before
+        assert positions(collection) == map_before
     assert collection.sql("SELECT UUID FROM {T}_FAILURES") == [(DAMAGED,)]
     assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'format_version'") == [(str(FORMAT_VERSION),)]
     verify(collection)

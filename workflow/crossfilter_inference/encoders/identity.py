@@ -16,8 +16,9 @@ from ..errors import InputError
 from ..util.files import damaged, digest, read_json
 from ..util.text import printable
 
-# Raise it when the bytes of an embedding change for the same image and the same encoder.
-EMBED_VERSION = 2
+# Raise it when the bytes of an embedding change for the same image and the same encoder, and say why in EMBED_CHANGE.
+EMBED_VERSION = 3
+EMBED_CHANGE = "colours are now converted to sRGB, and the orientation is read from its right place"
 
 # Files of a checkpoint; *.model is a tokenizer's.
 CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")

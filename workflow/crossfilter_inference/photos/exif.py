@@ -3,6 +3,7 @@
 To record another fact, add it to `Exif`, and a column of its name to `db/tables.py`.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,27 +72,49 @@ def read_exif(image: Image.Image) -> Exif:
     MemoryError
         If there is too little memory to read it: the orientation would be wrong.
     """
-    tags = _read_tags(image)
-    orientation = next((number for number in _TRANSPOSE if number == tags.get(ExifTags.Base.Orientation)), 1)
-    return Exif(orientation, _time_taken(tags))
+    first, details = _read_directories(image)
+    orientation = next((number for number in _TRANSPOSE if number == first.get(ExifTags.Base.Orientation)), 1)
+    return Exif(orientation, _time_taken({**first, **details}))
 
 
-def _read_tags(image: Image.Image) -> dict[int, Any]:
+def without_xmp(image: Image.Image) -> None:
+    """Drop the XMP of an opened file, before Pillow takes the orientation from it: viewers do not."""
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+
+
+def _read_directories(image: Image.Image) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Read the first directory (IFD0), which alone has the orientation, and the Exif directory."""
+    first: dict[int, Any] = {}
     try:
+        without_xmp(image)
         exif = image.getexif()
+        first = {ExifTags.Base.Orientation: exif.get(ExifTags.Base.Orientation)}
         if len(image.info.get("exif", b"")) > _MAX_BYTES:
-            return {ExifTags.Base.Orientation: exif.get(ExifTags.Base.Orientation)}
-        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+            return first, {}
+        first = dict(exif)
+        return first, exif.get_ifd(ExifTags.IFD.Exif)
     except MemoryError:
         raise
     except Exception:  # hostile bytes may cause any error
-        return {}
+        return first, {}
+
+
+# Some programs write the date in their own spelling; fractions of a second and a zone may follow.
+_TIME = re.compile(r"(\d{4})([:/-])(\d\d?)\2(\d\d?)[ T]+(\d\d?):(\d\d):(\d\d)(?![\d:])")
+_FIRST_YEAR = 1900
 
 
 def _time_taken(tags: dict[int, Any]) -> str | None:
     for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime):
+        value = tags.get(tag)
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+        match = _TIME.match(text.strip("\0 "))
         try:
-            return datetime.strptime(str(tags.get(tag)).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+            year, month, day, hour, minute, second = map(int, match.group(1, 3, 4, 5, 6, 7)) if match else (0,) * 6
+            time = datetime(year, month, day, hour, minute, second)
         except ValueError:
             continue
+        if _FIRST_YEAR <= time.year <= datetime.now().year + 1:
+            return time.isoformat()
     return None

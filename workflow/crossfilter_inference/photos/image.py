@@ -9,7 +9,8 @@ import io
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from .exif import Exif, read_exif
+from .colours import profile_of, to_srgb
+from .exif import Exif, read_exif, without_xmp
 from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands, without_surplus
+from .jpeg import decode_jpeg
+from .png import is_png, pixels_alone
+from .signatures import broken_format, raw_format, unread_format
 
 THUMBNAIL_SIDE = 96  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
@@ -147,34 +152,20 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
     Raises
     ------
     ImageError
-        "not an image", "too large", "truncated", "damaged" or "out of memory".
+        "not an image", "too large", "damaged" or "out of memory".
     """
-    try:
-        file = Image.open(io.BytesIO(without_surplus(data)), formats=FORMATS)
-        width, height = file.size
-        for n_pixels, description in demands(file, data):
-            if n_pixels > max_pixels:
-                raise _too_large(description, max_pixels)
-        _reduce(file, preprocessing)
-        file.load()
-        exif = read_exif(file)
-        image = _rgb(file)
-        square = _centre_square(image, width, height, exif, preprocessing)
+    with _reporting_errors(data):
+        image, (width, height), exif, profile = _decode(data, preprocessing, max_pixels)
+        square = to_srgb(_centre_square(image, width, height, exif, preprocessing), profile)
         if exif.swaps_sides:
             width, height = height, width
         return LoadedImage(
             pixels=np.asarray(exif.upright(square)),
-            thumbnail=_thumbnail(image, exif),
+            thumbnail=_thumbnail(image, exif, profile),
             width=width,
             height=height,
             exif=exif,
         )
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError("not an image", f"none of {', '.join(FORMATS)}") from None
-    except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
-        raise _undecodable(error) from error
 
 
 def load_whole(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -185,24 +176,28 @@ def load_whole(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Image.Im
     ImageError
         As `load_image`.
     """
-    whole = Preprocessing(side, Image.Resampling.BICUBIC, (), ())
-    try:
-        file = Image.open(io.BytesIO(data), formats=FORMATS)
-        for n_pixels, description in demands(file, data):
-            if n_pixels > max_pixels:
-                raise _too_large(description, max_pixels)
-        _reduce(file, whole)
-        file.load()
-        exif = read_exif(file)
-        image = _rgb(file)
+    with _reporting_errors(data):
+        whole = Preprocessing(side, Image.Resampling.BICUBIC, (), ())
+        image, _, exif, profile = _decode(data, whole, max_pixels)
         scale = min(1, side / max(image.size))
         width, height = (max(1, round(length * scale)) for length in image.size)
-        return exif.upright(image.resize((width, height), Image.Resampling.BICUBIC))
+        return exif.upright(to_srgb(image.resize((width, height), Image.Resampling.BICUBIC), profile))
+
+
+@contextmanager
+def _reporting_errors(data: bytes) -> Iterator[None]:
+    """Name what is wrong with a file that cannot be decoded."""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not an image", f"none of {', '.join(FORMATS)}") from None
-    except Exception as error:  # as in `load_image`
+        if name := broken_format(data):
+            raise ImageError("damaged", f"the headers of this {name} cannot be read") from None
+        raise ImageError("not an image", unread_format(data) or f"none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
+        if isinstance(error, ValueError) and (rare := unread_format(data)):
+            raise ImageError("not an image", rare) from error
         raise _undecodable(error) from error
 
 
@@ -211,12 +206,38 @@ def missing(error: OSError) -> ImageError:
     return ImageError("missing", error.strerror or str(error))
 
 
-def _reduce(image: Image.Image, preprocessing: Preprocessing) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size if the square stays large enough."""
-    least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
-    scale = int(min(image.size) * preprocessing.crop / least)
-    if scale > 1:
-        image.draft(None, (image.width // scale, image.height // scale))
+def _decode(
+    data: bytes, preprocessing: Preprocessing, max_pixels: int
+) -> tuple[Image.Image, tuple[int, int], Exif, bytes | None]:
+    """Decode a file; a JPEG at 1/2, 1/4 or 1/8 of its size if the square stays large enough.
+
+    Returns
+    -------
+    image : PIL.Image.Image
+        As stored, not upright, in the colours of `profile` and one of the modes L, RGB, CMYK and LAB.
+    size : tuple of int
+        Width and height that are stored.
+    exif : Exif
+    profile : bytes or None
+    """
+    data = pixels_alone(data) if is_png(data) else without_surplus(data)
+    file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    without_xmp(file)
+    size = file.size
+    for n_pixels, description in demands(file, data):
+        if n_pixels > max_pixels:
+            raise _too_large(description, max_pixels)
+    if raw := raw_format(file, data):
+        raise ImageError("not an image", raw)
+    if file.format in ("JPEG", "MPO"):
+        least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
+        scale = min(size) * preprocessing.crop / least
+        part = next((part for part in (8, 4, 2) if scale >= part), 1)
+        image = decode_jpeg(data, file.mode, (-(-file.width // part), -(-file.height // part)))
+    else:
+        file.load()
+        image = file
+    return _opaque(image), size, read_exif(file), profile_of(file)
 
 
 def _centre_square(
@@ -237,20 +258,24 @@ def _centre_square(
     return image.crop((x0, y0, x1, y1)).resize((preprocessing.size,) * 2, preprocessing.resample, box)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image) -> Image.Image:
+    """Convert to one of the modes L, RGB, CMYK and LAB, without changing colours."""
     if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it to white
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    mode = "L" if image.mode in ("1", "LA") else "RGB"
     if image.has_transparency_data:  # show transparent pixels as white, as viewers do
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert(mode)
 
 
-def _thumbnail(image: Image.Image, exif: Exif) -> bytes:
+def _thumbnail(image: Image.Image, exif: Exif, profile: bytes | None) -> bytes:
     scale = min(1, THUMBNAIL_SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
-    thumbnail = exif.upright(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
+    small = to_srgb(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0), profile)
+    thumbnail = exif.upright(small)
+    thumbnail.info = {}  # Pillow would save the comment of the photo, too
     jpeg = io.BytesIO()
     thumbnail.save(jpeg, "JPEG", quality=_THUMBNAIL_QUALITY)
     return jpeg.getvalue()
@@ -261,7 +286,7 @@ def _undecodable(error: Exception) -> ImageError:
     # -9 is Pillow's code for too little memory; it spells the code out, except for libtiff.
     if isinstance(error, MemoryError) or re.search(r"out of memory|^decoder error -9$", message, re.IGNORECASE):
         return ImageError("out of memory", message)
-    return ImageError("truncated" if "truncated" in message.lower() else "damaged", message)
+    return ImageError("damaged", message)
 
 
 def _too_large(what: str, max_pixels: int) -> ImageError:

@@ -8,6 +8,7 @@ that file also writes the stamp, and `all` requires it. So a changed setting is 
 records.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ from ..shards.plan import (
     read_shard_lists,
     shards_at_work,
 )
-from ..util.files import digest
+from ..util.files import digest, read_json
 from ..util.text import counted
 from .database import check_database_format, check_database_path, failed_photos, generation, stored_photos
 from .finish import page_line
@@ -278,7 +279,19 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         map_generation,
         deletions,
         notes=tuple(filter(None, notes)),
-        warnings=tuple(filter(None, (stranger,))),
+        warnings=tuple(filter(None, (stranger, _upgrade(state, len(scan.images))))),
+    )
+
+
+def _upgrade(state: str, n_photos: int) -> str:
+    """Announce that a new version of the package embeds every photo again; empty if it does not."""
+    path = f"{state}/encoder.json"
+    recorded = read_json(path).get("embed_version") if os.path.exists(path) else None
+    if recorded in (None, identity.EMBED_VERSION):
+        return ""
+    return (
+        f"upgrade: all {counted(n_photos, 'photos')} will be embedded again, because {identity.EMBED_CHANGE}; the "
+        "database keeps its present rows until all new ones are computed"
     )
 
 

@@ -1,0 +1,126 @@
+"""Names of file formats that are not decoded, recognised by their first bytes, with what to do about each."""
+
+import re
+
+from PIL import Image, TiffImagePlugin
+
+_CONVERT = "convert it to JPEG"
+_RAW = "export it as JPEG with a raw converter, such as darktable"
+
+# Of equal beginnings, the longer one comes first.
+_STARTS: tuple[tuple[bytes, str, str], ...] = (
+    (b"\xff\x0a", "JPEG XL", f"{_CONVERT}, for example with djxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", f"{_CONVERT}, for example with djxl"),
+    (b"FUJIFILMCCD-RAW", "Fujifilm RAF, a camera's raw format", _RAW),
+    (b"IIRO", "Olympus ORF, a camera's raw format", _RAW),
+    (b"IIRS", "Olympus ORF, a camera's raw format", _RAW),
+    (b"MMOR", "Olympus ORF, a camera's raw format", _RAW),
+    (b"II*\0\x10\0\0\0CR", "Canon CR2, a camera's raw format", _RAW),
+    (b"IIU\0", "Panasonic RW2, a camera's raw format", _RAW),
+    (b"FOVb", "Sigma X3F, a camera's raw format", _RAW),
+    (b"\0MRM", "Minolta MRW, a camera's raw format", _RAW),
+    (b"II\x1a\0\0\0HEAPCCDR", "Canon CRW, a camera's raw format", _RAW),
+    (b"II\xbc\x01", "JPEG XR", _CONVERT),
+    (b"8BPS", "Photoshop document (PSD)", f"{_CONVERT}, for example with ImageMagick"),
+    (b"gimp xcf", "GIMP document (XCF)", f"{_CONVERT} with GIMP"),
+    (b"%PDF", "PDF document", "extract its pictures, for example with pdfimages"),
+    (b"%!PS", "PostScript document", _CONVERT),
+    (b"PK\x03\x04", "ZIP archive", "unpack it"),
+    (b"Rar!\x1a\x07", "RAR archive", "unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "7z archive", "unpack it"),
+    (b"\x1f\x8b", "gzip archive", "unpack it"),
+    (b"\x1aE\xdf\xa3", "Matroska or WebM video", "extract a frame, for example with ffmpeg"),
+    (b"version https://git-lfs.github.com/spec/", "Git LFS pointer", "fetch the photos with `git lfs pull`"),
+    (b"\0\x05\x16\x07", "AppleDouble file, which holds no pixels", "delete it"),
+    (b"qoif", "QOI", _CONVERT),
+    (b"v/1\x01", "OpenEXR", _CONVERT),
+    (b"#?RADIANCE", "Radiance HDR", _CONVERT),
+    (b"\0\0\x01\0", "Windows icon", _CONVERT),
+    (b"SQLite format 3\0", "SQLite database", "remove it from the photos"),
+)
+_BRANDS = (  # of an ISO base media file, ISO 14496-12
+    (rb"hei[cxms]|hev[cxms]|mif[12]|msf1", "HEIC", f"{_CONVERT}, for example with heif-convert"),
+    (rb"crx ", "Canon CR3, a camera's raw format", _RAW),
+    (rb"qt  |mp4.|iso.|M4V.|avc1|3gp.|MSNV|dash", "MP4 or QuickTime video", "extract a frame, for example with ffmpeg"),
+)
+_DECODED = ((rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"), (rb"....ftypavi[fs]", "AVIF"), (rb"RIFF....WEBP", "WebP"))
+_MARKUP = (
+    (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", "SVG drawing", _CONVERT),
+    (rb"<!DOCTYPE html|<html|<head|<body", "HTML page", "download the photo itself"),
+    (rb"<\?xml", "XML document", "remove it from the photos"),
+    (rb"\{\s*[\"}]", "JSON document", "remove it from the photos"),
+)
+_SOF = re.compile(rb"\xff([\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7])..(.)", re.DOTALL)
+_DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS, _PHOTOMETRIC, _MAKE = 50706, 254, 330, 262, 271
+_SENSOR = (32803, 34892)  # colour filter array, linear raw: TIFF/EP and DNG
+_REDUCED = 1
+
+
+def unread_format(data: bytes) -> str:
+    """Name a format that is not decoded, and what to do; empty if it is not recognised."""
+    for start, name, advice in _STARTS:
+        if data.startswith(start):
+            return f"{name}; {advice}"
+    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
+        brand = data[8:12] if data[4:8] == b"ftyp" else b"qt  "
+        for pattern, name, advice in _BRANDS:
+            if re.match(pattern, brand):
+                return f"{name}; {advice}"
+    text = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for pattern, name, advice in _MARKUP:
+        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
+            return f"{name}; {advice}"
+    if data.startswith(b"\xff\xd8"):
+        return _rare_jpeg(data)
+    if not data.strip(b"\0"):
+        return "zeros alone; restore the file from a backup"
+    return ""
+
+
+def broken_format(data: bytes) -> str:
+    """Name the format of a file that begins as one that is decoded, though Pillow cannot open it; empty if none."""
+    for pattern, name in _DECODED:
+        if re.match(pattern, data, re.DOTALL):
+            return name
+    return ""
+
+
+def _rare_jpeg(data: bytes) -> str:
+    at = 2  # segment by segment: a thumbnail in the EXIF has a frame header, too
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        frame = _SOF.match(data, at)
+        if not frame:
+            at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            continue
+        kind, bits = frame[1][0], frame[2][0]
+        if kind == 0xF7:
+            return f"JPEG-LS; {_CONVERT}"
+        if kind in (0xC3, 0xC7, 0xCB, 0xCF):
+            return f"lossless JPEG; {_CONVERT}"
+        if kind in (0xC5, 0xC6, 0xCD, 0xCE):
+            return f"hierarchical JPEG; {_CONVERT}"
+        if bits != 8:
+            return f"{bits}-bit JPEG; {_CONVERT} of 8 bits, for example with ImageMagick"
+        return ""
+    return ""
+
+
+def raw_format(image: Image.Image, data: bytes) -> str:
+    """Name the raw format of a camera that is based on TIFF, and what to do; empty for other images.
+
+    The first picture of such a file is a small preview, which Pillow would decode.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return ""
+    tags = image.tag_v2
+    make = str(tags.get(_MAKE, "")).strip("\0 ").split(" ")[0].capitalize()
+    is_preview = tags.get(_SUBFILE_TYPE, 0) == _REDUCED and _SUB_IFDS in tags
+    if data[8:10] == b"CR":
+        name = "Canon CR2, a camera's raw format"
+    elif _DNG_VERSION in tags:
+        name = "DNG, a camera's raw format"
+    elif is_preview or tags.get(_PHOTOMETRIC) in _SENSOR:
+        name = f"a camera's raw format{f' ({make})' if make.isalnum() else ''}"
+    else:
+        return ""
+    return f"{name}; {_RAW}"
