@@ -207,7 +207,7 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     folders = ["föld er", *(name for name in NAMES if not {*"\n\r"} & {*name})]
-    database = os.fsdecode("😀 \u2028\x7f'q'".encode() + b"caf\xe9.sqlite'")
+    database = os.fsdecode("😀 \u2028\x7f'q'café.sqlite'".encode())
     for folder in folders:
         (tmp_path / folder).mkdir()
     (tmp_path / "mine.yaml").write_text("umap: {n_neighbors: 7, radius: 2}\nencoders: {OWN: {backend: own.py}}\n")

@@ -48,7 +48,19 @@ def test_texts_of_others_are_text_in_the_page():
     hostile = "</title></script><script>alert(1)</script><!-- {{ 7 * 7 }} $data"
     no_rows, one = np.zeros((1, 0), np.int32), np.zeros(1)
     contents = MapContents(
-        *(hostile, [hostile], [f"/{hostile}/x.jpg"], [None], one, one, no_rows, no_rows, one, np.zeros(1, np.int32)),
+        *(
+            hostile,
+            [hostile],
+            [f"/{hostile}/x.jpg"],
+            [None],
+            np.zeros(1, bool),
+            one,
+            one,
+            no_rows,
+            no_rows,
+            one,
+            np.zeros(1, np.int32),
+        ),
         [Region(0, 0, hostile)],
         {},
     )

@@ -53,7 +53,7 @@ def test_a_new_collection_is_planned_and_nothing_is_written(folder):
 
 @pytest.mark.parametrize(("version", "n_warnings"), [(EMBED_VERSION, 0), (EMBED_VERSION - 1, 1)])
 def test_the_plan_says_beforehand_that_an_upgrade_embeds_every_photo_again(folder, version, n_warnings):
-    (folder / "results" / "photos" / "COLOUR").mkdir(parents=True)
+    (folder / "results" / "photos" / "COLOUR" / "shards").mkdir(parents=True)
     (folder / "results" / "photos" / "COLOUR" / "encoder.json").write_text(f'{{"embed_version": {version}}}')
     warnings = prepare().warnings
     assert len(warnings) == n_warnings

@@ -79,4 +79,4 @@ def test_a_damaged_receipt_is_refused(tmp_path, receipt):
 
 def test_a_database_whose_path_snakemake_cannot_record_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cannot write to '.*caf\\udce9\.sqlite' \(its path is not UTF-8"):
-        state.check_database_path(str(tmp_path / os.fsdecode(b"caf\xe9.sqlite")))
+        state.check_database_path(str(tmp_path / os.fsdecode(b"caf\xe9.sqlite")), [])

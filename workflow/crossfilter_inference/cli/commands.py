@@ -363,9 +363,9 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     if file.suffix not in kinds:
         raise InputError(f"{str(file)!r} is no name for a report; end it in .html or .zip")
     config = _find_config(collection)
-    check_named(config.embedding_type, config.encoder.backend, _own_backends(collection))
     protected = _protected(config.output_embeddings_db, config)
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
+    check_named(config.embedding_type, config.encoder.backend, _own_backends(collection))
     for options in (["summarise"], ["summarise", "--report", str(path)]):
         code = subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode
         if code not in (0, TooManyFailed.exit_code):

@@ -45,7 +45,7 @@ def settings_digest(settings: Mapping[str, Any], labels: str) -> str:
     The choice between `align` and `place` affects future photos only, so it is excluded. Labels count by size and time
     of their file: Snakemake would read braces and `<>` in its name as wildcards and variables if it were an input.
     """
-    refit, version = settings["update"] == "refit", ""
+    refit, version = settings["update"] == "refit", labels
     if labels and os.path.exists(labels):
         status = os.stat(labels)
         version = f"{labels} {status.st_size} {status.st_mtime_ns}"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ..db.connect import UnusableDatabase, reading
 from ..db.provenance import read_provenance
-from ..db.state import is_state_folder, state_folder
+from ..db.state import holds_state, is_state_folder, state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format
 from ..errors import InputError
 from ..util.files import read_json
@@ -56,7 +56,7 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
     for parent in Path(os.path.realpath(path)).parents:
         if is_state_folder(parent):
             refuse(f"it is in {str(parent)!r}, the state of another collection")
-    if not is_state_folder(state):
+    if not holds_state(state):
         for folder in photo_folders:
             if is_within(path, folder):
                 refuse(f"it is in the folder of photos {folder!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import BLOB, INTEGER, REAL, TEXT, Connection
+from sqlalchemy import Connection
 
 from ..db.connect import chunks, driver_cursor, reading
 from ..db.embeddings import pack_embedding
@@ -150,7 +150,7 @@ def is_intact_shard(path: Path, embedding_type: str, count: Callable[[int], None
     return True
 
 
-_TYPES = {TEXT: "'text'", INTEGER: "'integer'", REAL: "'real', 'integer'", BLOB: "'blob'"}
+_TYPES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'", "BLOB": "'blob'"}
 
 
 def check_values(connection: Connection, embedding_type: str, fix: str) -> None:
@@ -172,7 +172,7 @@ def check_values(connection: Connection, embedding_type: str, fix: str) -> None:
     for table in Tables(embedding_type).metadata.sorted_tables:
         for name in columns_in(connection, table):
             column = table.c[name]
-            types = _TYPES[type(column.type)] + ("" if column.primary_key or not column.nullable else ", 'null'")
+            types = _TYPES[str(column.type)] + ("" if column.primary_key or not column.nullable else ", 'null'")
             query = f"SELECT rowid FROM {table} WHERE typeof({name}) NOT IN ({types})"
             for (rowid,) in connection.exec_driver_sql(query):
                 problems.add("values", "that no run writes", f"{table}.{name}, row {rowid}", fix)
