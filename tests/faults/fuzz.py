@@ -187,6 +187,7 @@ def main() -> int:
     arguments = parser.parse_args()
     numbers = range(arguments.files) if arguments.only is None else [arguments.only]
     report = play(numbers, arguments.seed, n_processes=arguments.processes)
+    Path(arguments.output).mkdir(parents=True, exist_ok=True)
     for number, fault in sorted(report.violations.items()):
         path = Path(arguments.output) / f"fuzz-{arguments.seed}-{number}.bin"
         path.write_bytes(mutated(arguments.seed, number))

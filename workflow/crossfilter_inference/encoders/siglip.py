@@ -147,7 +147,7 @@ def _read_config(folder: Path, settings: Mapping[str, Any]) -> Any:
     except Exception as error:  # transformers checks values in many ways
         raise describe_error(folder / CONFIG, error) from None
     for key, needed in (("num_channels", 3), ("vision_use_head", True)):
-        if (value := getattr(config.vision_config, key)) != needed:
+        if (value := getattr(config.vision_config, key, needed)) != needed:  # newer versions have no vision_use_head
             raise InputError(
                 f"model: vision_config.{key} in {str(folder / CONFIG)!r} is {value!r}, but must be {needed!r}; choose "
                 "another model"

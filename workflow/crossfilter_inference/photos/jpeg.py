@@ -23,8 +23,9 @@ _JFIF, _ADOBE, _SOS = 0xE0, 0xEE, 0xDA
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)  # of Huffman codes, arithmetic coding, quantisation; restart interval
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _LAST_HUFFMAN = (0xC2, 0xC6, 0xCA, 0xCE), 0xC7
-_MARKER = re.compile(rb"\xff+[^\x00\xff]")
-_SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
+# Without filling bytes before them: an expression for a run of bytes takes quadratic time for a long one.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 # Bytes left over at the end of a scan that is whole: some encoders flush a byte too many. Of scans with an error, one
 # in some hundred leaves as few.
@@ -88,14 +89,14 @@ def _has_all_scans(data: bytes) -> bool:
 # Zeros are codes, too, but in a row they mean blocks of 63 equal coefficients, unless the shortest code is the end of a
 # block. Ones would be a marker.
 _ZEROS = bytes(128)
-_ONES = re.compile(rb"\xff\xff+\0")
+_ONES = b"\xff\xff\0"
 _END_OF_BLOCK = 0
 
 
 def _has_hole(segments: "list[_Segment | _Scan]") -> bool:
     """Check for coded data that no encoder writes, though libjpeg decodes them without a warning."""
     scans = [part for part in segments if isinstance(part, _Scan)]
-    if any(_ONES.search(scan) for scan in scans):
+    if any(_ONES in scan for scan in scans):
         return True
     zeros_are_flat = len(scans) > 1 or not any(
         shortest != _END_OF_BLOCK for part in segments for shortest in _shortest_codes(part)
@@ -178,7 +179,7 @@ class _Frame:
                 yield _segment(code, self._add_scan(body))
                 end = _SCAN_END.search(data, at)
                 self.has_end = end is not None
-                scan = _Scan(data[at : end.start() if end else len(data)])
+                scan = _Scan(data[at : end.start() if end else len(data)].rstrip(b"\xff"))
                 at += len(scan)
                 yield scan
             elif code in _TABLES:
@@ -230,7 +231,7 @@ def _with_one_zero(scan: bytes) -> bytes:
 
 
 def _without_ones(scan: bytes) -> bytes:
-    return re.sub(rb"(\xff\0|\xff|\0)+\Z", b"", scan)
+    return scan.rstrip(b"\xff\0")
 
 
 def _describe(frame: _Frame, segments: list[_Segment | _Scan], warning: str) -> str:
