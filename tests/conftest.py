@@ -16,7 +16,8 @@ import pytest
 import warm
 import yaml
 
-from crossfilter_inference.shards.plan import Plan, read_plan, write_plan
+from crossfilter_inference.embed import decode_pool, decode_process
+from crossfilter_inference.shards.plan import Plan, PlannedImage, read_plan, write_plan
 
 pytest.register_assert_rewrite("verified")
 PROJECT = Path(__file__).resolve().parent.parent
@@ -204,6 +205,25 @@ def leave_hot_journal(database: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program, database], check=False, timeout=30)
     assert Path(f"{database}-journal").stat().st_size > 0
+
+
+class DecodeHere(decode_process.DecodeProcess):
+    """Decode photos in this process, as the processes do that decode, but without their limits."""
+
+    def decode(self, image: PlannedImage) -> decode_process.Decoded | decode_process.Failed:
+        return decode_process.decode_image(image, *self._how)
+
+
+@pytest.fixture(autouse=True)
+def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no processes that decode: each takes 0.3 s."""
+    monkeypatch.setattr(decode_pool, "DecodeProcess", DecodeHere)
+
+
+@pytest.fixture
+def decode_in_processes(decode_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode as jobs do."""
+    monkeypatch.setattr(decode_pool, "DecodeProcess", decode_process.DecodeProcess)
 
 
 @pytest.fixture

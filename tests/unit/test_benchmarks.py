@@ -13,6 +13,8 @@ from conftest import PROJECT, needs, needs_browser
 from crossfilter_inference.embed import batches, decode_process
 from crossfilter_inference.encoders import registry
 
+pytestmark = pytest.mark.usefixtures("decode_in_processes")
+
 BENCHMARKS = PROJECT / "benchmarks"
 NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
 

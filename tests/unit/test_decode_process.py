@@ -23,6 +23,8 @@ _PROGRAM = """
 import sys; sys.path = sys.argv[2:]
 import ctypes, os, signal, time
 from crossfilter_inference.embed import decode_process as decode
+
+pytestmark = pytest.mark.usefixtures("decode_in_processes")
 decode.MOST_SECONDS = 1.0
 load_image = decode.load_image
 decode.load_image = lambda data, *how: (data.endswith(b"bad") and ({fault}), load_image(data, *how))[1]

@@ -287,6 +287,7 @@ def test_an_encoder_with_streams_is_called_several_times_at_once(shard, monkeypa
     assert n_calls == [4] * 16, "the batch size of the encoder"
 
 
+@pytest.mark.usefixtures("decode_in_processes")
 def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
     killed = []
 

@@ -385,7 +385,7 @@ def test_a_page_with_one_photo_and_an_unusual_path(chromium, page, tmp_path):
     with browser.opened(chromium, tmp_path / "map.html") as tab:
         tab.keyboard.press("n")
         browser.settle(tab)
-        assert tab.inner_text("#photo .path").endswith(odd)
+        assert tab.inner_text("#photo .path").endswith(odd.replace("\udce9", "\\xe9"))
         assert tab.get_attribute("#open", "href").endswith("/script%3E%3Cb%20onload%3D%22x%22%3E%26%e9.jpg")
         assert tab.trouble == []
 

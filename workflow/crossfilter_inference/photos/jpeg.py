@@ -96,7 +96,7 @@ _END_OF_BLOCK = 0
 def _has_hole(segments: "list[_Segment | _Scan]") -> bool:
     """Check for coded data that no encoder writes, though libjpeg decodes them without a warning."""
     scans = [part for part in segments if isinstance(part, _Scan)]
-    if any(_ONES in scan for scan in scans):
+    if any(scan.find(_ONES) >= 0 for scan in scans):
         return True
     zeros_are_flat = len(scans) > 1 or not any(
         shortest != _END_OF_BLOCK for part in segments for shortest in _shortest_codes(part)
