@@ -17,14 +17,13 @@ from crossfilter_inference.photos import failures
 from crossfilter_inference.photos.image import Preprocessing
 from crossfilter_inference.shards.plan import PlannedImage
 
+pytestmark = pytest.mark.usefixtures("decode_in_processes")
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 MARK = "bad"  # in the name of the photo that is badly treated
 _PROGRAM = """
 import sys; sys.path = sys.argv[2:]
 import ctypes, os, signal, time
 from crossfilter_inference.embed import decode_process as decode
-
-pytestmark = pytest.mark.usefixtures("decode_in_processes")
 decode.MOST_SECONDS = 1.0
 load_image = decode.load_image
 decode.load_image = lambda data, *how: (data.endswith(b"bad") and ({fault}), load_image(data, *how))[1]
