@@ -241,7 +241,7 @@ NAMES_OF_DATABASES = [
     ":memory:",
     "-x.sqlite",
     "file:x?mode=memory&cache=shared#%41.sqlite",
-    os.fsdecode('it\'s "q" $(touch pwned) `touch pwned`; & 🏰\u3000\u202e\x1b[31m '.encode() + b"caf\xe9.sqlite"),
+    os.fsdecode('it\'s "q" $(touch pwned) `touch pwned`; & 🏰\u3000\u202e\x1b[31m café.sqlite'.encode()),
 ]
 
 

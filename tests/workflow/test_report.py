@@ -92,7 +92,7 @@ def test_a_report_tells_the_present_also_when_too_many_photos_failed(make_collec
     collection = make_collection(21)
     program = [sys.executable, "-c", "from crossfilter_inference.cli.commands import main; main()"]
     subprocess.run([*program, "run", "--configfile", "config.yaml"], cwd=collection.folder, check=True, timeout=200)
-    command = [*program, "report", "--output_embeddings_db", "results/photos.sqlite"]
+    command = [*program, "report", "--configfile", "config.yaml"]
     [new] = collection.add_photos(1)
     for number in range(5):
         (collection.folder / "photos" / f"00000000-0000-4000-8000-{number:012d}.jpg").write_text("no photo")

@@ -62,14 +62,14 @@ rule draw_map:
         scripts=SCRIPTS,
         state=RUN.state,
         database=RUN.database,
+        labels=lambda wildcards: RUN.config.labels,  # no param: those stand unescaped in the report
     params:
         type=RUN.type,
-        labels=lambda wildcards: RUN.config.labels,  # a function, as its name may contain braces
     message:
         "draw the map"
     shell:
         "python {resources.scripts:q}/draw_map.py"
         " --type {params.type} --map {input.map:q} --neighbours {input.neighbours:q} --quality {input.quality:q}"
         " --database {resources.database:q} --embeddings {resources.state:q}/embeddings"
-        " --labels={params.labels:q} --words={input.words:q}"
+        " --labels={resources.labels:q} --words={input.words:q}"
         " --page {output.page:q} --png {output.png:q} --svg {output.svg:q} --log {log:q}"

@@ -29,17 +29,17 @@ rule fit_umap:
         runtime=lambda wildcards, attempt: forecast.map_runtime(len(RUN.plan.images), attempt),
         scripts=SCRIPTS,
         database=RUN.database,
+        labels=lambda wildcards: RUN.config.labels,  # no param: those stand unescaped in the report
     params:
         type=RUN.type,
         settings=RUN.config.umap.to_json(),
-        labels=lambda wildcards: RUN.config.labels,  # a function, as its name may contain braces
     message:
         "make the map"
     shell:
         "python {resources.scripts:q}/fit_umap.py"
         " --type {params.type} --receipt {input.receipt:q} --database {resources.database:q}"
         " --settings {params.settings:q} --model {output.model:q} --map {output.map:q}"
-        " --neighbours {output.neighbours:q} --quality {output.quality:q} --labels={params.labels:q} --threads {threads}"
+        " --neighbours {output.neighbours:q} --quality {output.quality:q} --labels={resources.labels:q} --threads {threads}"
         " --stamp {output.stamp:q} --log {log:q}"
 
 

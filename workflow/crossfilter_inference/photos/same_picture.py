@@ -23,12 +23,12 @@ from PIL import Image
 
 SIDE = 768  # pixels on the long side; larger images are reduced
 _MAX_DIFFERENCE = 0.45  # of a block
-_MAX_COLOUR_DIFFERENCE = 24  # of 255, of Cb or Cr in a part of the image
+_MAX_COLOUR_DIFFERENCE = 24  # of 255, of Cb or Cr in a large block
 _BLOCK = 8  # pixels
 _MIN_NOISE, _MAX_NOISE = 2.5, 11.5  # grey levels; a JPEG of quality 30 has up to 11
 _MIN_STRUCTURED = 12  # blocks
 _MIN_CONTRAST = 8  # grey levels, standard deviation in a structured block
-_COLOUR_SIDE = 48
+_COLOUR_BLOCKS = 32  # of colour along the long side
 # Alignment: side in pixels, steps, how many alignments remain, and the least correlation of an alignment.
 _START_SIDE, _N_STARTS = 32, 4
 _LEVELS = ((48, 20, 4, 0.4), (96, 12, 2, 0.5), (192, 8, 1, 0.65), (384, 6, 1, 0.8), (SIDE, 8, 1, 0.8))
@@ -204,18 +204,19 @@ def _with_tones_of(
     return adjusted
 
 
-def _blocks(values: NDArray[_Value]) -> NDArray[_Value]:
-    """Cut an image into blocks: an array of shape (rows, columns, pixels)."""
-    rows, columns = (length // _BLOCK for length in values.shape)
-    cut = values[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
+def _blocks(values: NDArray[_Value], size: int = _BLOCK) -> NDArray[_Value]:
+    """Cut an image into square blocks: an array of shape (rows, columns, pixels)."""
+    rows, columns = (length // size for length in values.shape)
+    cut = values[: rows * size, : columns * size].reshape(rows, size, columns, size)
     return cut.transpose(0, 2, 1, 3).reshape(rows, columns, -1)
 
 
 def _colour_difference(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
-    """Return the largest difference of colour, in Cb or Cr, of two aligned images at a low resolution."""
-    differences = []
-    small = (_resized(image, _COLOUR_SIDE).convert("YCbCr").split() for image in (moving, fixed))
-    for first, second in zip(*small, strict=True):
+    """Return the largest difference of colour, in Cb or Cr, of large blocks of two aligned images."""
+    size, differences = max(_BLOCK, max(fixed.size) // _COLOUR_BLOCKS), [0.0]
+    colours = (image.convert("YCbCr").split()[1:] for image in (moving, fixed))
+    for first, second in zip(*colours, strict=True):
         moved, still, inside = _warped(first.convert("F"), second.convert("F"), warp)
-        differences.append(float(np.abs(_smoothed(moved) - _smoothed(still))[inside].max(initial=0)))
-    return max(differences[1:])
+        difference = _blocks(moved - still, size).mean(axis=2)
+        differences.append(float(np.abs(difference)[_blocks(inside, size).all(axis=2)].max(initial=0)))
+    return max(differences)
