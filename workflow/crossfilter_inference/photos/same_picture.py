@@ -100,7 +100,11 @@ def _align(moving: Image.Image, fixed: Image.Image) -> _Warp | None:
 
 
 def _warped(
-    moving: Image.Image, fixed: Image.Image, warp: _Warp, resample: Image.Resampling = Image.Resampling.BILINEAR
+    moving: Image.Image,
+    fixed: Image.Image,
+    warp: _Warp,
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+    margin: float = 0.75,  # pixels of the moving image: interpolation at the edge needs a neighbour
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Return the moving image in the grid of the fixed one, the fixed image, and which pixels lie in both."""
     width, height = fixed.size
@@ -110,12 +114,11 @@ def _warped(
     moved = np.asarray(moving.transform(fixed.size, Image.Transform.AFFINE, coefficients, resample), np.float32)
     x = warp.x_scale * (np.arange(width) + 0.5) / width + warp.x_shift
     y = warp.y_scale * (np.arange(height) + 0.5) / height + warp.y_shift
-    inside = np.logical_and(_is_inside(y, y_size)[:, None], _is_inside(x, x_size)[None])
+    inside = np.logical_and(_is_inside(y, margin / y_size)[:, None], _is_inside(x, margin / x_size)[None])
     return moved, np.asarray(fixed, np.float32), inside
 
 
-def _is_inside(position: NDArray[np.float64], n_pixels: int) -> NDArray[np.bool_]:
-    margin = 0.75 / n_pixels  # interpolation at the edge needs a neighbour
+def _is_inside(position: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
     return (position > margin) & (position < 1 - margin)
 
 
@@ -162,7 +165,8 @@ def _refine(moving: Image.Image, fixed: Image.Image, warp: _Warp, n_steps: int) 
 
 def _compare(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> tuple[float, int]:
     """Return the difference of the worst block, and the number of blocks with structure."""
-    moved, still, inside = _warped(moving, fixed, warp, Image.Resampling.BICUBIC)
+    # Smoothing takes one more neighbour, and bicubic interpolation two.
+    moved, still, inside = _warped(moving, fixed, warp, Image.Resampling.BICUBIC, margin=3)
     first, second = _smoothed(moved), _smoothed(still)
     first = _with_tones_of(first, second, inside)
     complete = _blocks(inside).all(axis=2)
