@@ -7,7 +7,7 @@ same picture as another.
 
 The difference of a block is the root mean square of its differences in brightness, divided by its contrast plus the
 noise of the pair. Of the demo photos and drawn pages, forms and screenshots, copies (JPEG of quality 30 to 95, WebP, 25
-to 100 % of the size, up to 5 % cropped from each side) differ by 0.4 or less in their worst block, and others by 0.56
+to 100 % of the size, up to 5 % cropped from each side) differ by 0.48 or less in their worst block, and others by 0.56
 or more.
 
 References
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 768  # pixels on the long side; larger images are reduced
-_MAX_DIFFERENCE = 0.45  # of a block
+_MAX_DIFFERENCE = 0.5  # of a block
 _MAX_COLOUR_DIFFERENCE = 24  # of 255, of Cb or Cr in a large block
 _BLOCK = 8  # pixels
 _MIN_NOISE, _MAX_NOISE = 2.5, 11.5  # grey levels; a JPEG of quality 30 has up to 11
