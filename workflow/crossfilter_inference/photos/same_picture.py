@@ -36,6 +36,7 @@ _CROPS = (0.03, 0.06, 0.1)  # shares of both sides that may be cut off, to start
 _MIN_OVERLAP = 0.8  # share of each image
 _MAX_STEP = 0.05  # share of a side
 _RIDGE = 1e-4
+_MAX_CROPPED = 1.2  # a longer side than the other image by more than this is one of a larger image
 
 _Value = TypeVar("_Value", np.float32, np.bool_)
 
@@ -55,7 +56,10 @@ class _Warp(NamedTuple):
 def is_same_picture(first: Image.Image, second: Image.Image) -> bool:
     """Return whether two upright RGB images show the same picture."""
     side = min(SIDE, max(first.size), max(second.size))
-    moving, fixed = (_resized(image, side) for image in (first, second))
+    # One that is only cropped keeps its pixels: resizing the other would take away its sharpness.
+    moving, fixed = (
+        _resized(image, side) if max(image.size) > _MAX_CROPPED * side else image for image in (first, second)
+    )
     brightness = moving.convert("L").convert("F"), fixed.convert("L").convert("F")
     warp = _align(*brightness)
     if warp is None:
