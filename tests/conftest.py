@@ -140,8 +140,9 @@ class Collection:
     def script(self, name: str, *options: str) -> subprocess.CompletedProcess:
         """Run one of the user's commands on this collection; a warning is an error."""
         return subprocess.run(
-            [sys.executable, "-W", "error", PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
+            [warm.python_of_jobs(), PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
             cwd=self.folder,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
             capture_output=True,
             text=True,
             check=False,

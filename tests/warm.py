@@ -1,12 +1,29 @@
-"""Snakemake, started from a process that has imported it already, which takes a third of the time of a cold start."""
+"""Snakemake and its jobs, started from processes that have imported their packages: a third of the time of cold starts.
 
+The programs are the same, and each start is a process of its own. Tests that signal processes, limit them or measure
+them start them cold.
+"""
+
+import atexit
 import ctypes
+import functools
+import importlib
+import json
 import multiprocessing
 import os
+import runpy
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
+import warnings
 from multiprocessing import reduction
+from pathlib import Path
+from typing import NoReturn
 
 _context = multiprocessing.get_context("forkserver")
 # The last one for a pytest without workers, which is the main module of each start.
@@ -38,7 +55,7 @@ def run(
     assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
         descriptor = reduction.DupFd(output.fileno())
-        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user)
+        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs(as_user))
         process = _context.Process(target=_snakemake, args=arguments)
         process.start()
         process.join(timeout)
@@ -50,7 +67,12 @@ def run(
 
 
 def _snakemake(
-    arguments: list[str], folder: str, environment: dict[str, str], output: reduction.DupFd, as_user: bool
+    arguments: list[str],
+    folder: str,
+    environment: dict[str, str],
+    output: reduction.DupFd,
+    as_user: bool,
+    jobs: str,
 ) -> None:
     descriptor = output.detach()
     for standard in (sys.stdout, sys.stderr):
@@ -58,6 +80,7 @@ def _snakemake(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.executable = jobs  # the Snakefile looks for `python` beside it
     if as_user:
         drop_privilege()
     sys.argv = arguments
@@ -65,6 +88,117 @@ def _snakemake(
     from snakemake.cli import main
 
     main(arguments[1:])
+
+
+_PACKAGES_OF_JOBS = [
+    "msgpack",
+    "numpy",
+    "PIL.Image",
+    "pydantic",
+    "scipy.spatial",
+    "sqlalchemy",
+    "torch",
+    "typer",
+    "umap",
+]
+_CLIENT = """#!{python} -IS
+import os, sys
+if not sys.argv[1:] or not sys.argv[1].endswith(".py"):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+import json, signal, socket
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+socket.send_fds(connection, [b"."], [0, 1, 2])
+connection.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+answers = connection.makefile()
+job = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(job, number))
+status = int(answers.readline())
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+@functools.cache
+def python_of_jobs(as_user: bool = False) -> str:
+    """Start the process that forks jobs; return the path of a program that runs a script in such a fork."""
+    folder = tempfile.mkdtemp()
+    address, program = os.path.join(folder, "socket"), Path(folder, "python")
+    program.write_text(_CLIENT.format(python=sys.executable, address=address))
+    program.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, address, *(["--as-user"] if as_user else [])])
+    atexit.register(lambda: (server.kill(), server.wait(), shutil.rmtree(folder)))
+    while not os.path.exists(address):
+        assert server.poll() is None, "the process that forks jobs has ended"
+        time.sleep(0.05)
+    return str(program)
+
+
+def _serve_jobs(address: str) -> None:
+    """Fork a process for each job that is asked for, until this process is killed or its parent has ended."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    for name in _PACKAGES_OF_JOBS:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address + ".new")
+        listener.listen()
+        os.rename(address + ".new", address)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    _answer(connection)
+
+
+def _answer(connection: socket.socket) -> NoReturn:
+    """Run a job in a child of this process; send its process ID and its exit code, or minus the number of a signal."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, descriptors, *_ = socket.recv_fds(connection, 1, 3)
+    arguments, folder, environment = json.loads(connection.makefile().readline())
+    job = os.fork()
+    if job == 0:
+        connection.close()
+        code = 1
+        try:
+            code = _job(arguments, folder, environment, descriptors)
+        finally:
+            os._exit(code)
+    connection.sendall(b"%d\n" % job)
+    status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
+    connection.sendall(b"%d\n" % status)
+    os._exit(0)
+
+
+def _job(arguments: list[str], folder: str, environment: dict[str, str], descriptors: list[int]) -> int:
+    for standard, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))
+    sys.path[1:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if environment.get("PYTHONWARNINGS") == "error":
+        warnings.simplefilter("error")
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+        code: object = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else 1
 
 
 def drop_privilege() -> None:
@@ -80,3 +214,9 @@ def drop_privilege() -> None:
             effective_permitted_inheritable[which] &= ~(1 << capability)
     if libc.capset(header, effective_permitted_inheritable):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+if __name__ == "__main__":
+    if sys.argv[2:]:
+        drop_privilege()
+    _serve_jobs(sys.argv[1])
