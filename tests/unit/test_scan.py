@@ -262,9 +262,9 @@ class TestSearch:
 
             monkeypatch.setattr(os, name, read)
 
-        def doubt(path, *folders, exclude=()):
+        def doubt(path, *folders, exclude=(), extensions=(".jpg",)):
             folders = [str(tmp_path / folder) for folder in folders or ["photos"]]
-            found = scan_folders(folders, [".jpg"], exclude)
+            found = scan_folders(folders, list(extensions), exclude)
             return Search(folders, found, excluding(exclude)).doubt(UUID, str(tmp_path / path) if path else "")
 
         doubt.folder = tmp_path
@@ -317,16 +317,46 @@ class TestSearch:
 
     def test_an_excluded_file_is_no_knowledge(self, look):
         make(look.folder, f"photos/Trash/{UUID}.jpg")
-        assert "excluded" in look(f"photos/Trash/{UUID}.jpg", exclude=["trash"])
+        assert "left out by exclude" in look(f"photos/Trash/{UUID}.jpg", exclude=["trash"])
 
     def test_outside_of_the_folders_all_of_them_must_be_readable(self, look):
+        make(look.folder, f"other/{OTHER}.jpg")
         for path in ("", f"other/{UUID}.jpg"):
             assert look(path) == ""
         make(look.folder, f"other/{UUID}.jpg")
         assert "outside input_dir" in look(f"other/{UUID}.jpg")
         self.unreadable.add(str(look.folder / "photos" / "a"))
-        for path in ("", f"gone/{UUID}.jpg"):
+        for path in ("", f"gone/{UUID}.jpg", f"other/{UUID[:-1]}d.jpg"):
             assert "unreadable or empty" in look(path)
+
+    @pytest.mark.parametrize("folder", ["unplugged", "media/disk", "other"])
+    def test_a_folder_taken_out_of_input_dir_must_be_there_and_not_empty(self, look, folder):
+        make(look.folder, f"media/another disk/{OTHER}.jpg")
+        path = f"{folder}/album/{UUID}.jpg"
+        assert look(path) == "its folder is missing, and outside input_dir"
+        (look.folder / folder / "album").mkdir(parents=True)
+        assert "empty" in look(path)
+        make(look.folder, f"{folder}/album/{OTHER}.jpg")
+        assert look(path) == ""
+        self.unreadable.add(str(look.folder / folder / "album"))
+        assert "Permission denied" in look(path)
+
+    def test_an_old_folder_that_is_a_link_to_the_new_one_gives_its_photos_free(self, look):
+        (look.folder / "old").symlink_to(look.folder / "photos")
+        assert look(f"old/a/{UUID}.jpg") == ""
+
+    @pytest.mark.parametrize("extensions", [[".jpeg"], [".png", ".JPEG"]])
+    def test_a_file_whose_extension_is_not_named_any_more_is_no_knowledge(self, look, extensions):
+        make(look.folder, f"photos/a/{UUID}.jpg", f"photos/a/{OTHER}.jpeg")
+        for path in (f"photos/a/{UUID}.jpg", ""):
+            assert "image_extensions" in look(path, extensions=extensions)
+        assert look(f"photos/a/{UUID[:-1]}d.jpg", extensions=extensions) == ""
+
+    @pytest.mark.parametrize("pattern", ["Trash", "*ab.jpg", "a", "[0-9]*"])
+    def test_a_file_that_is_excluded_now_is_no_knowledge(self, look, pattern):
+        make(look.folder, f"photos/a/trash/{UUID.upper()}.jpg", "photos/b/x.jpg")
+        for path in (f"photos/a/trash/{UUID.upper()}.jpg", ""):
+            assert "left out by exclude" in look(path, exclude=[pattern])
 
     def test_a_folder_whose_name_begins_like_another_is_outside(self, look):
         make(look.folder, f"photos-old/{UUID}.jpg")
