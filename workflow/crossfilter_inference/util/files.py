@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -113,6 +114,16 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
                 yield row
         except csv.Error:
             raise damaged(path) from None
+
+
+def read_benchmark(path: StrPath) -> dict[str, float] | None:
+    """Read the seconds (`s`) and MB (`max_rss`) that Snakemake measured for a job; None if it measured nothing."""
+    try:
+        [row] = csv.DictReader(Path(path).read_text("utf-8").splitlines(), delimiter="\t")
+        figures = {"s": float(row["s"]), "max_rss": 0 if row["max_rss"] in ("NA", "-") else float(row["max_rss"])}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    return figures if all(map(math.isfinite, figures.values())) else None
 
 
 def damaged(path: StrPath) -> InputError:
