@@ -159,8 +159,10 @@ HEADER, ROW = "s\tmax_rss\n", "12.5\t300\n"
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\0\xff", "a folder", "a link", HEADER, "s\n1\n", f"{HEADER}1\n", f"{HEADER}x\t1\n", f"{HEADER}nan\t1\n"]
-    + [f"{HEADER}1\tinf\n", HEADER + "9" * 200_000],
+    [
+        *("", "\0\xff", "a folder", "a link", HEADER, "s\n1\n", HEADER + "9" * 200_000),
+        *(f"{HEADER}{row}\n" for row in ("1", "x\t1", "nan\t1", "1\tinf")),
+    ],
 )
 def test_a_damaged_benchmark_is_left_out_of_the_report_with_a_line(state, tmp_path, caplog, text):
     folder = state.folder / "benchmarks" / "fit_umap"
