@@ -13,6 +13,7 @@ from pathlib import Path
 from ..encoders import devices
 from ..encoders.identity import cpu_cost
 from ..errors import InputError
+from ..shards.plan import shard_databases
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_benchmark, read_json
 from ..util.text import counted, duration
@@ -150,7 +151,7 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
     shares : Shares
     """
     on_gpu, n_threads = shares.on_gpu, shares.embed_cores
-    for path in sorted(Path(folder, "embeddings").glob("[0-9]*.sqlite"), reverse=True)[:_N_LOOKED_AT]:
+    for path in shard_databases(folder)[: -_N_LOOKED_AT - 1 : -1]:
         measured = _measured(Path(folder), path, on_gpu=on_gpu, n_threads=n_threads)
         if measured is not None:
             return measured

@@ -44,7 +44,8 @@ def publish(part: Path, path: StrPath) -> None:
 def remove_parts(folder: StrPath) -> None:
     """Remove the temporary files of killed jobs. A job that still writes one can no longer publish it."""
     for part in Path(folder).rglob(".*.part*"):
-        part.unlink(missing_ok=True)
+        if part.is_symlink() or not part.is_dir():  # a folder is not ours
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: StrPath, data: bytes) -> None:
@@ -154,7 +155,7 @@ def write_stamp(path: StrPath) -> None:
     path = Path(path)
     kind = path.name.rsplit("-", 1)[0]
     for other in path.parent.glob(f"{kind}-*"):
-        if other != path:
+        if other != path and not other.is_dir():
             other.unlink(missing_ok=True)
     write_bytes(path, b"")
 
