@@ -130,6 +130,9 @@ def relative(paths, folder):
             "$Recycle.bin",
             ".dtrash",
         ),
+        *("[Originals]", ".Recycle.Bin/photos", ".local/share/Trash/files", ".sync/Archive", ".globalTrash"),
+        *("Backups.backupdb/a/b", "~snapshot/daily.0", ".DocumentRevisions-V100", "Network Trash Folder", ".recycle"),
+        *(".tmp.drivedownload", ".dropbox.cache", ".xvpics", "Thumbnails", "$recycle.bin/S-1-5-18", ".~tmp~"),
         *(".dtrash", "Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
     ],
 )
@@ -140,6 +143,12 @@ def test_trash_and_caches_of_other_programs_are_counted_not_taken(tmp_path, fold
     assert found.rejected == []
     assert found.n_excluded.total() == 3
     assert "excluded files: 3 (2 " in found.summary()
+
+
+@pytest.mark.parametrize("folder", ["Originals", "lost+found", "Library.photoslibrary/originals/A", ".hidden", "Local"])
+def test_folders_that_may_hold_the_only_copy_are_taken(tmp_path, folder):
+    make(tmp_path, f"{folder}/{UUID}.jpg")
+    assert len(scan(tmp_path, exclude=EXCLUDED).images) == 1
 
 
 def test_own_patterns_exclude_files_and_folders_at_any_depth_in_any_case(tmp_path):

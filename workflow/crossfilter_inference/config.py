@@ -114,12 +114,26 @@ class UmapSettings(Section):
 # Folders in which other programs keep deleted photos, older versions, backups and thumbnails, and files that are no
 # photos in spite of their names.
 _TRASH_AND_CACHES = (
-    *(".Trash", ".Trash-*", ".Trashes", "$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
-    *("#recycle", "@Recycle", ".dtrash", ".trashed-*", "files_trashbin", ".dropbox.cache"),
-    *("@eaDir", "#snapshot", "@Recently-Snapshot", ".@__thumb", ".SynologyWorkingDirectory"),
-    *(".snapshot", ".snapshots", ".zfs", ".stversions", "files_versions"),
-    *(".picasaoriginals", "*.lrdata", ".thumbnails", ".thumbs", "thumbs", ".cache"),
-    *("._*", ".AppleDouble", "__MACOSX"),
+    # Deleted photos of computers and phones.
+    *(".Trash", ".Trash-*", ".Trashes", ".local", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", ".trashed-*"),
+    *(".globalTrash", ".RecycleBinHW", ".dtrash", "Network Trash Folder"),
+    # Deleted photos of network drives and cloud services.
+    *("#recycle", "@Recycle", ".recycle", ".Recycle.Bin", "trashbox", "files_trashbin", ".debris"),
+    *(".SyncTrash",),
+    # Snapshots and older versions.
+    *("#snapshot", "@Recently-Snapshot", ".snapshot", "~snapshot", ".snapshots", ".zfs", ".stversions"),
+    *("files_versions", ".sync", ".SyncArchive", "Backups.backupdb", ".MobileBackups"),
+    *(".DocumentRevisions-V100", "System Volume Information"),
+    # Thumbnails and previews.
+    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", "thumbnails", ".thumbs", "thumbs", ".xvpics", "*.lrdata"),
+    *(".cache",),
+    # Photos as they were before an edit (Picasa, ACDSee).
+    *(".picasaoriginals", "[[]Originals[]]"),
+    # Unfinished files.
+    *(".pending-*", ".tmp.drive*", ".dropbox.cache", ".TemporaryItems", ".SynologyWorkingDirectory"),
+    *(".@upload_cache", ".rsync-partial", ".~tmp~", "Temporary Items"),
+    # What macOS adds to files and disks.
+    *("._*", ".AppleDouble", "__MACOSX", ".Spotlight-V100", ".fseventsd"),
 )
 
 

@@ -17,8 +17,7 @@ from ..db.tables import Tables
 from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
 from ..errors import InputError
 from ..util.text import counted
-from .plan import read_plan
-from .plan import shard_databases
+from .plan import read_plan, shard_databases
 from .shard import read_shard_provenance
 
 
