@@ -109,6 +109,23 @@ def test_one_folder_and_several_are_a_list():
         ({"input_dir": []}, "input_dir: [] is empty"),
         ({"input_dir": ""}, 'input_dir: "" is empty'),
         ({"image_extensions": ["jpg"]}, 'image_extensions: "jpg" is not allowed; it must be a dot and what follows'),
+        *(
+            (
+                {"image_extensions": [".jpg", extension]},
+                f'image_extensions: "{extension}" is not allowed; it must be a ',
+            )
+            for extension in (
+                "jpg ",
+                " .JPG",
+                ".jpg ",
+                ". jpg",
+                ".j pg",
+                ".jpg\N{NO-BREAK SPACE}",
+                ".",
+                "..jpg",
+                ".tar.gz",
+            )
+        ),
         ({"recompute_existing_embeddings": "perhaps"}, '"perhaps" is not true or false'),
         ({"output_embeddings_db": "a{b}"}, 'output_embeddings_db: "a{b}" is not allowed; it must be a path without'),
         (
