@@ -255,7 +255,7 @@ class DuplicateKey(Exception):
 class UniqueKeys(yaml.composer.Composer):
     """Refuse mappings with a key that is set twice. YAML forbids them, but PyYAML takes the last value."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, object], int] = {}
         for key, _ in node.value:

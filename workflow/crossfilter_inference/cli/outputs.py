@@ -115,7 +115,7 @@ def written_by_snakemake(options: Sequence[str]) -> tuple[dict[str, str], list[s
         "snakemake", usage=argparse.SUPPRESS, add_help=False, argument_default=argparse.SUPPRESS
     )
     for option, default in _WRITTEN_BY_SNAKEMAKE.items():
-        reader.add_argument(option, **({"nargs": "?", "const": default} if default else {}))
+        reader.add_argument(option, nargs="?" if default else None, const=default or None)
     found, others = reader.parse_known_args(options)
     return {f"--{name.replace('_', '-')}": path for name, path in vars(found).items()}, others
 

@@ -173,7 +173,7 @@ def _from_positions(rows: Iterable[Sequence[Any]], recorded: dict[str, Any]) -> 
         return None
     latitude, longitude = np.array([*positions.values()]).T
     unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
-    record = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
+    record: dict[str, Any] = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
     try:
         record["radius"] = float(record["radius"])
     except (TypeError, ValueError):  # of unknown settings
