@@ -267,7 +267,7 @@ class UniqueKeys(yaml.composer.Composer):
         return node
 
 
-class ConfigLoader(UniqueKeys, yaml.SafeLoader):
+class UniqueSafeLoader(UniqueKeys, yaml.SafeLoader):
     """Load YAML as Snakemake does, but refuse duplicate keys."""
 
 
@@ -293,7 +293,7 @@ def read_config_file(path: str | Path) -> dict[str, object]:
         try:
             read = _read_json(text)  # as Snakemake does; YAML reads some texts differently
         except ValueError:
-            read = yaml.load(text, ConfigLoader)
+            read = yaml.load(text, UniqueSafeLoader)
     except OSError as error:
         raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
     except DuplicateKey as error:

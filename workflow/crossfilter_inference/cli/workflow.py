@@ -81,7 +81,7 @@ def run_workflow(
     os.execv(command[0], command)
 
 
-class _TextLoader(UniqueKeys, yaml.BaseLoader):
+class UniqueBaseLoader(UniqueKeys, yaml.BaseLoader):
     """Load every value as text."""
 
 
@@ -91,7 +91,7 @@ def _parse_entry(entry: str) -> dict[str, object]:
     if not equals:
         raise InputError(f"--config: {entry!r} is not KEY=VALUE; write, for example, --config batch_size=16")
     try:
-        return {key: yaml.load(value, _TextLoader)}
+        return {key: yaml.load(value, UniqueBaseLoader)}
     except DuplicateKey as error:
         raise InputError(f"--config: {entry!r} {error}; remove one of them. Nothing has changed") from None
     except yaml.YAMLError:
