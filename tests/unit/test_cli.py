@@ -190,6 +190,18 @@ def test_a_signal_after_the_work_is_done_does_not_make_it_a_failure(signal):
     assert run(program).returncode == 0
 
 
+@pytest.mark.parametrize("words", [["verify", "--help"], ["--help"], ["export", "--parquet"]])
+def test_commands_work_without_docstrings(words):
+    program = "from crossfilter_inference.cli.commands import main\nmain()"
+    done = run(program, *words, env={**os.environ, "PYTHONOPTIMIZE": "2"})
+    assert "Traceback" not in done.stderr
+    if "--help" in words:
+        assert "verify" in done.stdout
+        assert "--help" in done.stdout
+    else:
+        assert done.stderr.startswith("error: option '--parquet' requires an argument; for help: ")
+
+
 def test_the_command_starts_without_heavy_imports():
     program = (
         "from crossfilter_inference.cli.commands import main\nmain()\n"

@@ -2,7 +2,8 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from crossfilter_inference.config import Config, UmapSettings, check_config, read_config
+from crossfilter_inference.cli.workflow import snakemake_command
+from crossfilter_inference.config import Config, UmapSettings, check_config, read_config, read_config_file
 from crossfilter_inference.errors import InputError
 
 LEAST = {"input_dir": "photos", "output_embeddings_db": "photos.sqlite"}
@@ -108,6 +109,23 @@ def test_one_folder_and_several_are_a_list():
         ({"input_dir": []}, "input_dir: [] is empty"),
         ({"input_dir": ""}, 'input_dir: "" is empty'),
         ({"image_extensions": ["jpg"]}, 'image_extensions: "jpg" is not allowed; it must be a dot and what follows'),
+        *(
+            (
+                {"image_extensions": [".jpg", extension]},
+                f'image_extensions: "{extension}" is not allowed; it must be a ',
+            )
+            for extension in (
+                "jpg ",
+                " .JPG",
+                ".jpg ",
+                ". jpg",
+                ".j pg",
+                ".jpg\N{NO-BREAK SPACE}",
+                ".",
+                "..jpg",
+                ".tar.gz",
+            )
+        ),
         ({"recompute_existing_embeddings": "perhaps"}, '"perhaps" is not true or false'),
         ({"output_embeddings_db": "a{b}"}, 'output_embeddings_db: "a{b}" is not allowed; it must be a path without'),
         (
@@ -178,3 +196,35 @@ def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path, text):
         path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"^--configfile: '.*mine\.yaml' .*$"):
         read_config([str(path)], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size: 3\numap: {}\nbatch_size: 4\n", r"sets 'batch_size' twice \(lines 1 and 3\)"),
+        ("umap:\n  min_dist: 1\n  radius: 2\n  min_dist: 1\n", r"sets 'min_dist' twice \(lines 2 and 4\)"),
+        ("encoders:\n  A: {backend: siglip}\n  A: {backend: siglip}\n", r"sets 'A' twice \(lines 2 and 3\)"),
+        ("encoders:\n  A: {backend: siglip, 'backend': x}\n", r"sets 'backend' twice \(lines 2 and 2\)"),
+        ('{"umap": {"radius": 1,\n "radius": 2}}', r"sets 'radius' twice \(lines 1 and 2\)"),
+        ('{"input_dir": "a",\n\n "input_dir": "a"}', r"sets 'input_dir' twice \(lines 1 and 3\)"),
+    ],
+)
+def test_a_key_that_is_set_twice_is_refused_with_its_lines(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"^--configfile: '{path}' {message}; remove one of them. Nothing has changed"):
+        read_config_file(path)
+    with pytest.raises(InputError, match="twice"):
+        snakemake_command([path], LEAST)
+
+
+def test_a_key_that_is_set_twice_on_the_command_line_is_refused():
+    with pytest.raises(InputError, match=r"^--config: 'umap=\{radius: 1, radius: 2\}' sets 'radius' twice"):
+        snakemake_command([], LEAST, ["--config", "umap={radius: 1, radius: 2}"])
+
+
+def test_merged_and_nested_keys_are_not_set_twice(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("umap: {radius: 1}\nencoders:\n  A: &a {backend: x, model: y}\n  B:\n    <<: *a\n    model: z\n")
+    encoders = {"A": {"backend": "x", "model": "y"}, "B": {"backend": "x", "model": "z"}}
+    assert read_config_file(path) == {"umap": {"radius": 1}, "encoders": encoders}

@@ -1,25 +1,31 @@
 """Every damaged file of the state is named, with a fix, by every command that reads it."""
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DEMO_PHOTOS
+from conftest import DEMO_PHOTOS, PROJECT
+from test_map_job import SETTINGS
 from verified import UUID
 
 from crossfilter_inference.cli import commands
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map.contents import MapFiles, read_neighbours
+from crossfilter_inference.map.job import make_map
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.map.words import read_words
 from crossfilter_inference.run.finish import closing_lines
 from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.shard import read_thumbnails
 from crossfilter_inference.view.job import draw_map
+from crossfilter_inference.view.report import write_summary
 
 pytest_plugins = "verified"
+
+INTRODUCTION = PROJECT / "workflow" / "report" / "workflow.rst"
 
 
 @pytest.fixture
@@ -50,6 +56,15 @@ def store_the_map(state):
     store_map("T", str(state.database), *paths, generation=2)
 
 
+def make_the_map(state):
+    outputs = map(state.path, ("umap_model.pkl", "map.tsv", "neighbours.npz", "map_quality.json"))
+    return make_map(state.path("embeddings.json"), str(state.database), "T", SETTINGS, "", tuple(outputs), 2)
+
+
+def report(state, tmp_path):
+    write_summary(str(state.database), str(state.folder), str(tmp_path / "summary"), str(INTRODUCTION))
+
+
 COMMANDS = {
     "search": lambda state, out: commands.search(
         image=DEMO_PHOTOS[0], html=out / "sheet.html", collection=options(state)
@@ -67,26 +82,28 @@ COMMANDS = {
     "merge": lambda state, out: state.merge(),
     "store the map": lambda state, out: store_the_map(state),
     "draw": draw,
+    "make the map": lambda state, out: make_the_map(state),
+    "report": report,
     "closing lines": lambda state, out: closing_lines(str(state.database), str(state.folder), 0),
 }
 READERS = {
     "encoder.json": ["search", "merge"],
     "map.tsv": ["parquet", "atlas", "store the map", "draw"],
     "neighbours.npz": ["parquet", "atlas", "draw"],
-    "map_quality.json": ["parquet", "atlas", "store the map", "draw", "closing lines"],
+    "map_quality.json": ["parquet", "atlas", "store the map", "draw", "make the map", "report", "closing lines"],
     "words.npz": ["parquet", "atlas", "draw"],
     "embeddings/000001.sqlite": ["search by uuid", "atlas", "draw", "merge", "closing lines"],
     "shards/000001.tsv": ["plan"],
     "embeddings/000001.unread.tsv": ["plan"],
-    "embeddings.json": ["plan", "closing lines"],
+    "embeddings.json": ["plan", "make the map", "closing lines"],
     "map_stored.json": ["plan"],
-    "plan.tsv": ["closing lines"],
-    "config.json": ["search the database alone"],
+    "plan.tsv": ["report", "closing lines"],
+    "config.json": ["search the database alone", "report"],
     "retired.tsv": ["plan"],
     "manifest.tsv": ["merge"],
     "rejected.tsv": [],
     "map.html": [],
-    "map.png": [],
+    "map.png": ["report"],
     "map.svg": [],
 }
 
@@ -135,6 +152,48 @@ def test_every_command_works_with_the_intact_state(state, tmp_path):
         (tmp_path / "out").mkdir()
         command(state, tmp_path / "out")
         assert name
+
+
+HEADER, ROW = "s\tmax_rss\n", "12.5\t300\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\0\xff", "a folder", "a link", HEADER, "s\n1\n", HEADER + "9" * 200_000),
+        *(f"{HEADER}{row}\n" for row in ("1", "x\t1", "nan\t1", "1\tinf")),
+    ],
+)
+def test_a_damaged_benchmark_is_left_out_of_the_report_with_a_line(state, tmp_path, caplog, text):
+    folder = state.folder / "benchmarks" / "fit_umap"
+    folder.mkdir(parents=True)
+    (folder / "fit_umap.tsv").write_text(f"{HEADER}{ROW}")
+    other = folder / "other.tsv"
+    match text:
+        case "a folder":
+            other.mkdir()
+        case "a link":
+            other.symlink_to("nowhere")
+        case _:
+            other.write_text(text, "latin-1")
+    report(state, tmp_path)
+    row = '<td>fit_umap</td><td class="number">1</td><td class="number">12.5</td><td></td><td class="number">300</td>'
+    assert row in (tmp_path / "summary" / "times.html").read_text()
+    assert caplog.messages == [
+        f"1 benchmark file left out, because damaged: {other}; delete them, and the next run measures again"
+    ]
+
+
+@pytest.mark.parametrize("quality", [{}, {"action": "fit"}])
+def test_a_map_without_a_record_of_its_settings_is_measured_again(state, quality):
+    path = state.folder / "map_quality.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "measured_with": None}))
+    assert "measured again" in make_the_map(state)
+    assert make_the_map(state).startswith("unchanged (")
+    (state.folder / "neighbours.npz").unlink()
+    recorded = json.loads(path.read_text())
+    path.write_text(json.dumps({**quality, "fitted_with": recorded["fitted_with"], "radius": "large"}))
+    assert "refitted" in make_the_map(state)
 
 
 @pytest.mark.parametrize(

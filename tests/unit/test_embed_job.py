@@ -512,3 +512,29 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_photos_with_times_outside_64_bits_are_embedded_and_known_again(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "embeddings").mkdir()
+    for year, path in zip((1500, 1677, 1970, 2300, 9999), DEMO_PHOTOS, strict=False):
+        shutil.copy(path, tmp_path / "photos")
+        subprocess.run(["touch", "-d", f"{year}-01-01", tmp_path / "photos" / path.name], check=True)
+    scan = scan_folders([str(tmp_path / "photos")], [".jpg"])
+    write_plan(tmp_path / "plan.tsv", make_plan({}, scan.images, [], 100))
+    write_manifest(*(str(tmp_path / name) for name in ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards")))
+    encoder = resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "a"})
+    (tmp_path / "encoder.json").write_text(json.dumps(encoder))
+    paths = ("shards/000001.tsv", "plan.tsv", "encoder.json", "embeddings/000001.sqlite")
+    options = {"database": None, "batch_size": 8, "n_threads": 1, "backends": [str(COLOUR_ENCODER)]}
+    counts = embed.embed_shard(*(str(tmp_path / path) for path in paths), **options)
+    assert (counts.n_computed, counts.n_failed) == (5, 0)
+    with reading(tmp_path / "embeddings" / "000001.sqlite") as connection:
+        stored = connection.execute(text("SELECT UUID, SIZE, MTIME_NS FROM T_IMAGES")).tuples().all()
+    assert {*stored} == {(image.uuid, image.size, image.mtime_ns) for image in scan.images}
+    assert (
+        make_plan(
+            read_shard_lists(tmp_path), scan_folders([str(tmp_path / "photos")], [".jpg"]).images, [], 9
+        ).new_shards
+        == []
+    )

@@ -57,14 +57,23 @@ def test_a_row_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape(li
     assert np.array_equal(rows, turned[::-1])
 
 
-def test_an_unused_gpu_is_reported(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("files", "has_gpu"),
+    [
+        *((["null", file], True) for file in ("nvidia0", "nvidia3", "nvidia11", "kfd", "dxg", "nvhost-gpu")),
+        *((files, False) for files in ([], ["null", "nvidiactl", "nvidia-uvm", "nvidia-caps", "dri"])),
+    ],
+)
+def test_a_gpu_of_any_number_or_maker_is_found_and_reported_if_unused(tmp_path, monkeypatch, caplog, files, has_gpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    (tmp_path / "gpu").touch()
-    for gpus, n_warnings in (((tmp_path / "none",), 0), ((tmp_path / "gpu",), 1)):
-        monkeypatch.setattr(devices, "GPUS", gpus)
-        devices.choose_device("auto")
-        assert len([line for line in caplog.messages if "has a GPU, but PyTorch" in line]) == n_warnings
+    monkeypatch.setattr(devices, "DEV", tmp_path)
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    for file in files:
+        (tmp_path / file).touch()
+    assert devices.may_have_gpu() == has_gpu
+    devices.choose_device("auto")
+    assert len([line for line in caplog.messages if "has a GPU, but PyTorch" in line]) == has_gpu
 
 
 def test_the_provenance_describes_the_encoder(lite0):

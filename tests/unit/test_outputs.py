@@ -10,6 +10,7 @@ from conftest import DEMO_PHOTOS
 
 from crossfilter_inference.cli import commands, outputs
 from crossfilter_inference.cli.outputs import HTML, NPY, PARQUET, UUIDS, Protected, check_output
+from crossfilter_inference.cli.workflow import snakemake_command
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run.database import check_database_path
 from crossfilter_inference.util.paths import is_within
@@ -239,6 +240,58 @@ def test_a_link_stays_a_link(own, tmp_path):
 def test_a_report_has_a_name_that_snakemake_accepts(own):
     with pytest.raises(InputError, match=r"'x\.pdf' is no name for a report; end it in \.html or \.zip"):
         call(commands.report, own, file=Path("x.pdf"))
+
+
+# ---- files that Snakemake writes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "contents"),
+    [
+        ("--report", b"<!doctype html>"),
+        ("--report-html-path", b"<!DOCTYPE html>"),
+        ("--archive", b"\x1f\x8b"),
+        ("--export-cwl", b'{"cwlVersion": "v1.0"}'),
+        ("--runtime-profile", b"\nClock type: CPU\nOrdered by: totaltime, desc\n\nname  ncall  tsub  ttot  tavg"),
+        ("--generate-unit-tests", None),
+    ],
+)
+def test_snakemake_destroys_nothing_either(own, tmp_path, monkeypatch, option, contents):
+    monkeypatch.chdir(own.root)
+    photo, config = next(own.photos.glob("*.jpg")), own.config()
+    (tmp_path / "diary").write_text("dear")
+    refused = [own.database, photo, own.folder / "map.html", own.photos / "new.html", "x/T/shards", "photos/x"]
+    for path in [*refused, *([tmp_path / "diary"] if contents else [])]:
+        for options in ([option, str(path)], ["summarise", f"{option}={path}", "--cores", "2"]):
+            with pytest.raises(InputError, match=f"^{option}: .*; name another f[a-z]+. Nothing was written$"):
+                outputs.check_snakemake(options, config)
+    if contents:
+        (tmp_path / "mine").write_bytes(contents)
+    for name in ("mine", "new", "new.zip"):
+        outputs.check_snakemake([option, str(tmp_path / name)], config)
+    assert (tmp_path / "diary").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (["--report"], "--report=report.html"),
+        (["--report", "../x.html"], "--report=../x.html"),
+        (["summarise", "--arch=x.tar.gz"], "--archive=x.tar.gz"),
+        (["--report-after-run", "--report", "x.html"], "--report=x.html"),
+        (["--generate-unit-tests"], "--generate-unit-tests=.tests/unit"),
+        (["--runtime-profile", "x"], "--runtime-profile=x"),
+        (["-n", "--quiet"], ""),
+    ],
+)
+def test_files_that_snakemake_writes_are_relative_to_the_current_folder(own, monkeypatch, options, written):
+    (own.root / "here").mkdir()
+    monkeypatch.chdir(own.root / "here")
+    command = snakemake_command([own.root / "config.yaml"], {}, options)
+    option, _, path = written.partition("=")
+    own_words = [word for word in command[command.index("--cores") :] if word.startswith(option or "--no")]
+    expected = f"{option}={Path(own.root, 'here', path)}".replace("here/../", "")
+    assert [word for word in own_words if word != "--report-after-run"] == ([expected] if written else [])
 
 
 # ---- databases of runs ------------------------------------------------------------------------------------------

@@ -162,3 +162,25 @@ def test_photos_in_folders_that_are_excluded_now_are_held_back(folder):
     again = prepare(missing_images="delete")
     assert "excluded files: 3 (3 #recycle)" in again.notes[0]
     assert (again.deletions.n_deleted, again.deletions.held_back.total()) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input_dir": ["photos"]}, "outside input_dir"),
+        ({"image_extensions": [".jpg"]}, "image_extensions"),
+        ({"exclude": ["second"]}, "exclude"),
+        ({"input_dir": ["photos"], "exclude": ["second"], "image_extensions": [".jpg"]}, "outside input_dir"),
+    ],
+)
+def test_a_narrower_configuration_deletes_no_row(folder, changes, reason):
+    for path in DEMO_PHOTOS[10:12]:
+        (folder / "second" / "second").mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / "second" / "second" / f"{path.stem}.jpeg")
+    run = prepare(input_dir=["photos", "second"])
+    assert len(run.plan.images) == 5
+    write_plan(f"{run.state}/plan.tsv", run.plan)
+    write_manifest(f"{run.state}/plan.tsv", *(f"{run.state}/{name}" for name in ("m.tsv", "r.tsv", "shards")))
+    found = prepare(**{"input_dir": ["photos", "second"], "missing_images": "delete", **changes}).deletions
+    assert (found.n_deleted, found.held_back.total()) == (0, 2)
+    assert reason in found.line("to delete:")

@@ -4,13 +4,17 @@ import signal
 import threading
 from dataclasses import replace
 
+import pytest
+
 from crossfilter_inference.config import check_config
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish
 from crossfilter_inference.run import start as run
-from crossfilter_inference.run.forecast import Cost, share_out
+from crossfilter_inference.run.forecast import Cost, embedding_cost, seconds_beside_embedding, share_out
 from crossfilter_inference.run.prepare import Resources, Run, Stamps
+from crossfilter_inference.shards.journal import logs_of
 from crossfilter_inference.shards.plan import Plan
+from crossfilter_inference.util.files import write_stamp
 
 
 def planned(folder, known_shards=(), shards=()):
@@ -94,6 +98,45 @@ def test_broken_links_in_the_state_folder_do_not_end_a_run(tmp_path):
     os.utime(folder / "future", (2**33, 2**33))
     assert start_elsewhere(tmp_path) == "started"
     assert (folder / "future").stat().st_mtime < 2**32
+
+
+@pytest.mark.parametrize("what", ["folder", "broken link", "loop", "link to a folder"])
+def test_odd_entries_of_the_state_folder_end_no_run(tmp_path, what):
+    folder = tmp_path / "x" / "T"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".x.part").touch()
+    names = (
+        *(".x.part", "x.part", "embeddings/.000001.sqlite.abc.part", "embeddings/.000001.abc.rows", "note.log"),
+        *("embeddings/note.sqlite", "embeddings/000009.sqlite", "embeddings/note.part", "settings/umap-mine"),
+        *("logs/fit_umap/fit_umap.log", "logs/x.log", "benchmarks/fit_umap/fit_umap.tsv"),
+        *("benchmarks/embed_shard/000009.tsv",),
+    )
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match what:
+            case "folder":
+                path.mkdir()
+                (path / "mine.txt").touch()
+            case "broken link":
+                path.symlink_to("nowhere")
+            case "loop":
+                path.symlink_to(path)
+            case "link to a folder":
+                path.symlink_to(tmp_path / "elsewhere")
+    (folder / "encoder.json").write_text("{}")
+    run.start_run(planned(tmp_path))
+    run._held.pop().close()
+    assert logs_of(folder / "embeddings" / "000001.sqlite") == []
+    write_stamp(folder / "settings" / "umap-1")
+    assert finish.last_errors(str(folder), since=0) == []
+    assert finish._count_embedded(str(folder), since=0) == (0, 0)
+    shares = share_out(1, None, None, may_use_gpu=False)
+    assert not embedding_cost(folder, "siglip", shares).is_measured
+    assert seconds_beside_embedding(folder, 9, with_map=True, with_words=False) > 0
+    assert (tmp_path / "elsewhere" / ".x.part").exists()
+    if what == "folder":
+        assert all((folder / name / "mine.txt").exists() for name in names), "they are not ours"
 
 
 def test_a_shard_to_be_read_again_finds_no_rows_of_a_shard_whose_list_was_lost(tmp_path):

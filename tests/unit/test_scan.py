@@ -130,6 +130,9 @@ def relative(paths, folder):
             "$Recycle.bin",
             ".dtrash",
         ),
+        *("[Originals]", ".Recycle.Bin/photos", ".local/share/Trash/files", ".sync/Archive", ".globalTrash"),
+        *("Backups.backupdb/a/b", "~snapshot/daily.0", ".DocumentRevisions-V100", "Network Trash Folder", ".recycle"),
+        *(".tmp.drivedownload", ".dropbox.cache", ".xvpics", "Thumbnails", "$recycle.bin/S-1-5-18", ".~tmp~"),
         *(".dtrash", "Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
     ],
 )
@@ -140,6 +143,12 @@ def test_trash_and_caches_of_other_programs_are_counted_not_taken(tmp_path, fold
     assert found.rejected == []
     assert found.n_excluded.total() == 3
     assert "excluded files: 3 (2 " in found.summary()
+
+
+@pytest.mark.parametrize("folder", ["Originals", "lost+found", "Library.photoslibrary/originals/A", ".hidden", "Local"])
+def test_folders_that_may_hold_the_only_copy_are_taken(tmp_path, folder):
+    make(tmp_path, f"{folder}/{UUID}.jpg")
+    assert len(scan(tmp_path, exclude=EXCLUDED).images) == 1
 
 
 def test_own_patterns_exclude_files_and_folders_at_any_depth_in_any_case(tmp_path):
@@ -262,9 +271,9 @@ class TestSearch:
 
             monkeypatch.setattr(os, name, read)
 
-        def doubt(path, *folders, exclude=()):
+        def doubt(path, *folders, exclude=(), extensions=(".jpg",)):
             folders = [str(tmp_path / folder) for folder in folders or ["photos"]]
-            found = scan_folders(folders, [".jpg"], exclude)
+            found = scan_folders(folders, list(extensions), exclude)
             return Search(folders, found, excluding(exclude)).doubt(UUID, str(tmp_path / path) if path else "")
 
         doubt.folder = tmp_path
@@ -317,16 +326,46 @@ class TestSearch:
 
     def test_an_excluded_file_is_no_knowledge(self, look):
         make(look.folder, f"photos/Trash/{UUID}.jpg")
-        assert "excluded" in look(f"photos/Trash/{UUID}.jpg", exclude=["trash"])
+        assert "left out by exclude" in look(f"photos/Trash/{UUID}.jpg", exclude=["trash"])
 
     def test_outside_of_the_folders_all_of_them_must_be_readable(self, look):
+        make(look.folder, f"other/{OTHER}.jpg")
         for path in ("", f"other/{UUID}.jpg"):
             assert look(path) == ""
         make(look.folder, f"other/{UUID}.jpg")
         assert "outside input_dir" in look(f"other/{UUID}.jpg")
         self.unreadable.add(str(look.folder / "photos" / "a"))
-        for path in ("", f"gone/{UUID}.jpg"):
+        for path in ("", f"gone/{UUID}.jpg", f"other/{UUID[:-1]}d.jpg"):
             assert "unreadable or empty" in look(path)
+
+    @pytest.mark.parametrize("folder", ["unplugged", "media/disk", "other"])
+    def test_a_folder_taken_out_of_input_dir_must_be_there_and_not_empty(self, look, folder):
+        make(look.folder, f"media/another disk/{OTHER}.jpg")
+        path = f"{folder}/album/{UUID}.jpg"
+        assert look(path) == "its folder is missing, and outside input_dir"
+        (look.folder / folder / "album").mkdir(parents=True)
+        assert "empty" in look(path)
+        make(look.folder, f"{folder}/album/{OTHER}.jpg")
+        assert look(path) == ""
+        self.unreadable.add(str(look.folder / folder / "album"))
+        assert "Permission denied" in look(path)
+
+    def test_an_old_folder_that_is_a_link_to_the_new_one_gives_its_photos_free(self, look):
+        (look.folder / "old").symlink_to(look.folder / "photos")
+        assert look(f"old/a/{UUID}.jpg") == ""
+
+    @pytest.mark.parametrize("extensions", [[".jpeg"], [".png", ".JPEG"]])
+    def test_a_file_whose_extension_is_not_named_any_more_is_no_knowledge(self, look, extensions):
+        make(look.folder, f"photos/a/{UUID}.jpg", f"photos/a/{OTHER}.jpeg")
+        for path in (f"photos/a/{UUID}.jpg", ""):
+            assert "image_extensions" in look(path, extensions=extensions)
+        assert look(f"photos/a/{UUID[:-1]}d.jpg", extensions=extensions) == ""
+
+    @pytest.mark.parametrize("pattern", ["Trash", "*ab.jpg", "a", "[0-9]*"])
+    def test_a_file_that_is_excluded_now_is_no_knowledge(self, look, pattern):
+        make(look.folder, f"photos/a/trash/{UUID.upper()}.jpg", "photos/b/x.jpg")
+        for path in (f"photos/a/trash/{UUID.upper()}.jpg", ""):
+            assert "left out by exclude" in look(path, exclude=[pattern])
 
     def test_a_folder_whose_name_begins_like_another_is_outside(self, look):
         make(look.folder, f"photos-old/{UUID}.jpg")

@@ -1,9 +1,14 @@
 """No code of a file that we only read is run: the calls that could do it, found in the source."""
 
 import ast
+import re
 
 import pytest
+import yaml
 from conftest import PROJECT
+
+from crossfilter_inference.cli.workflow import UniqueBaseLoader
+from crossfilter_inference.config import UniqueSafeLoader
 
 LIBRARY = PROJECT / "workflow" / "crossfilter_inference"
 SOURCES = sorted([*LIBRARY.rglob("*.py"), *(PROJECT / "scripts").glob("*.py")])
@@ -33,7 +38,7 @@ def calls_that_run_code(source: str) -> set[str]:
                 if not any(key.arg == "weights_only" and ast.unparse(key.value) == "True" for key in keywords):
                     found.add("torch.load")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="yaml"), attr="load" | "unsafe_load" | "full_load")):
-                if "BaseLoader" not in ast.unparse(node):
+                if not re.search(r"\b(Unique)?(Base|Safe)Loader\)$", ast.unparse(node)):
                     found.add("yaml.load")
             case ast.keyword(arg="allow_pickle" | "trust_remote_code" as name, value=value):
                 if ast.unparse(value) != "False":
@@ -53,8 +58,15 @@ def test_a_module_runs_no_code_of_a_file_that_it_reads(path):
     [
         *("import pickle", "from joblib import load", "eval('1')", "exec(code)", "importlib.import_module(name)"),
         *("torch.load(path)", "torch.load(path, weights_only=False)", "yaml.load(text, yaml.Loader)"),
+        *("yaml.load(text, yaml.UnsafeLoader)", "yaml.load(text)"),
         *("numpy.load(path, allow_pickle=True)", "AutoModel.from_pretrained(x, trust_remote_code=True)"),
     ],
 )
 def test_such_a_call_is_found(source):
     assert calls_that_run_code(source)
+
+
+def test_the_loaders_of_yaml_of_this_package_make_plain_values_only():
+    assert issubclass(UniqueSafeLoader, yaml.SafeLoader)
+    assert issubclass(UniqueBaseLoader, yaml.BaseLoader)
+    assert UniqueSafeLoader.yaml_constructors == yaml.SafeLoader.yaml_constructors

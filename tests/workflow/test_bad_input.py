@@ -153,3 +153,15 @@ def test_paths_with_spaces_quotes_and_foreign_bytes_work(make_collection):
     [(path,), *_] = collection.sql("SELECT PATH FROM {T}_IMAGES", database)
     assert "/caf%E9%20%0D%20%09%0A%22x%22/" in path
     assert collection.dry_run() == {}
+
+
+def test_a_key_that_a_configuration_file_sets_twice_is_refused(three_shards):
+    three_shards.take_back()
+    before, mine = snapshot(three_shards.folder), three_shards.folder / "mine.yaml"
+    mine.write_text("umap:\n  radius: 1\n  radius: 2\n")
+    done = three_shards.snakemake("-n", "--configfile", "config.yaml", "mine.yaml")
+    assert done.returncode == 1
+    assert "mine.yaml' sets 'radius' twice (lines 2 and 3); remove one of them. Nothing has changed" in done.stdout
+    assert "Traceback" not in done.stdout
+    mine.unlink()
+    assert snapshot(three_shards.folder) == before

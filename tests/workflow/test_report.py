@@ -54,6 +54,18 @@ def test_after_a_report_the_next_run_has_nothing_to_do(reported):
     assert reported.dry_run() == {}
 
 
+@pytest.mark.parametrize("option", [["--report", "results/photos/{T}/map.html"], ["--export-cwl", "{photo}"]])
+def test_a_report_does_not_replace_a_photo_or_the_state(reported, option):
+    photo = next((reported.folder / "more").glob("*.jpg"))
+    before = {path: path.read_bytes() for path in (photo, reported.state / "map.html", reported.database)}
+    done = reported.snakemake("summarise", *(word.format(T=reported.state.name, photo=photo) for word in option))
+    assert done.returncode == 1
+    assert f"{option[0]}: '" in done.stdout
+    assert "Nothing was written" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert before == {path: path.read_bytes() for path in before}
+
+
 @pytest.mark.slow
 @needs_browser
 def test_the_report_opens_in_a_browser(reported):

@@ -114,12 +114,26 @@ class UmapSettings(Section):
 # Folders in which other programs keep deleted photos, older versions, backups and thumbnails, and files that are no
 # photos in spite of their names.
 _TRASH_AND_CACHES = (
-    *(".Trash", ".Trash-*", ".Trashes", "$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
-    *("#recycle", "@Recycle", ".dtrash", ".trashed-*", "files_trashbin", ".dropbox.cache"),
-    *("@eaDir", "#snapshot", "@Recently-Snapshot", ".@__thumb", ".SynologyWorkingDirectory"),
-    *(".snapshot", ".snapshots", ".zfs", ".stversions", "files_versions"),
-    *(".picasaoriginals", "*.lrdata", ".thumbnails", ".thumbs", "thumbs", ".cache"),
-    *("._*", ".AppleDouble", "__MACOSX"),
+    # Deleted photos of computers and phones.
+    *(".Trash", ".Trash-*", ".Trashes", ".local", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", ".trashed-*"),
+    *(".globalTrash", ".RecycleBinHW", ".dtrash", "Network Trash Folder"),
+    # Deleted photos of network drives and cloud services.
+    *("#recycle", "@Recycle", ".recycle", ".Recycle.Bin", "trashbox", "files_trashbin", ".debris"),
+    *(".SyncTrash",),
+    # Snapshots and older versions.
+    *("#snapshot", "@Recently-Snapshot", ".snapshot", "~snapshot", ".snapshots", ".zfs", ".stversions"),
+    *("files_versions", ".sync", ".SyncArchive", "Backups.backupdb", ".MobileBackups"),
+    *(".DocumentRevisions-V100", "System Volume Information"),
+    # Thumbnails and previews.
+    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", "thumbnails", ".thumbs", "thumbs", ".xvpics", "*.lrdata"),
+    *(".cache",),
+    # Photos as they were before an edit (Picasa, ACDSee).
+    *(".picasaoriginals", "[[]Originals[]]"),
+    # Unfinished files.
+    *(".pending-*", ".tmp.drive*", ".dropbox.cache", ".TemporaryItems", ".SynologyWorkingDirectory"),
+    *(".@upload_cache", ".rsync-partial", ".~tmp~", "Temporary Items"),
+    # What macOS adds to files and disks.
+    *("._*", ".AppleDouble", "__MACOSX", ".Spotlight-V100", ".fseventsd"),
 )
 
 
@@ -234,22 +248,56 @@ def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> C
     return check_config(config)
 
 
+class DuplicateKey(Exception):
+    """A key that a mapping has twice; the message says which, and where."""
+
+
+class UniqueKeys(yaml.composer.Composer):
+    """Refuse mappings with a key that is set twice. YAML forbids them, but PyYAML takes the last value."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, object], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name, line = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise DuplicateKey(f"sets {key.value!r} twice (lines {lines[name]} and {line})")
+                lines[name] = line
+        return node
+
+
+class UniqueSafeLoader(UniqueKeys, yaml.SafeLoader):
+    """Load YAML as Snakemake does, but refuse duplicate keys."""
+
+
+def _read_json(text: str) -> object:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(read := dict(pairs)) < len(pairs):
+            raise ValueError("duplicate keys")  # read as YAML, which names the line
+        return read
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def read_config_file(path: str | Path) -> dict[str, object]:
     """Read one file of settings.
 
     Raises
     ------
     InputError
-        If it cannot be read or holds no keys. The message names the line and the column of a mistake.
+        If it cannot be read, holds no keys, or sets a key twice. The message names the line of a mistake.
     """
     try:
         text = Path(path).read_text("utf-8")
         try:
-            read = json.loads(text)  # as Snakemake does; YAML reads some texts differently
+            read = _read_json(text)  # as Snakemake does; YAML reads some texts differently
         except ValueError:
-            read = yaml.safe_load(text)
+            read = yaml.load(text, UniqueSafeLoader)
     except OSError as error:
         raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
+    except DuplicateKey as error:
+        raise InputError(f"--configfile: {str(path)!r} {error}; remove one of them. Nothing has changed") from None
     except UnicodeDecodeError:
         raise InputError(f"--configfile: {str(path)!r} is not UTF-8 text; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:

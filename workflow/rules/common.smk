@@ -12,6 +12,8 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 
 from snakemake.logging import logger
 
+from crossfilter_inference.cli import outputs
+from crossfilter_inference.config import read_config_file
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish, forecast, prepare, progress, start
 from crossfilter_inference.util.text import printable
@@ -19,7 +21,12 @@ from crossfilter_inference.util.text import printable
 SCRIPTS = f"{workflow.basedir}/scripts"
 start.print_safely(logger)
 try:
+    if workflow.is_main_process:
+        for path in workflow.configfiles:
+            read_config_file(path)  # Snakemake itself overlooks a key that is set twice
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
+    if workflow.is_main_process:
+        outputs.check_snakemake(sys.argv[1:], RUN.config)
 except InputError as error:
     sys.exit(printable(error))
 logger.info("\n".join(map(printable, RUN.notes)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from ..errors import InputError, TooManyFailed
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from ..collection import Collection, Photo
     from ..config import Config
-    from .outputs import Protected
 
 
 @dataclass(frozen=True)
@@ -363,13 +363,22 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     if file.suffix not in kinds:
         raise InputError(f"{str(file)!r} is no name for a report; end it in .html or .zip")
     config = _find_config(collection)
-    protected = _protected(config.output_embeddings_db, config)
+    protected = outputs.protected_by(config.output_embeddings_db, config)
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
     check_named(config.embedding_type, config.encoder.backend, _own_backends(collection))
-    for options in (["summarise"], ["summarise", "--report", str(path)]):
-        code = subprocess.run(snakemake_command([], config.model_dump(), options), check=False).returncode
+
+    def summarise(*options: str) -> None:
+        command_line = snakemake_command([], config.model_dump(), ["summarise", *options])
+        code = subprocess.run(command_line, check=False).returncode
         if code not in (0, TooManyFailed.exit_code):
             sys.exit(code)
+
+    summarise()
+    with outputs.reporting_errors("report", file):
+        path.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            summarise("--report", str(Path(folder, path.name)))
+            os.replace(Path(folder, path.name), path)
     logger.info("%s%s", file, _look_at(file))
     state = Path(state_folder(config.output_embeddings_db), config.embedding_type)
     check_failures(str(state), read_plan(state / "plan.tsv")[0], config.max_failed_share)
@@ -461,26 +470,13 @@ def _output(
     option: str, path: Path | None, kind: str, options: CollectionOptions, photos: "Collection", force: bool
 ) -> Path | None:
     """Check that a command may write a file; return its real path, or None without a path."""
-    from .outputs import check_output
+    from .outputs import check_output, protected_by
 
     if path is None:
         return None
     is_configured = is_script() or options.configfile
-    protected = _protected(photos.database, _find_config(options) if is_configured else None)
+    protected = protected_by(photos.database, _find_config(options) if is_configured else None)
     return check_output(option, path, kind, protected, force=force)
-
-
-def _protected(database: str, config: "Config | None") -> "Protected":
-    """Find what no output may touch: the folders of photos are those of the configuration, and of all last runs."""
-    from ..db.state import state_folder
-    from ..util.files import read_json
-    from .outputs import Protected
-
-    folders = list(config.input_dir) if config else []
-    for path in Path(state_folder(database)).glob("*/config.json"):
-        found = read_json(path).get("input_dir", [])
-        folders += [found] if isinstance(found, str) else found
-    return Protected(database, folders)
 
 
 def _mark(is_missing: bool) -> str:

@@ -137,7 +137,7 @@ def _described(
     texts = dict(_parameter_texts(documented))
     for parameter in parameters:
         name, kind = parameter.name, parameter.annotation
-        settings: dict[str, Any] = {"help": texts[name]}
+        settings: dict[str, Any] = {"help": texts.get(name, "")}  # none with PYTHONOPTIMIZE=2
         if get_origin(kind) is Annotated:
             kind, more = get_args(kind)
             settings.update(more)

@@ -2,9 +2,10 @@
 
 Every output passes `check_output`. It refuses the database, every file of a state folder, every path in a folder of
 photos, and an existing file whose content is of another kind than is written. With `--force`, a file of another kind is
-replaced, but never an image, a video or an SQLite database.
+replaced, but never an image, a video or an SQLite database. Files that Snakemake writes for its users pass it too.
 """
 
+import argparse
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import Config
 from ..db.state import is_state_folder, state_folder
 from ..errors import InputError
 from ..photos.names import is_uuid
-from ..util.files import new_part
+from ..util.files import new_part, read_json
 from ..util.paths import is_same_file, is_within
 
 _HEAD = 4096  # bytes that tell the kind of a file
@@ -50,6 +52,7 @@ def _is_uuid_list(head: bytes) -> bool:
 
 _SQLITE, _IMAGE = "an SQLite database", "an image or a video"
 HTML, PARQUET, NPY, UUIDS, ZIP = "an HTML file", "a Parquet file", "a NumPy file", "a list of UUIDs", "a ZIP file"
+_TAR, _CWL, _PROFILE = "a TAR archive", "a CWL file", "a profile of Snakemake"
 _KINDS: dict[str, Callable[[bytes], bool]] = {
     _SQLITE: lambda head: head.startswith(b"SQLite format 3\0"),
     HTML: _is_html,
@@ -57,9 +60,22 @@ _KINDS: dict[str, Callable[[bytes], bool]] = {
     NPY: lambda head: head.startswith(b"\x93NUMPY"),
     UUIDS: _is_uuid_list,
     ZIP: lambda head: head.startswith(b"PK\3\4"),
+    _TAR: lambda head: head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or head[257:262] == b"ustar",
+    _CWL: lambda head: head.startswith(b"{") and b'"cwlVersion"' in head,
+    _PROFILE: lambda head: b"Clock type: " in head and b"ttot" in head,
     _IMAGE: _is_image,
 }
 _NEVER = (_SQLITE, _IMAGE)
+
+# Options with a file or a folder to write, and Snakemake's default if it needs no name.
+_WRITTEN_BY_SNAKEMAKE = {
+    "--report": "report.html",
+    "--report-html-path": "",
+    "--archive": "",
+    "--export-cwl": "",
+    "--runtime-profile": "",
+    "--generate-unit-tests": ".tests/unit",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,47 @@ class Protected:
         return ""
 
 
-def check_output(option: str, path: Path, kind: str, protected: Protected, *, force: bool) -> Path:
+def protected_by(database: str, config: Config | None) -> Protected:
+    """Find what no output may touch: the folders of photos are those of the configuration, and of all last runs."""
+    folders = list(config.input_dir) if config else []
+    for path in Path(state_folder(database)).glob("*/config.json"):
+        found = read_json(path).get("input_dir", [])
+        folders += [found] if isinstance(found, str) else found
+    return Protected(database, folders)
+
+
+def written_by_snakemake(options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split options of Snakemake: the files that it writes, by the option that names each; and all other options."""
+    reader = argparse.ArgumentParser(
+        "snakemake", usage=argparse.SUPPRESS, add_help=False, argument_default=argparse.SUPPRESS
+    )
+    for option, default in _WRITTEN_BY_SNAKEMAKE.items():
+        reader.add_argument(option, nargs="?" if default else None, const=default or None)
+    found, others = reader.parse_known_args(options)
+    return {f"--{name.replace('_', '-')}": path for name, path in vars(found).items()}, others
+
+
+def check_snakemake(options: Sequence[str], config: Config) -> None:
+    """Check the files that Snakemake would write, by its command line; relative paths start in the current folder.
+
+    Raises
+    ------
+    InputError
+        If one of them may not be written, or cannot.
+    """
+    written, _ = written_by_snakemake(options)
+    kinds = {"--archive": _TAR, "--export-cwl": _CWL, "--runtime-profile": _PROFILE}
+    for option, path in written.items():
+        protected = protected_by(config.output_embeddings_db, config)
+        if option == "--generate-unit-tests":
+            if why := protected.refusal(os.path.realpath(path)):
+                raise InputError(f"{option}: {path!r} {why}; name another folder. Nothing was written")
+        else:
+            kind = kinds.get(option, ZIP if path.endswith(".zip") else HTML)
+            check_output(option, Path(path), kind, protected, force=None)
+
+
+def check_output(option: str, path: Path, kind: str, protected: Protected, *, force: bool | None) -> Path:
     """Check that a command may write a file, and can; write nothing.
 
     Parameters
@@ -95,8 +151,8 @@ def check_output(option: str, path: Path, kind: str, protected: Protected, *, fo
     kind : str
         Kind of the file that is written, such as `HTML`.
     protected : Protected
-    force : bool
-        Whether the file may replace a file of another kind.
+    force : bool or None
+        Whether the file may replace a file of another kind; None if the command has no option that allows it.
 
     Returns
     -------
@@ -127,7 +183,8 @@ def check_output(option: str, path: Path, kind: str, protected: Protected, *, fo
             if found in _NEVER:
                 raise refuse(f"exists and is {found}, which is never replaced")
             if found not in (kind, "") and not force:
-                raise refuse(f"exists and is {found}, not {kind}", "name another file, or add --force to replace it")
+                fix = "" if force is None else ", or add --force to replace it"
+                raise refuse(f"exists and is {found}, not {kind}", f"name another file{fix}")
         if folder.exists():
             new_part(real).unlink()
         elif not folder.parent.is_dir():

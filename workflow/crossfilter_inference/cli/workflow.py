@@ -9,13 +9,14 @@ from typing import NoReturn
 
 import yaml
 
-from ..config import read_config, update
+from ..config import DuplicateKey, UniqueKeys, read_config, update
 from ..db.state import state_folder
 from ..errors import InputError
 from ..photos.scan import check_folder
 from ..project import project_folder
 from ..run.database import check_database_path
 from ..util.text import yaml_text
+from .outputs import written_by_snakemake
 
 
 def snakemake_command(
@@ -35,7 +36,8 @@ def snakemake_command(
     changes : mapping
         Keys that override the files; None leaves a key as it is. Paths are relative to the current folder.
     options : sequence of str
-        Options for Snakemake. `--config` and `--configfile` override files and changes.
+        Options for Snakemake. `--config` and `--configfile` override files and changes. Files to write are relative to
+        the current folder.
     cores : str
         A number, or all.
 
@@ -48,6 +50,7 @@ def snakemake_command(
     reader.add_argument("--config", "-C", nargs="*", action="extend", default=[])
     reader.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
     found, options = reader.parse_known_args(options)
+    written, options = written_by_snakemake(options)
     merged = {key: value for key, value in changes.items() if value is not None}
     for entry in found.config:
         update(merged, _parse_entry(entry))
@@ -61,6 +64,7 @@ def snakemake_command(
         *("--directory", state_folder(config.output_embeddings_db)),
         *("--cores", cores),
         *options,
+        *(f"{option}={os.path.abspath(path)}" for option, path in written.items()),
         "--config",
         *(f"{key}={yaml_text(value)}" for key, value in config.model_dump().items()),
     ]
@@ -77,12 +81,18 @@ def run_workflow(
     os.execv(command[0], command)
 
 
+class UniqueBaseLoader(UniqueKeys, yaml.BaseLoader):
+    """Load every value as text."""
+
+
 def _parse_entry(entry: str) -> dict[str, object]:
     """Read `key=value` as Snakemake does; numbers stay text here."""
     key, equals, value = entry.partition("=")
     if not equals:
         raise InputError(f"--config: {entry!r} is not KEY=VALUE; write, for example, --config batch_size=16")
     try:
-        return {key: yaml.load(value, yaml.BaseLoader)}
+        return {key: yaml.load(value, UniqueBaseLoader)}
+    except DuplicateKey as error:
+        raise InputError(f"--config: {entry!r} {error}; remove one of them. Nothing has changed") from None
     except yaml.YAMLError:
         return {key: value}

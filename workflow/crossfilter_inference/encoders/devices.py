@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.5  # for a free GPU
-# Device files of the drivers on Linux: NVIDIA, AMD, and either in the Windows Subsystem for Linux.
-GPUS = (Path("/dev/nvidia0"), Path("/dev/kfd"), Path("/dev/dxg"))
+# Device files of the drivers on Linux: NVIDIA, of which a job may see any number, NVIDIA's boards with a built-in GPU,
+# AMD, and either in the Windows Subsystem for Linux.
+GPUS = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "kfd", "dxg")
+DEV = Path("/dev")
 
 
 def may_have_gpu() -> bool:
     """Return whether this machine seems to have a GPU, without importing torch."""
-    return sys.platform == "darwin" or any(gpu.exists() for gpu in GPUS)
+    return sys.platform == "darwin" or _has_gpu_driver()
+
+
+def _has_gpu_driver() -> bool:
+    return any(any(DEV.glob(pattern)) for pattern in GPUS)
 
 
 @contextmanager
@@ -95,7 +101,7 @@ def choose_device(device: str) -> "torch.device":
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, is_usable in usable.items() if is_usable)
-        if device == "cpu" and any(gpu.exists() for gpu in GPUS):
+        if device == "cpu" and _has_gpu_driver():
             logger.warning(
                 "this machine has a GPU, but PyTorch %s cannot use it; embedding on the CPU", torch.__version__
             )

@@ -99,7 +99,7 @@ def make_map(
     measured_with = digest([_file_digest(labels), settings["compare_with_plane"]])
     if all(Path(path).exists() for path in outputs):
         recorded = read_json(quality)
-        if _is_current(recorded, made_from, settings) and recorded["measured_with"] == measured_with:
+        if _is_current(recorded, made_from, settings) and recorded.get("measured_with") == measured_with:
             return "unchanged (same embeddings and settings)"
     photos = _read_photos(database, embedding_type)
     current = _read_map(neighbours, map_table, quality, database, embedding_type)
@@ -173,7 +173,11 @@ def _from_positions(rows: Iterable[Sequence[Any]], recorded: dict[str, Any]) -> 
         return None
     latitude, longitude = np.array([*positions.values()]).T
     unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
-    record = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
+    record: dict[str, Any] = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
+    try:
+        record["radius"] = float(record["radius"])
+    except (TypeError, ValueError):  # of unknown settings
+        record["fitted_with"] = record["radius"] = None
     return SphereMap([*positions], np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
 
 

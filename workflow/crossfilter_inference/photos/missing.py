@@ -1,7 +1,8 @@
 """Decide whether a missing photo is known to be removed: its folder can be read, and its file is not in it.
 
 Everything else is no knowledge: a folder or a file that cannot be read, an empty file, a broken link, a folder that is
-empty because its disk is not mounted, a file that `exclude` leaves out now.
+empty because its disk is not mounted, a file that the configuration does not name any more (`input_dir`, `exclude`,
+`image_extensions`), a folder outside `input_dir` that is missing.
 """
 
 import os
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterable
 
 from .names import canonical_uuid
 from .scan import Scan
+
+_UNNAMED = "left out by exclude or image_extensions"
 
 
 class Search:
@@ -28,7 +31,7 @@ class Search:
         self._excluded_by = excluded_by
         self._names: dict[str, set[str] | str | None] = {}
         self._roots = [os.path.abspath(folder) for folder in folders]
-        self._unusable = scan.unusable()
+        self._unusable, self._unnamed = scan.unusable(), scan.unnamed
         self._is_complete = not scan.unseen and not any(self._shows_nothing(root) for root in self._roots)
 
     def doubt(self, uuid: str, path: str) -> str:
@@ -42,10 +45,17 @@ class Search:
         """
         if reason := self._unusable.get(canonical_uuid(uuid)):
             return f"the file is there, but {reason}"
+        if not path and canonical_uuid(uuid) in self._unnamed:
+            return f"the file is there, but {_UNNAMED}"
         if not any(path.startswith(os.path.join(root, "")) for root in self._roots):
             if path and os.path.lexists(path):
                 return "the file is there, outside input_dir"
-            return "" if self._is_complete else "a folder is unreadable or empty, and its own folder is unknown"
+            if not self._is_complete:
+                return "a folder is unreadable or empty, and its own folder is unknown or outside input_dir"
+            if not path:
+                return ""
+            if self._read(os.path.dirname(path)) is None:  # removed, or its disk is not mounted
+                return "its folder is missing, and outside input_dir"
         while True:
             folder, name = os.path.split(path)
             names = self._read(folder)
@@ -54,7 +64,7 @@ class Search:
             if names is None:  # look in the nearest folder that exists
                 path = folder
             elif name in names:
-                return "the file or its folder is there, but excluded or unreadable"
+                return f"the file or its folder is there, but {_UNNAMED}, or unreadable"
             else:
                 return "its folder is empty, as without its disk" if self._shows_nothing(folder) else ""
 

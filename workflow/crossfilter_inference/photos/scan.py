@@ -61,6 +61,8 @@ class Scan:
         Number of files by every other extension, in lower case.
     n_excluded : Counter
         Number of excluded files with an image extension, by the pattern that excludes them.
+    unnamed : set of str
+        Canonical UUIDs of files that are excluded or have another extension.
     unseen : list of str
         Folders that cannot be read.
     """
@@ -69,6 +71,7 @@ class Scan:
     rejected: list[RejectedFile] = field(default_factory=list)
     n_others: Counter[str] = field(default_factory=Counter)
     n_excluded: Counter[str] = field(default_factory=Counter)
+    unnamed: set[str] = field(default_factory=set)
     unseen: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
@@ -145,6 +148,8 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
     for entry, is_hidden, excluded_by in _walk(roots, excluding(exclude), scan):
         stem, _, extension = entry.name.rpartition(".")
         extension = f".{extension.lower()}" if stem.strip(".") else ""
+        if (excluded_by or extension not in known) and is_uuid(stem):
+            scan.unnamed.add(canonical_uuid(stem))
         if excluded_by:
             scan.n_excluded[excluded_by] += extension in known
             continue

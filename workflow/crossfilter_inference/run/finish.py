@@ -9,7 +9,7 @@ from ..db.connect import reading
 from ..db.tables import Tables
 from ..errors import TooManyFailed
 from ..photos.failures import advice
-from ..shards.plan import PlannedImage, read_plan
+from ..shards.plan import PlannedImage, read_plan, shard_databases
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_json
 from ..util.text import counted, printable
@@ -82,7 +82,7 @@ def _is_new(path: Path, since: float) -> bool:
 def _count_embedded(folder: str, since: float) -> tuple[int, int]:
     """Count the photos that jobs of this run computed, and those that they copied from other rows."""
     # The time stamp of a kept shard is new too, because Snakemake touches it.
-    shards = [path for path in Path(folder, "embeddings").glob("*.sqlite") if _is_new(path, since)]
+    shards = [path for path in shard_databases(folder) if _is_new(path, since)]
     timings = [read_shard_provenance(path, Path(folder).name) for path in shards]
     finished = [timing for timing in timings if float(timing.get("timing_finished", 0)) >= since]
     computed, copied = (
@@ -141,6 +141,6 @@ def last_errors(folder: str, since: float) -> list[str]:
     since : float
         Ignore logs from before this time, in seconds since the epoch.
     """
-    logs = [path for path in Path(folder, "logs").rglob("*.log") if _is_new(path, since)]
+    logs = [path for path in Path(folder, "logs").rglob("*.log") if path.is_file() and _is_new(path, since)]
     lines = [line for path in sorted(logs) for line in path.read_text("utf-8", errors="replace").splitlines()[-1:]]
     return sorted({line for line in lines if line.startswith("error: ")})

@@ -5,7 +5,6 @@ embedding job records its times in its shard database (`timing_*`). Snakemake re
 its benchmarks.
 """
 
-import csv
 import math
 import os
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from pathlib import Path
 from ..encoders import devices
 from ..encoders.identity import cpu_cost
 from ..errors import InputError
+from ..shards.plan import shard_databases
 from ..shards.shard import read_shard_provenance
-from ..util.files import read_json
+from ..util.files import read_benchmark, read_json
 from ..util.text import counted, duration
 
 CLUSTER_CORES = 8  # cores of a job on a cluster, unless a profile sets others (set-threads)
@@ -151,7 +151,7 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
     shares : Shares
     """
     on_gpu, n_threads = shares.on_gpu, shares.embed_cores
-    for path in sorted(Path(folder, "embeddings").glob("[0-9]*.sqlite"), reverse=True)[:_N_LOOKED_AT]:
+    for path in shard_databases(folder)[: -_N_LOOKED_AT - 1 : -1]:
         measured = _measured(Path(folder), path, on_gpu=on_gpu, n_threads=n_threads)
         if measured is not None:
             return measured
@@ -185,7 +185,7 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
         least, per_photo = _STAGES[rule]
         expected = least + per_photo * n_photos
         path = Path(folder, "benchmarks", rule, f"{rule}.tsv")
-        benchmark = _benchmark(path)
+        benchmark = read_benchmark(path)
         if benchmark is not None and not 0 <= path.stat().st_mtime - (compiled_at or 0) <= benchmark["s"]:
             expected *= benchmark["s"] / (least + per_photo * n_before)
         seconds += expected + between_jobs
@@ -258,29 +258,23 @@ def map_runtime(n_photos: int, attempt: int) -> int:
 
 def _measured(folder: Path, path: Path, *, on_gpu: bool, n_threads: int) -> Cost | None:
     """Read the cost of the job that made one shard database; None if it measured nothing useful."""
+    benchmark = read_benchmark(folder / "benchmarks" / "embed_shard" / f"{path.stem}.tsv")
     try:
         timing = read_shard_provenance(path, folder.name)
-    except InputError:
+        n_computed, total, loading, n_cores = (
+            float(timing[f"timing_{name}"]) for name in ("n_computed", "total", "loading", "n_threads")
+        )
+    except (InputError, KeyError, ValueError):
         return None
-    benchmark = _benchmark(folder / "benchmarks" / "embed_shard" / f"{path.stem}.tsv")
-    n_computed, device = int(timing.get("timing_n_computed", 0)), timing.get("timing_device", "none")
+    device = timing.get("timing_device", "none")
     of_this_kind = device != "none" and (device == "cpu") != on_gpu
-    if benchmark is None or not of_this_kind or n_computed < _FEWEST_TO_MEASURE or "timing_n_threads" not in timing:
-        return None
-    total, loading = float(timing["timing_total"]), float(timing["timing_loading"])
-    if benchmark["s"] < total:  # it belongs to a later job, which kept the shard
+    if benchmark is None or not of_this_kind or not n_computed >= _FEWEST_TO_MEASURE:
         return None
     embedding = total - loading
-    scale = 1 if on_gpu else int(timing["timing_n_threads"]) / n_threads
+    # Otherwise it belongs to a later job, which kept the shard; or somebody changed the figures.
+    if not 0 < embedding <= total <= benchmark["s"]:
+        return None
+    scale = 1 if on_gpu else n_cores / n_threads
     return Cost(
         benchmark["s"] - embedding, embedding / n_computed * scale, max(benchmark["max_rss"], 500), is_measured=True
     )
-
-
-def _benchmark(path: Path) -> dict[str, float] | None:
-    """Read the seconds and MB that Snakemake measured for a job; None if it measured nothing."""
-    try:
-        [row] = csv.DictReader(path.read_text().splitlines(), delimiter="\t")
-        return {"s": float(row["s"]), "max_rss": 0 if row["max_rss"] == "NA" else float(row["max_rss"])}
-    except (OSError, ValueError, KeyError):
-        return None

@@ -17,7 +17,7 @@ from ..db.tables import Tables
 from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
 from ..errors import InputError
 from ..util.text import counted
-from .plan import read_plan
+from .plan import read_plan, shard_databases
 from .shard import read_shard_provenance
 
 
@@ -91,7 +91,7 @@ def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
     encoder = Path(folder, "encoder.json")
     if not encoder.exists():
         return
-    for path in sorted(Path(folder, "embeddings").glob("*.sqlite")):
+    for path in shard_databases(folder):
         if path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:  # an older one of another encoder is rebuilt
             check_shard(str(path), read_shard_provenance(str(path), embedding_type), read_encoder(encoder))
 

@@ -137,13 +137,13 @@ def check_journal(path: str | Path) -> None:
 def logs_of(output: str | Path) -> list[Path]:
     """Find the journals next to a shard database."""
     output = Path(output)
-    return sorted(output.parent.glob(f".{output.stem}.*.rows"))
+    return sorted(path for path in output.parent.glob(f".{output.stem}.*.rows") if path.is_file())
 
 
 def remove_logs(folder: str | Path, shards: list[str]) -> None:
     """Remove the journals in a folder of shard databases, except those of the given shards."""
     for path in Path(folder).glob(".*.rows"):
-        if path.name.split(".")[1] not in shards:
+        if path.is_file() and path.name.split(".")[1] not in shards:
             path.unlink(missing_ok=True)
 
 

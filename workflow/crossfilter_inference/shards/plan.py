@@ -270,6 +270,11 @@ def shard_lists(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob(f"{_NAME}.tsv"))
 
 
+def shard_databases(folder: str | Path) -> list[Path]:
+    """Find all shard databases below a state folder, the oldest first; folders and broken links are none."""
+    return sorted(path for path in Path(folder, "embeddings").glob(f"{_NAME}.sqlite") if path.is_file())
+
+
 def remove_shard(folder: str | Path, shard: str) -> None:
     """Remove all files of a shard, its list last: a later shard of this name must not find its database."""
     for name in (f"embeddings/{shard}.sqlite", f"embeddings/{shard}.unread.tsv", f"shards/{shard}.tsv"):

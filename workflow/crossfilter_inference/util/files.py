@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,8 @@ def publish(part: Path, path: StrPath) -> None:
 def remove_parts(folder: StrPath) -> None:
     """Remove the temporary files of killed jobs. A job that still writes one can no longer publish it."""
     for part in Path(folder).rglob(".*.part*"):
-        part.unlink(missing_ok=True)
+        if part.is_symlink() or not part.is_dir():  # a folder is not ours
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: StrPath, data: bytes) -> None:
@@ -115,6 +117,16 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
             raise damaged(path) from None
 
 
+def read_benchmark(path: StrPath) -> dict[str, float] | None:
+    """Read the seconds (`s`) and MB (`max_rss`) that Snakemake measured for a job; None if it measured nothing."""
+    try:
+        [row] = csv.DictReader(Path(path).read_text("utf-8").splitlines(), delimiter="\t")
+        figures = {"s": float(row["s"]), "max_rss": 0 if row["max_rss"] in ("NA", "-") else float(row["max_rss"])}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    return figures if all(map(math.isfinite, figures.values())) else None
+
+
 def damaged(path: StrPath) -> InputError:
     """Return the error for a damaged file of the workflow."""
     return InputError(f"{str(path)!r} is damaged; delete it, and the next run rebuilds it")
@@ -143,7 +155,7 @@ def write_stamp(path: StrPath) -> None:
     path = Path(path)
     kind = path.name.rsplit("-", 1)[0]
     for other in path.parent.glob(f"{kind}-*"):
-        if other != path:
+        if other != path and not other.is_dir():
             other.unlink(missing_ok=True)
     write_bytes(path, b"")
 

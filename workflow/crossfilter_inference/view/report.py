@@ -1,9 +1,9 @@
 """Write the first page of the report, and an HTML table for each of `NAMES`."""
 
 import base64
-import csv
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +16,10 @@ from ..db.provenance import read_provenance
 from ..db.tables import Tables
 from ..photos.failures import advice
 from ..shards.plan import read_plan
-from ..util.files import read_json, write_text
+from ..util.files import damaged, read_benchmark, read_json, write_text
 from ..util.text import Html, counted, rst
+
+logger = logging.getLogger(__name__)
 
 NAMES = ("outcomes", "failures", "quality", "times", "provenance")
 _QUALITY = (
@@ -66,7 +68,7 @@ def write_summary(database: str, folder: str, output: str, introduction: str) ->
     for name in NAMES:
         write_text(Path(output, f"{name}.html"), _page(*tables[name]))
     figures: list[_Row] = [
-        *(("photos", path) for path in read_json(state / "config.json")["input_dir"]),
+        *(("photos", path) for path in read_json(state / "config.json", input_dir=list)["input_dir"]),
         ("database", database),
         ("embedding_type", embedding_type),
         *tables["outcomes"][1:],
@@ -81,9 +83,12 @@ def _picture(state: Path) -> Html:
     path, jpeg = state / "map.png", io.BytesIO()
     if not path.exists():
         return Html()
-    with Image.open(path) as image:
-        size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
+    try:
+        with Image.open(path) as image:
+            size = (_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))
+            image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(jpeg, "JPEG", quality=85)
+    except Exception:  # a damaged file can raise anything
+        raise damaged(path) from None
     lines = base64.encodebytes(jpeg.getvalue()).decode()  # in short lines, because docutils refuses long ones
     return Html('<img alt="the map" src="data:image/jpeg;base64,\n$lines">\n').fill(lines=Html(lines))
 
@@ -121,16 +126,18 @@ def _quality(state: Path) -> Iterator[_Row]:
 def _times(connection: sa.Connection, embedding_type: str, state: Path) -> Iterator[_Row]:
     n_photos = connection.scalars(sa.select(sa.func.count()).select_from(Tables(embedding_type).embeddings)).one()
     for folder in sorted((state / "benchmarks").glob("*")):
-        rows = [row for path in folder.glob("*.tsv") for row in _read_benchmark(path)]
-        seconds = sum(float(row["s"]) for row in rows)
-        memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
+        found = {path: read_benchmark(path) for path in sorted(folder.glob("*.tsv"))}
+        rows = [row for row in found.values() if row is not None]
+        if unreadable := [path for path, row in found.items() if row is None]:
+            logger.warning(
+                "%s left out, because damaged: %s; delete them, and the next run measures again",
+                counted(len(unreadable), "benchmark files"),
+                ", ".join(map(str, unreadable)),
+            )
+        seconds = sum(row["s"] for row in rows)
+        memory = max((row["max_rss"] for row in rows), default=0)
         rate = round(n_photos / seconds, 1) if seconds and folder.name == "embed_shard" else ""
-        yield folder.name, len(rows), round(seconds, 1), rate, round(max(memory)) if memory else ""
-
-
-def _read_benchmark(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+        yield folder.name, len(rows), round(seconds, 1), rate, round(memory) or ""
 
 
 def _page(header: _Row, *rows: _Row) -> Html:
