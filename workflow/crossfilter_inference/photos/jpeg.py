@@ -147,9 +147,9 @@ def _strictly(data: bytes, mode: str, least: tuple[int, int], *, strict: bool = 
 
 
 _N_COLUMNS = 64  # that are looked at, or up to twice as many
-# Of 255. 96 % of the damaged photos that are decoded without a warning have such a step, and 11 % of whole ones of 640
+# Of 255. 98 % of the damaged photos that are decoded without a warning have such a step, and 17 % of whole ones of 640
 # pixels.
-_STEP = 20
+_STEP, _CLIPPED = 20, 0.25
 
 
 def _has_step(pixels: _Pixels, data: bytes) -> bool:
@@ -164,7 +164,10 @@ def _has_step(pixels: _Pixels, data: bytes) -> bool:
     above = columns[row_height - 1 :: row_height][: len(below)]
     n_columns, n_channels = below.shape[1:]
     sums = np.cumsum((below - above).reshape(-1, n_channels), axis=0, dtype=np.int32)
-    return bool(np.abs(sums[n_columns:] - sums[:-n_columns]).max(initial=0) > _STEP * n_columns)
+    step = np.abs(sums[n_columns:] - sums[:-n_columns]).max(initial=0) / n_columns
+    if _STEP / 2 < step <= _STEP:  # pixels that are clipped to black and white hide a step
+        return bool(((below == 0) | (below == 255)).mean(axis=(0, 1)).max() > _CLIPPED)
+    return bool(step > _STEP)
 
 
 def _heights(data: bytes) -> tuple[int, int]:
