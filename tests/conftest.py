@@ -16,7 +16,7 @@ import pytest
 import warm
 import yaml
 
-from crossfilter_inference.embed import decode_pool, decode_process
+from crossfilter_inference.embed import decode_process
 from crossfilter_inference.shards.plan import Plan, PlannedImage, read_plan, write_plan
 
 pytest.register_assert_rewrite("verified")
@@ -208,6 +208,9 @@ def leave_hot_journal(database: Path) -> None:
     assert Path(f"{database}-journal").stat().st_size > 0
 
 
+_DECODING = ("collection", "embed.decode_pool", "verify.sample")
+
+
 class DecodeHere(decode_process.DecodeProcess):
     """Decode photos in this process, as the processes do that decode, but without their limits."""
 
@@ -218,13 +221,15 @@ class DecodeHere(decode_process.DecodeProcess):
 @pytest.fixture(autouse=True)
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no processes that decode: each takes 0.3 s."""
-    monkeypatch.setattr(decode_pool, "DecodeProcess", DecodeHere)
+    for module in _DECODING:
+        monkeypatch.setattr(f"crossfilter_inference.{module}.DecodeProcess", DecodeHere)
 
 
 @pytest.fixture
 def decode_in_processes(decode_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as jobs do."""
-    monkeypatch.setattr(decode_pool, "DecodeProcess", decode_process.DecodeProcess)
+    for module in _DECODING:
+        monkeypatch.setattr(f"crossfilter_inference.{module}.DecodeProcess", decode_process.DecodeProcess)
 
 
 @pytest.fixture

@@ -169,6 +169,17 @@ def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_damage_prints_possible_figures():
+    text = run_benchmark("damage.py", "--damaged", 12, "--whole", 12)
+    damaged, *_, whole = text.splitlines()
+    outcomes = dict(re.findall(r"(damaged|embedded, nearly the same|missed): (\d+)(?=,|$)", damaged.partition(";")[2]))
+    assert damaged.startswith("damaged: 12; ")
+    assert sum(map(int, outcomes.values())) == 12
+    assert int(outcomes["damaged"]) >= 10
+    assert re.fullmatch(r"whole: 12, of \d+ encoders; failed or of other pixels: 0", whole)
+
+
+@pytest.mark.slow
 @needs_browser
 def test_the_benchmark_of_the_page_prints_possible_figures():
     text = run_benchmark("page.py", "--photos", 2000, "--thumbnails", 20, "--frames", 30)

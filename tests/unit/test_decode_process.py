@@ -9,6 +9,7 @@ import psutil
 import pytest
 from conftest import DEMO_PHOTOS, PROJECT
 
+from crossfilter_inference.collection import Collection
 from crossfilter_inference.embed import decode_process
 from crossfilter_inference.embed.decode_pool import decoding
 from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, decode_image
@@ -26,7 +27,7 @@ import ctypes, os, signal, time
 from crossfilter_inference.embed import decode_process as decode
 decode.MOST_SECONDS = 1.0
 load_image = decode.load_image
-decode.load_image = lambda data, *how: (data.endswith(b"bad") and ({fault}), load_image(data, *how))[1]
+decode.load_image = lambda data, *how: (data.endswith(b"{ending}") and ({fault}), load_image(data, *how))[1]
 decode.serve(int(sys.argv[1]))
 """
 
@@ -57,12 +58,13 @@ def outcome(item):
 
 def decoders():
     """Return the processes that decode; others are of the tests before, in the same process."""
-    return [child for child in psutil.Process().children() if "decode.serve" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "serve(int(sys.argv" in " ".join(child.cmdline())]
 
 
-def with_fault(monkeypatch, fault):
-    """Have the process do something else when it decodes the marked photo."""
-    monkeypatch.setattr(decode_process, "_PROGRAM", _PROGRAM.replace("{fault}", fault))
+def with_fault(monkeypatch, fault, ending=MARK):
+    """Have the process do something else when it decodes a photo that ends in a mark."""
+    program = _PROGRAM.replace("{fault}", fault).replace("{ending}", ending)
+    monkeypatch.setattr(decode_process, "_PROGRAM", program)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +206,24 @@ def test_every_reason_has_advice_and_stands_in_the_documentation():
     assert raised <= failures._ADVICE.keys()
     table = (PROJECT / "docs" / "recovery.md").read_text()
     assert [reason for reason, fix in failures._ADVICE.items() if f"| {reason} | {fix} |" not in table] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("sum(range(10**9))", "decoding takes more than 9 s of computing time"),
+        ("os.abort()", "the decoder crashed (SIGABRT)"),
+        ("[]", ""),
+    ],
+)
+def test_an_image_that_is_searched_for_is_decoded_within_the_limits(photos, monkeypatch, fault, message):
+    with_fault(monkeypatch, fault)
+    collection = object.__new__(Collection)
+    collection.encoder = {"preprocessing": PREPROCESSING.to_json()}
+    if not message:
+        assert collection.load_image(photos[1].path).pixels.shape == (32, 32, 3)
+    else:
+        with pytest.raises(InputError) as raised:
+            collection.load_image(photos[1].path)
+        assert str(raised.value) == f"--image: {photos[1].path!r} cannot be used ({message}); name another file"
+    assert decoders() == []

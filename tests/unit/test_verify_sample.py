@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import COLOUR_ENCODER, DEMO_PHOTOS
+from test_decode_process import with_fault
 from verified import UUID
 
 from crossfilter_inference.db.embeddings import pack_embedding
@@ -100,3 +102,19 @@ def test_an_encoder_that_fails_is_reported(collection, monkeypatch):
         "sample",
         "the encoder failed (RuntimeError: why): fix it and verify again",
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        pytest.param("sum(range(10**9))", "decoding takes more than 9 s of computing time", marks=pytest.mark.slow),
+        ("ctypes.string_at(0)", r"the decoder crashed \(SIGSEGV\)"),
+    ],
+)
+def test_a_photo_that_hangs_or_crashes_its_decoder_is_named(
+    collection, monkeypatch, decode_in_processes, fault, message
+):
+    with_fault(monkeypatch, fault, ending="")
+    name, text = collection.failed(sample=1)
+    assert name == "sample"
+    assert re.fullmatch(rf"\d photos? no longer decodable \(.*{message}.*\): restore these files, .*", text), text

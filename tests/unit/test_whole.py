@@ -2,15 +2,16 @@
 
 import io
 import random
+import struct
 import zlib
 
 import numpy as np
 import pytest
-from conftest import DEMO
-from hostile_files import HALVES, jpeg_with, png_chunk, png_with, saved, segment
+from conftest import DEMO, DEMO_PHOTOS, PROJECT
+from hostile_files import HALVES, exif, jpeg_with, png_chunk, png_with, saved, segment
 from PIL import Image, ImageCms
 
-from crossfilter_inference.photos import colours
+from crossfilter_inference.photos import colours, jpeg
 from crossfilter_inference.photos.image import ImageError, Preprocessing, load_image
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -78,12 +79,38 @@ def test_a_jpeg_that_lacks_pixels_is_damaged(kind, damage):
 
 def test_zeros_that_libjpeg_takes_for_codes_are_damage():
     """The coded data of the block are replaced by as many zeros as leave no warning."""
-    from crossfilter_inference.photos import jpeg
-
     segments = list(jpeg._Frame().read(JPEGS["grey"]))
     holed = jpeg._Scan(segments[-1][:500] + bytes(512) + segments[-1][500:])
     assert not jpeg._has_hole(segments)
     assert jpeg._has_hole([*segments[:-1], holed])
+
+
+@pytest.mark.parametrize("kind", ["optimised", "grey", "jpegli"])
+def test_other_codes_in_place_of_a_part_are_heard_by_blocks_beyond_black_and_white(kind):
+    """Files of `benchmarks/damage.py` that libjpeg decodes without a warning."""
+    data = (PROJECT / "tests" / "data" / "cases" / f"damaged-other-codes-{kind}.jpg").read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        assert jpeg._whole(data, image.mode, image.size).shape[:2] == image.size[::-1]
+    with pytest.raises(ImageError, match=r"wrong .darker than black or brighter than white") as raised:
+        load_image(data, PREPROCESSING)
+    assert raised.value.reason == "damaged"
+
+
+@pytest.mark.parametrize("path", DEMO_PHOTOS[::3], ids=lambda path: path.stem[:8])
+def test_no_block_of_a_whole_photo_is_beyond_black_and_white(path):
+    assert not jpeg._exceeds_range(path.read_bytes())
+
+
+@pytest.mark.parametrize("colours", [("black", "white"), ("white", "black"), ("red", "cyan"), ("yellow", "blue")])
+@pytest.mark.parametrize(
+    "options", [{"quality": 100}, {"quality": 75}, {"quality": 5}, {"quality": 92, "subsampling": 0}]
+)
+def test_the_hardest_edges_between_blocks_are_no_damage(colours, options):
+    image = Image.new("RGB", (640, 480), colours[0])
+    image.paste(colours[1], (0, 240, 640, 480))
+    data = saved(image, **options)
+    assert jpeg._has_step(jpeg._whole(data, "RGB", image.size), data)
+    assert np.ptp(load_image(data, PREPROCESSING).pixels) >= 200
 
 
 def test_every_scan_of_a_progressive_jpeg_must_have_come():
@@ -207,6 +234,86 @@ def test_a_raw_file_is_not_embedded_from_its_preview(tags, name):
         directory[tag] = value
     with pytest.raises(ImageError, match=name):
         load_image(saved(HALVES, "TIFF", tiffinfo=directory), PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    ("tags", "name"),
+    [
+        ([(254, 4, 1, 1), (259, 3, 1, 6), (271, 2, 4, 0x594E4F53), (330, 4, 1, 999)], r"raw format \(Sony\)"),
+        ([(256, 4, 1, 6000), (259, 3, 1, 65535), (262, 3, 1, 32803)], "a camera's raw format"),
+        ([(256, 4, 1, 6000), (259, 3, 1, 7), (50706, 1, 4, 0x401)], "DNG"),
+    ],
+)
+def test_a_raw_file_that_is_no_readable_tiff_is_named(tags, name):
+    with pytest.raises(ImageError, match=rf"{name}.*; export it as JPEG with a raw converter") as raised:
+        load_image(exif(*tags)[6:] + bytes(500), PREPROCESSING)
+    assert raised.value.reason == "not an image"
+
+
+def profile_of_two_colours(space, table):
+    """An ICC profile: grey with a gamma, or CMYK of which any ink is green and no ink is white, in Lab."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"a\0" + bytes(78), b"wtpt": b"XYZ \0\0\0\0" + white}
+    tags |= table
+    body, entries = b"", struct.pack(">I", len(tags))
+    for tag, data in tags.items():
+        entries += tag + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(
+        ">I4x4s4s4s4s12x4s28x", 132 + 12 * len(tags) + len(body), b"\2\x40\0\0", b"prtr", *space, b"acsp"
+    )
+    return (header + white).ljust(128, b"\0") + entries + body
+
+
+GREY = profile_of_two_colours((b"GRAY", b"XYZ "), {b"kTRC": b"curv" + bytes(4) + struct.pack(">IHxx", 1, 256)})
+CMYK = profile_of_two_colours(
+    (b"CMYK", b"Lab "),
+    {
+        b"A2B0": b"mft1\0\0\0\0\4\3\2\0"
+        + struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+        + bytes(range(256)) * 4
+        + bytes([255, 128, 128])
+        + bytes([180, 70, 190]) * 15
+        + bytes(range(256)) * 3
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "profile", "kind", "expected"),
+    [
+        ("L", 64, GREY, "JPEG", (137, 137, 137)),  # a quarter of the light
+        ("L", 64, GREY, "PNG", (137, 137, 137)),
+        ("L", 64, CMYK, "JPEG", (64, 64, 64)),
+        ("CMYK", (255, 0, 0, 0), CMYK, "JPEG", (64, 198, 37)),
+        ("CMYK", (0, 0, 0, 0), CMYK, "JPEG", (255, 255, 255)),
+        ("CMYK", (255, 0, 0, 0), CMYK, "TIFF", (64, 198, 37)),
+        ("CMYK", (255, 0, 0, 0), GREY, "JPEG", (0, 255, 255)),
+    ],
+)
+def test_grey_and_cmyk_are_converted_by_a_profile_of_their_own_kind(mode, colour, profile, kind, expected):
+    options = {"quality": 95} if kind == "JPEG" else {}
+    data = saved(Image.new(mode, (64, 48), colour), kind, icc_profile=profile, **options)
+    loaded = load_image(data, PREPROCESSING)
+    with Image.open(io.BytesIO(loaded.thumbnail)) as thumbnail:
+        for pixels in (loaded.pixels, np.asarray(thumbnail)):
+            assert np.abs(pixels.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_an_avif_is_applied_once(orientation):
+    """Pillow stores it as the properties irot and imir, not in the EXIF."""
+    stored = np.random.default_rng(0).integers(0, 2, (6, 8, 1), dtype=np.uint8) * np.uint8(255)
+    image = Image.fromarray(stored.repeat(8, axis=0).repeat(8, axis=1).repeat(3, axis=2))
+
+    def pixels(kind):
+        tags = Image.Exif()
+        tags[0x0112] = orientation
+        return load_image(saved(image, kind, exif=tags, quality=95), PREPROCESSING)
+
+    avif, jpeg = pixels("AVIF"), pixels("JPEG")
+    assert (avif.width, avif.height) == (jpeg.width, jpeg.height)
+    assert np.abs(avif.pixels.astype(int) - jpeg.pixels).max() < 40
 
 
 def test_the_limit_of_pixels_counts_both_sides():

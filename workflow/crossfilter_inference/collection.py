@@ -1,5 +1,6 @@
 """Read a collection: embeddings, photos, the map, thumbnails; embed a query with its encoder."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,13 @@ from .db.embeddings import read_embeddings
 from .db.provenance import recorded_encoder
 from .db.state import state_folder
 from .db.tables import Tables, check_format
+from .embed.decode_process import DecodeProcess, Failed
 from .encoders.identity import provenance_digest, read_encoder
 from .errors import InputError
 from .map.contents import MapContents, MapFiles, is_missing, read_contents, read_manifest_paths, read_thumbnails
-from .photos.image import ImageError, LoadedImage, Preprocessing, load_image, read_image_file
+from .photos.image import LoadedImage, Preprocessing
+from .photos.scan import size_and_time
+from .shards.plan import PlannedImage
 from .util.files import damaged
 
 _MAP_FILES = {"map": "map.tsv", "neighbours": "neighbours.npz", "quality": "map_quality.json"}
@@ -163,7 +167,7 @@ class Collection:
         return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
 
     def load_image(self, path: str) -> LoadedImage:
-        """Decode an image file in the same way as the photos of the collection.
+        """Decode an image file in the same way as the photos of the collection, and within the same limits.
 
         Raises
         ------
@@ -174,10 +178,12 @@ class Collection:
             preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
         except (KeyError, TypeError, ValueError):
             raise damaged(self.folder / "encoder.json") from None
-        try:
-            return load_image(read_image_file(path)[0], preprocessing)
-        except ImageError as error:
-            raise InputError(f"--image: {path!r} cannot be used ({error}); name another file") from None
+        status = size_and_time(os.stat(path)) if os.path.exists(path) else (0, 0)
+        with DecodeProcess(preprocessing) as process:
+            decoded = process.decode(PlannedImage("", path, *status, ""))
+        if isinstance(decoded, Failed):
+            raise InputError(f"--image: {path!r} cannot be used ({decoded.error}); name another file")
+        return decoded.loaded
 
     def embed_image(self, image: LoadedImage) -> np.ndarray:
         """Embed a decoded image.

@@ -20,6 +20,7 @@ from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Self
 
 from ..errors import InputError
 from ..photos.formats import BYTES_IN_MEMORY, MAX_PIXELS
@@ -94,6 +95,12 @@ class DecodeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def decode(self, image: PlannedImage) -> Decoded | Failed:
         """Read and decode one photo; if that takes too long, too much memory or the process, the photo fails.

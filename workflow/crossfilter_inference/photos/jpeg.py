@@ -5,9 +5,14 @@ pixels and raises them. A file that causes a warning is decoded again without wh
 between segments, and padding at the end of a scan. If no warning is left, all pixels are there. This also holds for a
 file without an end marker.
 
+Codes that replace others may be decoded without a warning. But the mean of each block is coded as its difference to the
+block before. So all blocks behind such damage are off by one amount, which shows as a step between two rows of blocks.
+A file with such a step is decoded again, with less contrast: means beyond black or white prove the damage.
+
 References
 ----------
-ITU-T T.81: segments (B.1), scan headers (B.2.3), progressive scans (G.1).
+ITU-T T.81: segments (B.1), frame headers (B.2.2), scan headers (B.2.3), quantisation tables (B.2.4.1), differences of
+means (F.1.1.5.1), progressive scans (G.1).
 """
 
 import io
@@ -16,10 +21,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+_Pixels = npt.NDArray[np.uint8]  # of shape (height, width, channels)
+
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_JFIF, _ADOBE, _SOS = 0xE0, 0xEE, 0xDA
+_JFIF, _ADOBE, _QUANTISATION, _SOS = 0xE0, 0xEE, 0xDB, 0xDA
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)  # of Huffman codes, arithmetic coding, quantisation; restart interval
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _LAST_HUFFMAN = (0xC2, 0xC6, 0xCA, 0xCE), 0xC7
@@ -50,15 +58,32 @@ def decode_jpeg(data: bytes, mode: str, least: tuple[int, int]) -> Image.Image:
     ValueError
         If pixels are missing or wrong, with the part that is there.
     """
+    try:
+        pixels = _whole(data, mode, least)
+    except _UnknownSubsampling:  # rare: 4:1:0 and the like, which only Pillow decodes, without a warning
+        return Image.open(io.BytesIO(data), formats=["JPEG"]).convert(mode)
+    if _has_step(pixels, data) and _exceeds_range(data):
+        raise ValueError("some of its pixels are wrong (darker than black or brighter than white)")
+    if mode == "CMYK":
+        pixels = 255 - pixels  # stored inverted, as Adobe does and Pillow assumes
+    return Image.fromarray(pixels.squeeze(2) if mode == "L" else pixels, mode)
+
+
+class _UnknownSubsampling(ValueError):
+    """simplejpeg does not know how the colours of this file are subsampled."""
+
+
+def _whole(data: bytes, mode: str, least: tuple[int, int]) -> _Pixels:
+    """Decode a JPEG if no warning matters."""
     warning = ""
     try:
-        image = _strictly(data, mode, least)
+        pixels = _strictly(data, mode, least)
         if _has_all_scans(data):
-            return image
+            return pixels
     except ValueError as error:
         warning = str(error)
-        if "subsampling" in warning:  # rare: 4:1:0 and the like, which only Pillow decodes, without a warning
-            return Image.open(io.BytesIO(data), formats=["JPEG"]).convert(mode)
+        if "subsampling" in warning:
+            raise _UnknownSubsampling from None
     frame = _Frame()
     segments = list(frame.read(data))
     may_repair = frame.is_complete and (frame.has_end or not frame.is_arithmetic) and not _has_hole(segments)
@@ -113,14 +138,80 @@ def _shortest_codes(part: "_Segment | _Scan") -> Iterator[int]:
         at += 17 + sum(part[at + 1 : at + 17])
 
 
-def _strictly(data: bytes, mode: str, least: tuple[int, int], *, strict: bool = True) -> Image.Image:
+def _strictly(data: bytes, mode: str, least: tuple[int, int], *, strict: bool = True) -> _Pixels:
     import simplejpeg  # only the environment of the embedding job has it
 
     width, height = least
-    pixels = simplejpeg.decode_jpeg(data, _COLOURS[mode], min_width=width, min_height=height, strict=strict)
-    if mode == "CMYK":
-        pixels = 255 - pixels  # stored inverted, as Adobe does and Pillow assumes
-    return Image.fromarray(pixels.squeeze(2) if mode == "L" else pixels, mode)
+    pixels: _Pixels = simplejpeg.decode_jpeg(data, _COLOURS[mode], min_width=width, min_height=height, strict=strict)
+    return pixels
+
+
+_N_COLUMNS = 64  # that are looked at, or up to twice as many
+# Of 255. 98 % of the damaged photos that are decoded without a warning have such a step, and 17 % of whole ones of 640
+# pixels.
+_STEP, _CLIPPED = 20, 0.25
+
+
+def _has_step(pixels: _Pixels, data: bytes) -> bool:
+    """Check for a step of brightness or colour between two rows of blocks.
+
+    Damage ends in the middle of a row. So the step is above the rest of that row, and below its beginning.
+    """
+    height, row_height = _heights(data)
+    row_height = max(1, row_height * len(pixels) // height)
+    columns = pixels[:, :: max(1, pixels.shape[1] // _N_COLUMNS)]
+    below = columns[row_height::row_height].astype(np.int16)
+    above = columns[row_height - 1 :: row_height][: len(below)]
+    n_columns, n_channels = below.shape[1:]
+    sums = np.cumsum((below - above).reshape(-1, n_channels), axis=0, dtype=np.int32)
+    step = np.abs(sums[n_columns:] - sums[:-n_columns]).max(initial=0) / n_columns
+    if _STEP / 2 < step <= _STEP:  # pixels that are clipped to black and white hide a step
+        return bool(((below == 0) | (below == 255)).mean(axis=(0, 1)).max() > _CLIPPED)
+    return bool(step > _STEP)
+
+
+def _heights(data: bytes) -> tuple[int, int]:
+    """Return the height of a JPEG, and of its rows of blocks, in pixels."""
+    frame = next(part for part in _Frame().read(data) if part[1] in _FRAMES)
+    return int.from_bytes(frame[5:7], "big"), 8 * max(sampling & 15 for sampling in frame[11::3])
+
+
+def _exceeds_range(data: bytes) -> bool:
+    """Check for blocks whose mean is beyond black or white, in any component.
+
+    Without the other coefficients, and with the quantisation step of the means halved, the decoder does not clip them.
+    A step of 1 cannot be halved, so the best qualities are not checked.
+    """
+    kept = [_SOI, _segment(_ADOBE, b"Adobe" + bytes(7))]  # the components as they are
+    numbers = b""  # of the table of each component
+    limits: dict[int, float] = {}
+    for part in _Frame().read(data):
+        if isinstance(part, _Segment) and part[1] == _QUANTISATION:
+            part, found = _of_means(part)
+            limits |= found
+        if isinstance(part, _Segment) and part[1] in _FRAMES:
+            numbers = part[12::3]
+        if isinstance(part, _Scan) or part[1] not in (_JFIF, _ADOBE):
+            kept.append(part)
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(numbers)]
+    means = _strictly(b"".join([*kept, _EOI]), mode, (1, 1), strict=False).astype(float)
+    return bool((np.abs(means - 128) > [limits[number] for number in numbers]).any())
+
+
+def _of_means(tables: "_Segment") -> tuple["_Segment", dict[int, float]]:
+    """Change quantisation tables so that the means alone are decoded, halved. Return their limits by table, too."""
+    changed = bytearray(tables)
+    limits = {}
+    at = 4
+    while at < len(changed):
+        n_bytes, number = 1 + (changed[at] >> 4), changed[at] & 15
+        step = max(1, int.from_bytes(changed[at + 1 : at + 1 + n_bytes], "big"))
+        halved = max(1, step // 2)
+        changed[at + 1 : at + 1 + 64 * n_bytes] = halved.to_bytes(n_bytes, "big") + bytes(63 * n_bytes)
+        # A coefficient is 8 times a mean, so at most 1024 / step; some encoders round it away from 0.
+        limits[number] = (1024 / step + 1) * halved / 8 + 1
+        at += 1 + 64 * n_bytes
+    return _Segment(changed), limits
 
 
 class _Segment(bytes):

@@ -1,5 +1,6 @@
 """Names of file formats that are not decoded, recognised by their first bytes, with what to do about each."""
 
+import io
 import re
 
 from PIL import Image, TiffImagePlugin
@@ -72,6 +73,8 @@ def unread_format(data: bytes) -> str:
             return f"{name}; {advice}"
     if data.startswith(b"\xff\xd8"):
         return _rare_jpeg(data)
+    if data.startswith((b"II*\0", b"MM\0*")) and len(data) > 8:
+        return _raw_tiff(data)
     if not data.strip(b"\0"):
         return "zeros alone; restore the file from a backup"
     return ""
@@ -112,7 +115,22 @@ def raw_format(image: Image.Image, data: bytes) -> str:
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return ""
-    tags = image.tag_v2
+    return _raw(image.tag_v2, data)
+
+
+def _raw_tiff(data: bytes) -> str:
+    """Name a raw format from the first directory of a TIFF that Pillow cannot open; most raw formats are such."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    file.seek(directory.next)
+    try:
+        directory.load(file)
+    except Exception:  # hostile bytes may cause any error
+        return ""
+    return _raw(directory, data)
+
+
+def _raw(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> str:
     make = str(tags.get(_MAKE, "")).strip("\0 ").split(" ")[0].capitalize()
     is_preview = tags.get(_SUBFILE_TYPE, 0) == _REDUCED and _SUB_IFDS in tags
     if data[8:10] == b"CR":

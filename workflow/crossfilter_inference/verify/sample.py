@@ -14,7 +14,7 @@ from ..db.connect import reading
 from ..db.embeddings import unpack_embedding
 from ..db.tables import Tables
 from ..embed.batches import Encoding
-from ..embed.decode_process import Decoded, decode_image
+from ..embed.decode_process import Decoded, DecodeProcess
 from ..embed.reuse import LEAST_COSINE
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
@@ -78,15 +78,18 @@ class Sample:
             If the encoder fails, a row does not match its photo, a photo cannot be decoded any more, or a file has new
             content under its old size and time.
         """
-        images = islice(self._decode(self._candidates(_N_CANDIDATES * n_images)), n_images)
-        try:
-            Encoding(self._provenance, None, device, n_threads, Embedded(), self._backends).encode(
-                images, self._compare
-            )
-        except InputError:
-            raise
-        except Exception as error:  # a user's encoder may raise anything
-            raise InputError(f"the encoder failed ({type(error).__name__}: {error}): fix it and verify again") from None
+        preprocessing = Preprocessing.from_json(self._provenance["preprocessing"])
+        with DecodeProcess(preprocessing, self._max_pixels) as process:
+            images = islice(self._decode(self._candidates(_N_CANDIDATES * n_images), process), n_images)
+            try:
+                Encoding(self._provenance, None, device, n_threads, Embedded(), self._backends).encode(
+                    images, self._compare
+                )
+            except InputError:
+                raise
+            except Exception as error:  # a user's encoder may raise anything
+                fault = f"the encoder failed ({type(error).__name__}: {error})"
+                raise InputError(f"{fault}: fix it and verify again") from None
         for uuid, cosine in self._cosines.items():
             if not cosine >= LEAST_COSINE:
                 fix = "run once with --config recompute_existing_embeddings=true"
@@ -104,14 +107,13 @@ class Sample:
             rows = [row for _, row in heapq.nsmallest(n, keyed)]
         return [PlannedImage(uuid, path, int(size), int(mtime_ns), shard) for uuid, path, size, mtime_ns, shard in rows]
 
-    def _decode(self, candidates: list[PlannedImage]) -> Iterator[Decoded]:
+    def _decode(self, candidates: list[PlannedImage], process: DecodeProcess) -> Iterator[Decoded]:
         """Decode the photos that have a row and are unchanged."""
-        preprocessing = Preprocessing.from_json(self._provenance["preprocessing"])
         for image in candidates:
             if (row := self._read_row(image.uuid)) is None:
                 continue
             digest, self._blobs[image.uuid] = row
-            item = decode_image(image, preprocessing, self._max_pixels)
+            item = process.decode(image)
             if isinstance(item, Decoded) and item.digest == digest:
                 yield item
             elif isinstance(item, Decoded):
