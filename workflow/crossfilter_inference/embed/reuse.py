@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from ..db.connect import reading
 from ..db.embeddings import unpack_embedding
 from ..db.provenance import recorded_encoder, unknown_rows
-from ..db.tables import Tables
+from ..db.tables import VERSION_COLUMN, Tables, columns_in
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
@@ -69,8 +69,11 @@ class KnownRows:
         with reading(database) as connection:
             recorded = recorded_encoder(connection, provenance["name"]).get("digest")
             if recorded == provenance_digest(provenance):
-                rows = connection.execute(sa.select(self._tables.images.c.DIGEST, self._tables.images.c.UUID))
-                self._uuids = dict(rows.tuples().all())
+                table = self._tables.images
+                query = sa.select(table.c.DIGEST, table.c.UUID)
+                if VERSION_COLUMN in columns_in(connection, table):  # rows of missing photos may have another
+                    query = query.where(table.c[VERSION_COLUMN] == provenance["embed_version"])
+                self._uuids = dict(connection.execute(query).tuples().all())
             if recorded in (None, provenance_digest(provenance)):
                 self._unknown = unknown_rows(connection, provenance["name"]) & {image.uuid for image in images}
 

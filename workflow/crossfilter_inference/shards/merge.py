@@ -22,7 +22,7 @@ from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
 from ..db.provenance import read_provenance, recorded_encoder, write_provenance
 from ..db.tables import Row, Tables, migrate
-from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
+from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text, read_encoder
 from ..util.files import read_tsv, write_json, write_tsv
 from ..util.text import stored_path
 from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
@@ -347,7 +347,7 @@ def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict[str, A
     """Refuse rows of another encoder that would stay, of missing photos."""
     name = encoder["name"]
     recorded = recorded_encoder(connection, name)
-    if recorded.get("digest") == provenance_digest(encoder):
+    if recorded.get("digest") == provenance_digest(encoder) or is_another_version(recorded, encoder):
         return
     gone = tables.embeddings.c.UUID.not_in(sa.select(manifest_table.c.UUID))
     if "digest" in recorded:
