@@ -29,7 +29,7 @@ from ..util.text import printable
 from .batches import Encoding
 from .decode_pool import decoding
 from .decode_process import Decoded, Failed
-from .reuse import KnownRows
+from .reuse import Copy, KnownRows
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def embed_shard(
     with RowsLog(output, belongs_to, set(images)) as journal:
         recorder = _Recorder(journal, provenance, Embedded(n_resumed=len(journal.finished), n_threads=n_threads))
         to_do = [image for image in images.values() if image.uuid not in journal.finished]
-        known = KnownRows(database, provenance, to_do)
+        known = KnownRows(database, provenance, to_do, Path(output).parent)
         encoding = Encoding(provenance, batch_size, device, n_threads, recorder.counts, backends)
         with (
             Progress(len(to_do), f"shard {name}") as progress,
@@ -111,6 +111,7 @@ def embed_shard(
                 max_pixels,
                 n_workers=n_threads,
                 n_ahead=encoding.n_ahead,
+                copy=known.copy,
             ) as photos,
         ):
 
@@ -194,6 +195,13 @@ class _Recorder:
                 self._add(photo, embedding if adopted is None else adopted, is_final=adopted is None)
             self._flush()
 
+    def add_copy(self, photo: Copy) -> None:
+        """Record a photo that was not decoded, because its row is copied."""
+        with self._lock:
+            self.counts.n_copied += 1
+            self._journal.add({name: value for name, value in photo.row.items() if name not in ("PATH", "SHARD")})
+            self._flush()
+
     def add_known(self, photo: Decoded, embedding: Embeddings, *, is_adopted: bool) -> None:
         """Record a photo whose row is reused."""
         with self._lock:
@@ -226,12 +234,15 @@ class _Recorder:
 
 
 def _to_compute(
-    photos: Iterable[Decoded | Failed], known: KnownRows, recorder: _Recorder, progress: Progress
+    photos: Iterable[Decoded | Failed | Copy], known: KnownRows, recorder: _Recorder, progress: Progress
 ) -> Iterator[Decoded]:
     """Yield the photos whose rows must be computed; record the outcome of the others."""
     for photo in photos:
         if isinstance(photo, Failed):
             recorder.add_failure(photo)
+            progress.update(1)
+        elif isinstance(photo, Copy):
+            recorder.add_copy(photo)
             progress.update(1)
         elif (row := known.find(photo)) is not None:
             recorder.add_known(photo, row.embedding, is_adopted=row.is_adopted)

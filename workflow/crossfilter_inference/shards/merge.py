@@ -79,6 +79,7 @@ class Merge:
         self._cursor = driver_cursor(connection)
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
+        self._merged = set(connection.scalars(sa.select(tables.shards.c.SHARD)))
         recorded = read_provenance(connection, embedding_type)
         all_tables = (self._embeddings, self._images, self._failures)
         self._was_empty = not any(
@@ -163,7 +164,10 @@ class Merge:
         return paths
 
     def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
-        """Select the missing images whose rows are kept, and of which no newer shard has a row."""
+        """Select the missing images whose rows are kept, and of which no newer shard has a row.
+
+        If the shard was merged before and the table has no row of an image, a newer shard has a failure of it.
+        """
         uuids = [uuid for uuid in uuids if uuid not in self._deleted]
         if not uuids:
             return []
@@ -171,6 +175,8 @@ class Merge:
             "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT UUID FROM MANIFEST)"
             f" AND value NOT IN (SELECT UUID FROM {self._images} WHERE SHARD > ?)"
         )
+        if shard in self._merged:
+            query += f" AND value IN (SELECT UUID FROM {self._embeddings})"
         return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps(uuids), shard])]
 
     def _drop(self, uuids: list[str]) -> None:
