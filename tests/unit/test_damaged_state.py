@@ -318,7 +318,7 @@ def test_a_column_that_no_run_can_fill_is_one_line(state):
     state.sql("DROP TABLE T_IMAGES")
     state.sql(
         "CREATE TABLE T_IMAGES (UUID TEXT PRIMARY KEY, PATH TEXT, SIZE INTEGER, MTIME_NS INTEGER, DIGEST TEXT,"
-        " WIDTH INTEGER, HEIGHT INTEGER, TAKEN TEXT, SHARD TEXT, NOTE TEXT NOT NULL)"
+        " WIDTH INTEGER, HEIGHT INTEGER, TAKEN TEXT, SHARD TEXT, EMBED_VERSION INTEGER, NOTE TEXT NOT NULL)"
     )
     with pytest.raises(
         InputError, match=r"NOT NULL constraint failed: T_IMAGES\.NOTE\); the database is unchanged; give"

@@ -13,23 +13,29 @@ from conftest import COLOUR_ENCODER, DEMO_PHOTOS
 from crossfilter_inference.db.connect import reading, writing
 from crossfilter_inference.db.digest import digest_rows, row_digest
 from crossfilter_inference.db.embeddings import read_embeddings
-from crossfilter_inference.db.provenance import read_provenance, write_provenance
+from crossfilter_inference.db.provenance import other_versions, read_provenance, write_provenance
 from crossfilter_inference.db.tables import Tables
+from crossfilter_inference.embed import decode_process
 from crossfilter_inference.embed.job import embed_shard
+from crossfilter_inference.encoders import registry
+from crossfilter_inference.encoders.identity import read_encoder
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos.scan import ImageFile
 from crossfilter_inference.shards import shard as shard_module
+from crossfilter_inference.shards.guard import refuse_mixture
 from crossfilter_inference.shards.journal import RowsLog
 from crossfilter_inference.shards.merge import store_embeddings
 from crossfilter_inference.shards.plan import (
     make_plan,
     read_retired,
     read_shard_lists,
+    shard_lists,
     shards_at_work,
     write_manifest,
     write_plan,
 )
+from crossfilter_inference.shards.shard import read_thumbnails
 from crossfilter_inference.util.files import read_json, write_json
 
 
@@ -64,7 +70,7 @@ class Store:
         write_manifest(*map(self.path, ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards")))
         return planned
 
-    def embed(self, shard, database=None):
+    def embed(self, shard, database=None, **options):
         return embed_shard(
             self.path(f"shards/{shard}.tsv"),
             self.path("plan.tsv"),
@@ -74,6 +80,7 @@ class Store:
             batch_size=2,
             n_threads=2,
             backends=[str(COLOUR_ENCODER)],
+            **options,
         )
 
     def merge(self, database="x.sqlite", **options):
@@ -471,3 +478,220 @@ def test_only_keys_with_the_very_prefix_are_replaced(tmp_path):
         write_provenance(connection, "T", "encoder_", {"a": "2"})
         write_provenance(connection, "T", "encoder_", {"b": "3"})
         assert read_provenance(connection, "T") == {"encoderXa": "1", "encoder_b": "3"}
+
+
+def embed_versions(store, database="x.sqlite"):
+    """The embed version of every row, less the present one, by the number of the photo."""
+    with reading(store.path(database)) as connection:
+        rows = connection.exec_driver_sql("SELECT UUID, EMBED_VERSION FROM T_IMAGES").all()
+    return {int(uuid[-2:]): version - registry.EMBED_VERSION for uuid, version in rows}
+
+
+@pytest.fixture
+def upgrade(store, monkeypatch):
+    """Raise the embed version, and run all shards, as Snakemake does when encoder.json is new."""
+
+    def upgrade(*, by=1, **options):
+        monkeypatch.setattr(registry, "EMBED_VERSION", registry.EMBED_VERSION + by)
+        store.resolve("model")
+        refuse_mixture(
+            store.path("x.sqlite"), store.path("plan.tsv"), read_encoder(store.path("encoder.json")), recompute=False
+        )
+        return embed_all(store, **options)
+
+    return upgrade
+
+
+def embed_all(store, **options):
+    store.plan()
+    n_computed = 0
+    for path in shard_lists(store.folder / "shards"):
+        n_computed += store.embed(path.stem, database=store.path("x.sqlite")).n_computed
+    store.merge(**options)
+    return n_computed
+
+
+def test_an_upgrade_keeps_rows_of_missing_photos_with_their_embed_version(store, upgrade):
+    store.run()
+    before = store.rows()
+    del store.images[1], store.images[6]
+    store.run()
+    assert upgrade() == 5
+    expected = dict.fromkeys(range(7), 0) | {1: -1, 6: -1}
+    assert embed_versions(store) == expected
+    assert store.rows() == before
+    with reading(store.path("x.sqlite")) as connection:
+        assert other_versions(connection, "T") == {registry.EMBED_VERSION - 1: 2}
+    assert upgrade() == 5
+    assert embed_versions(store) == dict.fromkeys(range(7), 0) | {1: -2, 6: -2}, "the version in which it was made"
+
+
+def test_a_rebuilt_database_has_the_kept_rows_and_their_embed_versions(store, upgrade):
+    store.run()
+    del store.images[1]
+    store.run()
+    upgrade(database="x.sqlite")
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == store.rows()
+    assert embed_versions(store, "fresh.sqlite") == embed_versions(store) == dict.fromkeys(range(7), 0) | {1: -1}
+
+
+def test_an_upgrade_without_the_database_finds_rows_of_missing_photos_in_the_shards(store, upgrade):
+    store.run()
+    before = store.rows()
+    del store.images[1]
+    store.run()
+    Path(store.path("x.sqlite")).unlink()
+    upgrade()
+    assert store.rows() == before
+    assert embed_versions(store)[1] == -1
+
+
+def test_kept_rows_keep_their_thumbnails(store, upgrade):
+    store.run()
+    uuid = store.images.pop(1).uuid
+    path = store.path("embeddings/000001.sqlite")
+    before = dict(read_thumbnails(path, "T", [uuid]))
+    store.run()
+    upgrade()
+    assert dict(read_thumbnails(path, "T", [uuid])) == before
+
+
+def test_a_photo_that_returns_after_an_upgrade_is_embedded_again(store, upgrade):
+    store.run()
+    gone = store.images.pop(1)
+    store.run()
+    upgrade()
+    store.images[1] = gone
+    assert store.plan().new_shards == ["000004"]
+    assert store.embed("000004", database=store.path("x.sqlite")).n_computed == 1
+    store.merge()
+    assert set(embed_versions(store).values()) == {0}
+
+
+def test_a_kept_row_is_no_outcome_of_a_photo_that_returns(store, upgrade):
+    store.run()
+    gone = store.images.pop(1)
+    store.run()
+    upgrade()
+    store.images[1] = gone
+    Path(store.path("embeddings/000001.unread.tsv")).unlink()
+    assert store.plan().new_shards == []
+    assert store.embed("000001", database=store.path("x.sqlite")).n_computed == 1
+    store.merge()
+    assert set(embed_versions(store).values()) == {0}
+
+
+def test_a_copy_of_a_missing_photo_is_embedded_and_not_copied_from_a_kept_row(store, upgrade):
+    store.run()
+    del store.images[1]
+    store.run()
+    upgrade()
+    store.photo(20, source=1)
+    [shard] = store.plan().new_shards
+    counts = store.embed(shard, database=store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied) == (1, 0)
+
+
+def test_a_photo_that_failed_and_was_removed_does_not_reappear_after_an_upgrade(store, upgrade):
+    store.run()
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    store.run()
+    del store.images[1]
+    assert store.run().n_embeddings == 6
+    upgrade()
+    assert 1 not in embed_versions(store)
+    store.merge(database="fresh.sqlite")
+    assert store.rows("fresh.sqlite") == store.rows()
+
+
+def test_a_damaged_shard_with_rows_of_missing_photos_is_not_replaced_in_silence(store, upgrade):
+    store.run()
+    del store.images[1]
+    store.run()
+    (store.folder / "embeddings" / "000001.sqlite").write_text("no database " * 100)
+    with pytest.raises(InputError, match=r"000001\.sqlite' is damaged; delete it, and the next run rebuilds it"):
+        upgrade()
+
+
+def test_a_migrated_database_records_the_embed_version_of_its_rows(store):
+    store.run()
+    with writing(store.path("x.sqlite")) as connection:
+        connection.exec_driver_sql("ALTER TABLE T_IMAGES DROP COLUMN EMBED_VERSION")
+        connection.exec_driver_sql("DELETE FROM T_PROVENANCE WHERE KEY = 'format_version'")
+    store.merge()
+    assert embed_versions(store) == dict.fromkeys(range(7), 0)
+
+
+def test_only_another_embed_version_is_accepted_beside_rows_of_missing_photos(store, upgrade):
+    store.run()
+    del store.images[1]
+    store.run()
+    encoder = read_encoder(store.path("encoder.json"))
+    refused = {**encoder, "embed_version": 99, "weights_sha256": "another"}
+    with pytest.raises(InputError, match="1 embedding of missing photos, which cannot be mixed"):
+        refuse_mixture(store.path("x.sqlite"), store.path("plan.tsv"), refused, recompute=False)
+    with pytest.raises(InputError, match="1 embedding of missing photos, which cannot be mixed"):
+        refuse_mixture(store.path("x.sqlite"), store.path("plan.tsv"), {**encoder, "dimension": 47}, recompute=False)
+
+
+@pytest.mark.parametrize("how", ["a new time stamp", "another name", "read again"])
+def test_a_photo_of_known_contents_is_not_decoded(store, monkeypatch, how):
+    store.run()
+    store.photo(30, source=2) if how == "another name" else store.photo(2, source=2, mtime_ns=5)
+    decoded = []
+    decode = decode_process.decode_image
+    monkeypatch.setattr(decode_process, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
+    [shard] = store.plan().new_shards
+    recompute = how == "read again"
+    counts = store.embed(shard, database=None if recompute else store.path("x.sqlite"))
+    assert (counts.n_computed, counts.n_copied, len(decoded)) == ((1, 0, 1) if recompute else (0, 1, 0))
+    store.merge()
+    number = 30 if how == "another name" else 2
+    uuids = [store.images[n].uuid for n in (2, number)]
+    assert len({store.rows()[uuid] for uuid in uuids}) == 1
+    with reading(store.path("x.sqlite")) as connection:
+        query = "SELECT DIGEST, WIDTH, HEIGHT, TAKEN, EMBED_VERSION FROM T_IMAGES WHERE UUID = ?"
+        assert len({connection.exec_driver_sql(query, (uuid,)).one() for uuid in uuids}) == 1
+    [[_, thumbnail]] = read_thumbnails(store.path(f"embeddings/{shard}.sqlite"), "T", [store.images[number].uuid])
+    assert thumbnail.startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("why", ["no thumbnail", "new contents of the same size", "too large"])
+def test_a_photo_is_decoded_if_its_row_cannot_be_copied(store, monkeypatch, why):
+    store.run()
+    store.photo(2, source=2, mtime_ns=5)
+    if why == "no thumbnail":
+        Path(store.path("embeddings/000001.sqlite")).unlink()
+    elif why == "new contents of the same size":
+        path = Path(store.images[2].path)
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        store.stamp(2, path, 5)
+    decoded = []
+    decode = decode_process.decode_image
+    monkeypatch.setattr(decode_process, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
+    [shard] = store.plan().new_shards
+    options = {"max_pixels": 1000} if why == "too large" else {}
+    counts = store.embed(shard, database=store.path("x.sqlite"), **options)
+    assert len(decoded) == 1
+    assert (counts.n_computed, counts.n_copied, counts.n_failed) == {
+        "no thumbnail": (0, 1, 0),
+        "new contents of the same size": (1, 0, 0),
+        "too large": (0, 0, 1),
+    }[why]
+
+
+def test_an_old_shard_that_is_merged_again_does_not_bring_back_a_photo_that_failed_and_was_removed(store):
+    store.run()
+    path = Path(store.images[1].path)
+    path.write_text("broken")
+    store.stamp(1, path)
+    store.photo(2, source=9, mtime_ns=2)
+    store.run()
+    gone = store.images.pop(1).uuid
+    store.run()
+    store.photo(2, source=2)
+    assert store.run().n_merged == 2
+    assert gone not in store.rows()

@@ -12,7 +12,7 @@ from crossfilter_inference.db.provenance import write_provenance
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.embed import reuse
 from crossfilter_inference.embed.reuse import KnownRows
-from crossfilter_inference.encoders.identity import provenance_to_text
+from crossfilter_inference.encoders.identity import EMBED_VERSION, provenance_to_text
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.shards.plan import PlannedImage
@@ -78,7 +78,7 @@ def test_adopted_rows_have_unit_length(database, length, is_refused):
 
 def test_a_row_that_changed_since_the_job_began_is_not_copied(database):
     record(database)
-    change(database, "INSERT INTO T_IMAGES (UUID, DIGEST) VALUES ('u1', 'content')")
+    change(database, "INSERT INTO T_IMAGES (UUID, DIGEST, EMBED_VERSION) VALUES ('u1', 'content', ?)", EMBED_VERSION)
     rows = KnownRows(database, ENCODER, IMAGES[5:])
     assert not rows.find(photo("u7", "content")).is_adopted
     change(database, "UPDATE T_IMAGES SET DIGEST = 'new'")
@@ -89,5 +89,13 @@ def test_a_row_that_changed_since_the_job_began_is_not_copied(database):
 
 def test_rows_of_another_encoder_are_not_copied(database):
     record(database, resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "b"}))
-    change(database, "INSERT INTO T_IMAGES (UUID, DIGEST) VALUES ('u1', 'content')")
+    change(database, "INSERT INTO T_IMAGES (UUID, DIGEST, EMBED_VERSION) VALUES ('u1', 'content', ?)", EMBED_VERSION)
+    assert KnownRows(database, ENCODER, []).find(photo("u7", "content")) is None
+
+
+def test_rows_of_another_embed_version_are_not_copied(database):
+    record(database)
+    change(
+        database, "INSERT INTO T_IMAGES (UUID, DIGEST, EMBED_VERSION) VALUES ('u1', 'content', ?)", EMBED_VERSION - 1
+    )
     assert KnownRows(database, ENCODER, []).find(photo("u7", "content")) is None

@@ -108,3 +108,36 @@ def test_a_deleted_database_is_rebuilt_from_shards_of_an_older_format(collection
     assert collection.sql("SELECT UUID FROM {T}_FAILURES") == [(DAMAGED,)]
     assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'format_version'") == [(str(FORMAT_VERSION),)]
     verify(collection)
+
+
+@pytest.mark.slow
+def test_an_upgrade_keeps_the_embeddings_of_missing_photos_and_says_so(collection):
+    collection.configure(reproject_umap_embeddings=False)
+    version = json.loads((state(collection) / "encoder.json").read_text())["embed_version"]
+    is_older = version < EMBED_VERSION
+    before = collection.embeddings()
+    gone = collection.folder / "photos" / DEMO_PHOTOS[0].name
+    gone.rename(collection.folder / gone.name)
+    announced = f"1 embedding of missing photos will stay as embed version {version}"
+    assert (announced in collection.snakemake("-n").stdout) == is_older
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    kept = f"kept:     1 embedding of missing photos, of embed version {version}; a photo that returns"
+    assert (kept in done.stdout) == is_older
+    versions = "SELECT EMBED_VERSION, count(*) FROM {T}_IMAGES GROUP BY 1 ORDER BY 1"
+    assert collection.sql(versions) == ([(version, 1), (EMBED_VERSION, 11)] if is_older else [(EMBED_VERSION, 12)])
+    assert collection.embeddings()[gone.stem] == before[gone.stem]
+    verified = collection.script("verify.py", "--sample", "3")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert ("1 row of missing photos, 1 of another embed version" in verified.stdout) == is_older
+
+    rows, in_images = collection.embeddings(), collection.sql(versions)
+    collection.database.unlink()
+    assert "embed_shard" not in collection.run()
+    assert (collection.embeddings(), collection.sql(versions)) == (rows, in_images)
+
+    (collection.folder / gone.name).rename(gone)
+    assert ("embed_shard" in collection.run()) == is_older
+    assert collection.sql(versions) == [(EMBED_VERSION, 12)]
+    assert collection.script("verify.py", "--sample", "0").returncode == 0
+    assert collection.dry_run() == {}

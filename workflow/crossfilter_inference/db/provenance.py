@@ -7,7 +7,7 @@ The prefix of a key names the writer: `encoder_`, `embeddings_`, `map_`; in shar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .tables import Tables, check_format
+from .tables import VERSION_COLUMN, VERSION_KEY, Tables, check_format, columns_in
 
 
 def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
@@ -46,6 +46,22 @@ def unknown_rows(connection: Connection, embedding_type: str) -> set[str]:
     if tables.images.name in names:
         query = query.where(tables.embeddings.c.UUID.not_in(sa.select(tables.images.c.UUID)))
     return set(connection.scalars(query))
+
+
+def other_versions(connection: Connection, embedding_type: str) -> dict[int, int]:
+    """Count the embeddings of another embed version than the recorded encoder's: of missing photos, before an upgrade.
+
+    Returns
+    -------
+    dict of int
+        Number of rows, by their embed version.
+    """
+    images, recorded = Tables(embedding_type).images, read_provenance(connection, embedding_type).get(VERSION_KEY)
+    if recorded is None or VERSION_COLUMN not in columns_in(connection, images):
+        return {}
+    version = images.c[VERSION_COLUMN]
+    query = sa.select(version, sa.func.count()).where(sa.cast(version, sa.TEXT) != recorded).group_by(version)
+    return dict(connection.execute(query).tuples().all())
 
 
 def write_provenance(connection: Connection, embedding_type: str, prefix: str, values: dict[str, str]) -> None:

@@ -22,9 +22,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     TypeDecorator,
+    cast,
     delete,
     insert,
     select,
+    update,
 )
 
 from ..errors import InputError
@@ -32,6 +34,8 @@ from ..util.text import read_path, stored_path
 
 Row = dict[str, Any]  # the values of one row, by column
 FORMAT_KEY = "format_version"
+VERSION_KEY = "encoder_embed_version"
+VERSION_COLUMN = "EMBED_VERSION"
 
 
 class PathText(TypeDecorator[str]):
@@ -83,6 +87,7 @@ class Tables:
             fact("HEIGHT", INTEGER),
             fact("TAKEN", TEXT),
             Column("SHARD", TEXT),
+            Column(VERSION_COLUMN, INTEGER),
         )
         self.failures = table(
             "FAILURES",
@@ -173,7 +178,18 @@ def _add_column(connection: Connection, table: Table, name: str) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {table.c[name].type}")
 
 
+def _record_embed_versions(connection: Connection, tables: Tables) -> None:
+    """Give each row its embed version; until now, all rows had that of the recorded encoder."""
+    _add_column(connection, tables.images, VERSION_COLUMN)
+    if columns_in(connection, tables.images) and columns_in(connection, tables.provenance):
+        recorded = select(cast(tables.provenance.c.VALUE, INTEGER)).where(tables.provenance.c.KEY == VERSION_KEY)
+        version = tables.images.c[VERSION_COLUMN]
+        connection.execute(
+            update(tables.images).where(version.is_(None)).values({VERSION_COLUMN: recorded.scalar_subquery()})
+        )
+
+
 # Step 1 leads from format 1 to 2, and so on; a released step never changes. For example, to add a column:
 # lambda connection, tables: _add_column(connection, tables.images, "CAMERA")
-_STEPS: tuple[Callable[[Connection, Tables], None], ...] = ()
+_STEPS: tuple[Callable[[Connection, Tables], None], ...] = (_record_embed_versions,)
 FORMAT_VERSION = 1 + len(_STEPS)

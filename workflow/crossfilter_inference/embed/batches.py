@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..shards.shard import Embedded
 from ..util.text import printable
 from .decode_process import Decoded, Failed
-from .reuse import LENGTH_TOLERANCE
+from .reuse import LENGTH_TOLERANCE, Copy
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Encoding:
         """Return how many decoded photos may wait for the encoder."""
         return BATCHES_AHEAD * self._batch_size * self._n_streams
 
-    def timed(self, photos: Iterable[Decoded | Failed]) -> Iterator[Decoded | Failed]:
+    def timed(self, photos: Iterable[Decoded | Failed | Copy]) -> Iterator[Decoded | Failed | Copy]:
         """Pass photos on; add up the time of decoding them, and the time that the encoder waited for them."""
         start = None  # before the first photo there is no encoder that waits
         for photo in photos:

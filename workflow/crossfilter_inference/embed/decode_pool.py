@@ -10,6 +10,7 @@ from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.plan import PlannedImage
 from .decode_process import Decoded, DecodeProcess, Failed
+from .reuse import Copy
 
 __all__ = ["Decoded", "Failed", "decoding"]
 
@@ -22,7 +23,8 @@ def decoding(
     *,
     n_workers: int,
     n_ahead: Callable[[], int],
-) -> Iterator[Iterator[Decoded | Failed]]:
+    copy: Callable[[PlannedImage, int], Copy | None] = lambda image, max_pixels: None,
+) -> Iterator[Iterator[Decoded | Failed | Copy]]:
     """Decode photos, in order.
 
     Parameters
@@ -35,6 +37,8 @@ def decoding(
         Processes. Only as many start as have work.
     n_ahead : function
         Returns how many photos may be decoded before the first of them is taken.
+    copy : function
+        From a photo and `max_pixels` to the row that makes decoding needless, or None.
 
     Raises
     ------
@@ -46,7 +50,9 @@ def decoding(
     for process in processes:
         idle.put(process)
 
-    def decode(image: PlannedImage) -> Decoded | Failed:
+    def decode(image: PlannedImage) -> Decoded | Failed | Copy:
+        if (copied := copy(image, max_pixels)) is not None:
+            return copied
         process = idle.get()
         try:
             return process.decode(image)
@@ -65,11 +71,11 @@ def decoding(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    decode: Callable[[PlannedImage], Decoded | Failed],
+    decode: Callable[[PlannedImage], Decoded | Failed | Copy],
     images: list[PlannedImage],
     n_ahead: Callable[[], int],
-) -> Iterator[Decoded | Failed]:
-    ahead: deque[Future[Decoded | Failed]] = deque()
+) -> Iterator[Decoded | Failed | Copy]:
+    ahead: deque[Future[Decoded | Failed | Copy]] = deque()
     for image in images:
         ahead.append(pool.submit(decode, image))
         while len(ahead) >= n_ahead():

@@ -61,14 +61,14 @@ def decode_image(
     """Read and decode one photo in this process."""
     start = time.perf_counter()
     try:
-        data, digest = _read(image, max_pixels)
+        data, digest = read_planned(image, max_pixels)
         loaded = load(data, preprocessing, max_pixels)
     except ImageError as error:
         return Failed(image, error, time.perf_counter() - start)
     return Decoded(image, digest, loaded, time.perf_counter() - start)
 
 
-def _read(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
+def read_planned(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
     """Read a file; check, after reading, that it is still the planned one."""
     data, digest = read_image_file(image.path, max_pixels)
     try:

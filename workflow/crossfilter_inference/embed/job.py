@@ -8,10 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ..db.embeddings import pack_embedding
-from ..db.tables import NewerFormat, Row, Tables
+from ..db.tables import VERSION_COLUMN, NewerFormat, Row, Tables
 from ..encoders.identity import provenance_digest, read_encoder
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
@@ -19,15 +21,15 @@ from ..photos.failures import advice
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.journal import RowsLog, logs_of
-from ..shards.plan import SHARD_COLUMNS, Identity, PlannedImage, read_plan, read_shard_list
-from ..shards.shard import Embedded, outcomes, read_shard_provenance, write_shard_database
+from ..shards.plan import SHARD_COLUMNS, Identity, PlannedImage, missing_from, read_plan, read_shard_list
+from ..shards.shard import Embedded, Remains, outcomes, read_shard_provenance, write_shard_database
 from ..util.files import digest, write_tsv
 from ..util.progress import Progress
 from ..util.text import printable
 from .batches import Encoding
 from .decode_pool import decoding
 from .decode_process import Decoded, Failed
-from .reuse import KnownRows
+from .reuse import Copy, KnownRows
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +97,11 @@ def embed_shard(
         for path in logs_of(output):  # left by a job that was killed after it had published the shard database
             path.unlink(missing_ok=True)
         return Embedded(n_kept=len(images))
+    remains = Remains(output, provenance, missing_from(plan, (uuid for uuid, *_ in listed)))
     with RowsLog(output, belongs_to, set(images)) as journal:
-        facts = Tables(provenance["name"]).facts
-        recorder = _Recorder(journal, facts, Embedded(n_resumed=len(journal.finished), n_threads=n_threads))
+        recorder = _Recorder(journal, provenance, Embedded(n_resumed=len(journal.finished), n_threads=n_threads))
         to_do = [image for image in images.values() if image.uuid not in journal.finished]
-        known = KnownRows(database, provenance, to_do)
+        known = KnownRows(database, provenance, to_do, Path(output).parent)
         encoding = Encoding(provenance, batch_size, device, n_threads, recorder.counts, backends)
         with (
             Progress(len(to_do), f"shard {name}") as progress,
@@ -109,6 +111,7 @@ def embed_shard(
                 max_pixels,
                 n_workers=n_threads,
                 n_ahead=encoding.n_ahead,
+                copy=known.copy,
             ) as photos,
         ):
 
@@ -126,8 +129,8 @@ def embed_shard(
             output,
             provenance,
             belongs_to["list"],
-            ({**row, "PATH": images[_identity(row)].path} for row in journal.rows()),
-            [failure for _, failure in recorder.failures],
+            chain(({**row, "PATH": images[_identity(row)].path} for row in journal.rows()), remains.rows()),
+            [*(failure for _, failure in recorder.failures), *remains.failures],
             recorder.counts,
             scratch=scratch,
         )
@@ -169,16 +172,17 @@ class _Recorder:
     Parameters
     ----------
     journal : RowsLog
-    facts : list of str
-        Columns to fill from the facts of a decoded photo.
+    provenance : dict
+        The contents of `encoder.json`.
     counts : Embedded
         Outcomes are added to it.
     """
 
-    def __init__(self, journal: RowsLog, facts: list[str], counts: Embedded):
+    def __init__(self, journal: RowsLog, provenance: Mapping[str, Any], counts: Embedded):
         self.counts = counts
         self.failures: list[tuple[PlannedImage, Row]] = []
-        self._journal, self._facts = journal, facts
+        self._journal, self._version = journal, provenance["embed_version"]
+        self._facts = Tables(provenance["name"]).facts
         self._lock = threading.Lock()
 
     def add_batch(self, batch: list[Decoded], embeddings: Embeddings, known: KnownRows) -> None:
@@ -189,6 +193,13 @@ class _Recorder:
                 self.counts.n_adopted += adopted is not None
                 self.counts.n_computed += adopted is None
                 self._add(photo, embedding if adopted is None else adopted, is_final=adopted is None)
+            self._flush()
+
+    def add_copy(self, photo: Copy) -> None:
+        """Record a photo that was not decoded, because its row is copied."""
+        with self._lock:
+            self.counts.n_copied += 1
+            self._journal.add({name: value for name, value in photo.row.items() if name not in ("PATH", "SHARD")})
             self._flush()
 
     def add_known(self, photo: Decoded, embedding: Embeddings, *, is_adopted: bool) -> None:
@@ -211,6 +222,7 @@ class _Recorder:
     def _add(self, photo: Decoded, embedding: Embeddings, *, is_final: bool) -> None:
         uuid, size, mtime_ns = photo.image.identity
         row = {"UUID": uuid, "SIZE": size, "MTIME_NS": mtime_ns, "DIGEST": photo.digest}
+        row[VERSION_COLUMN] = self._version
         row |= {name: photo.loaded.facts[name.lower()] for name in self._facts}
         row |= {"EMBEDDING": pack_embedding(embedding), "JPEG": photo.loaded.thumbnail}
         self._journal.add(row, is_final=is_final)
@@ -222,12 +234,15 @@ class _Recorder:
 
 
 def _to_compute(
-    photos: Iterable[Decoded | Failed], known: KnownRows, recorder: _Recorder, progress: Progress
+    photos: Iterable[Decoded | Failed | Copy], known: KnownRows, recorder: _Recorder, progress: Progress
 ) -> Iterator[Decoded]:
     """Yield the photos whose rows must be computed; record the outcome of the others."""
     for photo in photos:
         if isinstance(photo, Failed):
             recorder.add_failure(photo)
+            progress.update(1)
+        elif isinstance(photo, Copy):
+            recorder.add_copy(photo)
             progress.update(1)
         elif (row := known.find(photo)) is not None:
             recorder.add_known(photo, row.embedding, is_adopted=row.is_adopted)

@@ -1,11 +1,13 @@
 """Reuse rows that the database already holds instead of computing them again.
 
-A row is *copied* for a photo if it was made from a file with the same contents, by the same encoder. A row of unknown
+A row is *copied* for a photo if it was made from a file with the same contents, by the same encoder. If a known row has
+the size of the file, the file is read and its digest compared before it is decoded. A row of unknown
 origin (of the original tool, for example) is *adopted* for the photo with its UUID, if this encoder could have made it:
 its dimension and length are checked, and some of the photos are embedded again for comparison.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +17,17 @@ import numpy as np
 import sqlalchemy as sa
 
 from ..db.connect import reading
-from ..db.embeddings import unpack_embedding
+from ..db.embeddings import pack_embedding, unpack_embedding
 from ..db.provenance import recorded_encoder, unknown_rows
-from ..db.tables import Tables
+from ..db.tables import VERSION_COLUMN, Row, Tables, columns_in
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
+from ..photos.image import ImageError
 from ..shards.plan import PlannedImage
+from ..shards.shard import read_thumbnails
 from ..util.text import printable
-from .decode_process import Decoded
+from .decode_process import Decoded, read_planned
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,15 @@ class KnownRow:
     is_adopted: bool
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A photo that need not be decoded, the row of its shard database, and the seconds that it took."""
+
+    image: PlannedImage
+    row: Row
+    seconds: float
+
+
 class KnownRows:
     """The rows of a database that can be reused for the photos of one shard.
 
@@ -55,12 +68,17 @@ class KnownRows:
         The contents of `encoder.json`.
     images : list of PlannedImage
         The photos of the shard.
+    shards : Path
+        Folder of the shard databases, which hold the thumbnails.
     """
 
-    def __init__(self, database: str | None, provenance: Mapping[str, Any], images: list[PlannedImage]):
-        self._database, self._provenance = database or "", provenance
+    def __init__(
+        self, database: str | None, provenance: Mapping[str, Any], images: list[PlannedImage], shards: str | Path = ""
+    ):
+        self._database, self._provenance, self._shards = database or "", provenance, Path(shards)
         self._tables = Tables(provenance["name"])
         self._uuids: dict[str, str] = {}  # by the digest of the file
+        self._sizes: set[int] = set()  # of their files
         self._unknown: set[str] = set()
         self._to_check: dict[str, Embeddings] = {}
         self._n_seen = self._n_chosen = 0
@@ -69,10 +87,55 @@ class KnownRows:
         with reading(database) as connection:
             recorded = recorded_encoder(connection, provenance["name"]).get("digest")
             if recorded == provenance_digest(provenance):
-                rows = connection.execute(sa.select(self._tables.images.c.DIGEST, self._tables.images.c.UUID))
-                self._uuids = dict(rows.tuples().all())
+                table = self._tables.images
+                query = sa.select(table.c.DIGEST, table.c.UUID, table.c.SIZE)
+                if VERSION_COLUMN in columns_in(connection, table):  # rows of missing photos may have another
+                    query = query.where(table.c[VERSION_COLUMN] == provenance["embed_version"])
+                sizes = {image.size for image in images}
+                for digest, uuid, size in connection.execute(query):
+                    self._uuids[digest] = uuid
+                    if size in sizes:
+                        self._sizes.add(size)
             if recorded in (None, provenance_digest(provenance)):
                 self._unknown = unknown_rows(connection, provenance["name"]) & {image.uuid for image in images}
+
+    def copy(self, image: PlannedImage, max_pixels: int) -> Copy | None:
+        """Read a photo, and copy the row that was made from the same contents; several threads may do so.
+
+        Returns
+        -------
+        Copy or None
+            None if the photo has to be decoded: its contents are new, its row would be too large today or lacks its
+            thumbnail, or the file cannot be read.
+        """
+        if image.size not in self._sizes:
+            return None
+        start = time.perf_counter()
+        try:
+            _, digest = read_planned(image, max_pixels)
+        except ImageError:  # decoding fails for the same reason, and records it
+            return None
+        images, embeddings = self._tables.images, self._tables.embeddings
+        same = (images.c.UUID == self._uuids.get(digest)) & (images.c.DIGEST == digest)
+        query = sa.select(images, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
+        with reading(self._database) as connection:
+            names = columns_in(connection, images)
+            if {*names} != {*images.c.keys()}:  # an older format
+                return None
+            found = connection.execute(query.where(same)).mappings().first()
+        if found is None or (found["WIDTH"] or 0) * (found["HEIGHT"] or 0) > max_pixels:
+            return None
+        path = self._shards / f"{found['SHARD']}.sqlite"
+        try:
+            thumbnails = dict(read_thumbnails(path, self._provenance["name"], [found["UUID"]]))
+        except InputError:
+            return None
+        if found["UUID"] not in thumbnails:
+            return None
+        uuid, size, mtime_ns = image.identity
+        row = {**found, "UUID": uuid, "SIZE": size, "MTIME_NS": mtime_ns, "JPEG": thumbnails[found["UUID"]]}
+        row |= {"PATH": image.path, "EMBEDDING": pack_embedding(unpack_embedding(found["EMBEDDING"]))}
+        return Copy(image, row, time.perf_counter() - start)
 
     def find(self, photo: Decoded) -> KnownRow | None:
         """Return the row to reuse for a photo; None if it must be computed, be it to check a row of unknown origin.

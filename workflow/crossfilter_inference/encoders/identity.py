@@ -107,13 +107,32 @@ def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
     return digest([settings, identities, EMBED_VERSION])
 
 
-def provenance_digest(provenance: Mapping[str, Any]) -> str:
-    """Digest what determines the numbers of an embedding: 16 hexadecimal digits.
+# Names do not count: the digests of weights, configuration and code identify what they name.
+_NAMES = ("name", "backend", "model", "revision", "commit", "versions")
 
-    Names do not count: the digests of weights, configuration and code identify what they name.
+
+def provenance_digest(provenance: Mapping[str, Any]) -> str:
+    """Digest what determines the numbers of an embedding: 16 hexadecimal digits."""
+    return digest({key: value for key, value in provenance.items() if key not in _NAMES})
+
+
+def is_another_version(recorded: Mapping[str, str], provenance: Mapping[str, Any]) -> bool:
+    """Return whether a recorded encoder differs from another in its embed version, and in nothing else that counts.
+
+    Parameters
+    ----------
+    recorded : mapping
+        Values of `provenance_to_text`.
+    provenance : mapping
+        The contents of `encoder.json`.
     """
-    names = ("name", "backend", "model", "revision", "commit", "versions")
-    return digest({key: value for key, value in provenance.items() if key not in names})
+    ignored = {*_NAMES, "digest", "embed_version"}
+    before, after = (
+        {key: value for key, value in values.items() if key not in ignored}
+        for values in (recorded, provenance_to_text(provenance))
+    )
+    version = recorded.get("embed_version", "")
+    return before == after and version.isdecimal() and version != str(provenance["embed_version"])
 
 
 def provenance_to_text(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..db.connect import reading
+from ..db.provenance import other_versions
 from ..db.tables import Tables
 from ..errors import TooManyFailed
 from ..photos.failures import advice
@@ -54,6 +55,7 @@ def closing_lines(database: str, folder: str, since: float, deletions: str = "")
         *(f"          {printable(reason)}: {advice(reason)}" for reason in reasons),
         f"skipped:  {counted(len(rejected), 'files')}{skipped}",
         *([deletions] if deletions else []),
+        *_kept_lines(database, embedding_type),
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
     if quality.exists() and look_at:
@@ -73,6 +75,17 @@ def _reasons(database: str, embedding_type: str) -> dict[str, int]:
     with reading(database) as connection:
         counts = connection.execute(sa.select(reason, n).group_by(reason).order_by(n.desc(), reason)).tuples()
         return dict(counts.all())
+
+
+def _kept_lines(database: str, embedding_type: str) -> list[str]:
+    """Report the embeddings of missing photos that are of another embed version."""
+    with reading(database) as connection:
+        versions = other_versions(connection, embedding_type)
+    return [
+        f"kept:     {counted(n, 'embeddings')} of missing photos, of embed version {version}; a photo that returns is "
+        "embedded again"
+        for version, n in sorted(versions.items())
+    ]
 
 
 def _is_new(path: Path, since: float) -> bool:

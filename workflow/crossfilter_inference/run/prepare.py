@@ -21,6 +21,7 @@ from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
 from ..photos.missing import Search
+from ..photos.names import canonical_uuid
 from ..photos.scan import Scan, excluding, scan_folders
 from ..shards.merge import STORE_VERSION
 from ..shards.plan import (
@@ -279,19 +280,26 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         map_generation,
         deletions,
         notes=tuple(filter(None, notes)),
-        warnings=tuple(filter(None, (stranger, _upgrade(state, len(scan.images))))),
+        warnings=tuple(filter(None, (stranger, _upgrade(config, state, plan)))),
     )
 
 
-def _upgrade(state: str, n_photos: int) -> str:
+def _upgrade(config: Config, state: str, plan: Plan) -> str:
     """Announce that a new version of the package embeds every photo again; empty if it does not."""
     path = f"{state}/encoder.json"
     recorded = read_json(path).get("embed_version") if os.path.exists(path) else None
     if recorded in (None, identity.EMBED_VERSION):
         return ""
+    known = {canonical_uuid(image.uuid) for image in plan.images}
+    known |= {canonical_uuid(image.uuid) for image in plan.missing if image.reason == REMOVED}
+    stored = stored_photos(config.output_embeddings_db, config.embedding_type)
+    n_kept = sum(canonical_uuid(uuid) not in known for uuid in stored)
+    kept = (
+        f"; {counted(n_kept, 'embeddings')} of missing photos will stay as embed version {recorded}" if n_kept else ""
+    )
     return (
-        f"upgrade: all {counted(n_photos, 'photos')} will be embedded again, because {identity.EMBED_CHANGE}; the "
-        "database keeps its present rows until all new ones are computed"
+        f"upgrade: all {counted(len(plan.images), 'photos')} will be embedded again, because {identity.EMBED_CHANGE}; "
+        f"the database keeps its present rows until all new ones are computed{kept}"
     )
 
 

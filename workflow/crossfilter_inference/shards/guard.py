@@ -2,7 +2,8 @@
 
 A new encoder embeds every photo again, and its rows replace the old ones in one transaction. Rows that nothing would
 replace are checked before anything is computed: rows of missing photos, and shard databases from elsewhere. Rows of
-unknown origin are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass.
+missing photos stay if only the embed version has changed, and keep theirs in the image table. Rows of unknown origin
+are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass.
 """
 
 from collections.abc import Set
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from ..db.connect import reading
 from ..db.provenance import recorded_encoder, unknown_rows, with_prefix
 from ..db.tables import Tables
-from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
+from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text, read_encoder
 from ..errors import InputError
 from ..util.text import counted
 from .plan import read_plan, shard_databases
@@ -68,7 +69,7 @@ def refuse_mixture(
             if others:
                 why = f"rows of {provenance['model']} have {expected} bytes, and some of these have {min(others)}"
                 raise gone_rows_of_unknown_origin(name, len(missing), why)
-        elif recorded["digest"] != provenance_digest(provenance):
+        elif recorded["digest"] != provenance_digest(provenance) and not is_another_version(recorded, provenance):
             n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - found - deleted)
             if n_gone:
                 raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(provenance))

@@ -22,7 +22,7 @@ from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
 from ..db.provenance import read_provenance, recorded_encoder, write_provenance
 from ..db.tables import Row, Tables, migrate
-from ..encoders.identity import provenance_digest, provenance_to_text, read_encoder
+from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text, read_encoder
 from ..util.files import read_tsv, write_json, write_tsv
 from ..util.text import stored_path
 from .guard import check_shard, gone_rows_of_another_encoder, gone_rows_of_unknown_origin
@@ -79,6 +79,7 @@ class Merge:
         self._cursor = driver_cursor(connection)
         tables = Tables(embedding_type)
         self._embeddings, self._images, self._failures = tables.embeddings, tables.images, tables.failures
+        self._merged = set(connection.scalars(sa.select(tables.shards.c.SHARD)))
         recorded = read_provenance(connection, embedding_type)
         all_tables = (self._embeddings, self._images, self._failures)
         self._was_empty = not any(
@@ -163,7 +164,10 @@ class Merge:
         return paths
 
     def _gone(self, uuids: Collection[str], shard: str) -> list[str]:
-        """Select the missing images whose rows are kept, and of which no newer shard has a row."""
+        """Select the missing images whose rows are kept, and of which no newer shard has a row.
+
+        If the shard was merged before and the table has no row of an image, a newer shard has a failure of it.
+        """
         uuids = [uuid for uuid in uuids if uuid not in self._deleted]
         if not uuids:
             return []
@@ -171,6 +175,8 @@ class Merge:
             "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT UUID FROM MANIFEST)"
             f" AND value NOT IN (SELECT UUID FROM {self._images} WHERE SHARD > ?)"
         )
+        if shard in self._merged:
+            query += f" AND value IN (SELECT UUID FROM {self._embeddings})"
         return [uuid for (uuid,) in self._cursor.execute(query, [json.dumps(uuids), shard])]
 
     def _drop(self, uuids: list[str]) -> None:
@@ -347,7 +353,7 @@ def _refuse_mixture(connection: Connection, tables: Tables, encoder: dict[str, A
     """Refuse rows of another encoder that would stay, of missing photos."""
     name = encoder["name"]
     recorded = recorded_encoder(connection, name)
-    if recorded.get("digest") == provenance_digest(encoder):
+    if recorded.get("digest") == provenance_digest(encoder) or is_another_version(recorded, encoder):
         return
     gone = tables.embeddings.c.UUID.not_in(sa.select(manifest_table.c.UUID))
     if "digest" in recorded:

@@ -326,6 +326,15 @@ def read_held_back(path: str | Path) -> set[str]:
     return {uuid for uuid, reason in _read_missing(path) if reason not in (MISSING, REMOVED)}
 
 
+def missing_from(path: str | Path, uuids: Iterable[str]) -> set[str]:
+    """Return those of some photos of which the plan has no image, and which it does not know to be removed."""
+    missing = {*uuids}
+    for uuid, *_, reason in read_tsv(path, PLAN_COLUMNS):
+        if reason in ("", REMOVED):
+            missing.discard(uuid)
+    return missing
+
+
 def _read_missing(path: str | Path) -> Iterator[tuple[str, str]]:
     return ((uuid, reason) for uuid, *_, reason in read_tsv(path, PLAN_COLUMNS) if uuid and reason)
 

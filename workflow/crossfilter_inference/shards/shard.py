@@ -4,8 +4,11 @@ It has the tables of the final database for its own images, and their thumbnails
 (`encoder_*`), the digests of its contents and of its list (`shard_*`), and the figures of its job (`timing_*`: the
 fields of `Embedded`, and the time when it finished, in seconds since the epoch).
 
-A shard is never migrated. The columns that an older one lacks are None in what `read_shard` yields, and its digest is
-of the columns that it has.
+A shard is never migrated. The columns that an older one lacks are None in what `read_shard` yields, but for the embed
+version, which is its encoder's. Its digest is of the columns that it has.
+
+A job that writes a shard database again keeps the rows and failures of missing photos (`Remains`): nothing can replace
+them. If its encoder has another embed version, the embed version of these rows tells.
 """
 
 import hashlib
@@ -13,7 +16,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +26,11 @@ import sqlalchemy as sa
 
 from ..db.connect import CHUNK, UnusableDatabase, chunks, driver_cursor, reading, writing
 from ..db.digest import RowsDigest, row_digest
-from ..db.provenance import read_provenance, write_provenance
-from ..db.tables import Row, Tables, columns_in, migrate
-from ..encoders.identity import provenance_to_text
+from ..db.provenance import read_provenance, with_prefix, write_provenance
+from ..db.tables import VERSION_COLUMN, VERSION_KEY, Row, Tables, columns_in, migrate
+from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text
 from ..util.files import damaged, new_part, publish
+from ..util.text import read_path
 
 # Columns of images and failures outside the digest: the manifest has the current paths, and the file name the shard.
 _NOT_DIGESTED = ("PATH", "SHARD")
@@ -240,6 +244,8 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRow
         digest = ShardDigest(columns, failure_columns)
         for rows in _read_rows(connection, tables, columns):
             digest.add(rows.images, rows.digests)
+            if VERSION_COLUMN not in columns:
+                rows.images[VERSION_COLUMN] = [_version(recorded)] * len(rows)
             yield rows, []
         failures = connection.execute(sa.select(*(tables.failures.c[name] for name in failure_columns)))
         for chunk in chunks(failures.mappings()):
@@ -247,6 +253,11 @@ def read_shard(path: str | Path, embedding_type: str) -> Iterator[tuple[ShardRow
             yield None, [dict.fromkeys(tables.failures.c.keys()) | dict(row) for row in chunk]
         if recorded.get("shard_digest") != str(digest):
             raise damaged(path)
+
+
+def _version(recorded: Mapping[str, str]) -> int | None:
+    version = recorded.get(VERSION_KEY, "")
+    return int(version) if version.isdecimal() else None
 
 
 def _read_rows(connection: sa.Connection, tables: Tables, columns: list[str]) -> Iterator[ShardRows]:
@@ -281,6 +292,7 @@ def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int,
     Returns
     -------
     embedded : set of (UUID, size, mtime_ns)
+        Without rows of another embed version.
     failed : set of str
         UUIDs.
 
@@ -292,7 +304,11 @@ def outcomes(path: str | Path, embedding_type: str) -> tuple[set[tuple[str, int,
     tables = Tables(embedding_type)
     images, failures = tables.images, tables.failures
     with _reading_shard(path) as connection:
-        embedded = connection.execute(sa.select(images.c.UUID, images.c.SIZE, images.c.MTIME_NS))
+        query = sa.select(images.c.UUID, images.c.SIZE, images.c.MTIME_NS)
+        if VERSION_COLUMN in columns_in(connection, images):
+            version = _version(read_provenance(connection, embedding_type))
+            query = query.where(images.c[VERSION_COLUMN] == version)
+        embedded = connection.execute(query)
         return set(embedded.tuples()), set(connection.scalars(sa.select(failures.c.UUID)))
 
 
@@ -312,6 +328,50 @@ def read_thumbnails(path: str | Path, embedding_type: str, uuids: Iterable[str])
                 if not is_whole_jpeg(jpeg):
                     raise damaged(path)
                 yield uuid, jpeg
+
+
+class Remains:
+    """The rows and failures of missing photos in a shard database that is to be written again.
+
+    Parameters
+    ----------
+    path : str or Path
+        The present shard database.
+    provenance : dict
+        The contents of `encoder.json`. If it differs in more than the embed version, nothing remains.
+    uuids : set of str
+        The missing photos.
+    """
+
+    def __init__(self, path: str | Path, provenance: dict[str, Any], uuids: Set[str]):
+        self._path, self._type, self._uuids = path, provenance["name"], uuids
+        self.failures: list[Row] = []
+        self._has_rows = False
+        if not uuids or not Path(path).exists():
+            return
+        recorded = with_prefix("encoder_", read_shard_provenance(path, self._type))
+        if recorded.get("digest") != provenance_digest(provenance) and not is_another_version(recorded, provenance):
+            return
+        for rows, failures in read_shard(path, self._type):  # to the end, which checks the digest
+            self._has_rows |= rows is not None and not uuids.isdisjoint(rows.uuids)
+            self.failures += [row for row in failures if row["UUID"] in uuids]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, with thumbnails, as `write_shard_database` takes them."""
+        if not self._has_rows:
+            return
+        for rows, _ in read_shard(self._path, self._type):
+            chosen = self._uuids & {*rows.uuids} if rows else ()
+            if rows and chosen:
+                rows = rows.only(chosen)
+                thumbnails = dict(read_thumbnails(self._path, self._type, rows.uuids))
+                if thumbnails.keys() != chosen:
+                    raise damaged(self._path)
+                for number, uuid in enumerate(rows.uuids):
+                    row = {name: values[number] for name, values in rows.images.items()}
+                    row["PATH"] = read_path(row["PATH"])  # the merge reads what is stored
+                    blob = rows.embeddings[number * rows.n_bytes : (number + 1) * rows.n_bytes]
+                    yield {**row, "EMBEDDING": blob, "JPEG": thumbnails[uuid]}
 
 
 def is_whole_jpeg(data: object, *, with_pixels: bool = False) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Table
 
 from ..db.connect import driver_cursor
 from ..db.provenance import read_provenance
-from ..db.tables import Tables
+from ..db.tables import VERSION_COLUMN, VERSION_KEY, Tables
 from ..encoders.identity import provenance_digest
 from ..errors import InputError
 from ..map.settings import MAP_COLUMNS
@@ -68,10 +68,11 @@ def check_outcomes(
     plan = folder / "plan.tsv"
     held_back = read_held_back(plan) if not keep and plan.exists() else set()
     found = {image.uuid: [str(image.size), str(image.mtime_ns)] for image in scan.images}
+    version = read_provenance(connection, embedding_type).get(VERSION_KEY)
     for uuid, records in _by_uuid(
         _file_records(manifest, MANIFEST_COLUMNS, "photo"),
         _table_records(connection, tables.embeddings, "embedded"),
-        _table_records(connection, tables.images, "image", "SHARD", "SIZE", "MTIME_NS"),
+        _table_records(connection, tables.images, "image", "SHARD", "SIZE", "MTIME_NS", VERSION_COLUMN),
         _table_records(connection, tables.failures, "failed", "SHARD"),
     ):
         outcomes = records.keys() & {"embedded", "failed"}
@@ -83,6 +84,7 @@ def check_outcomes(
             if "embedded" in records and not keep and uuid not in held_back:
                 problems.add("embeddings", "of missing photos", uuid, "run snakemake")
             counts["kept" if "image" in records else "unknown"] += "embedded" in records
+            counts["other version"] += "embedded" in records and str(records.get("image", [version])[-1]) != version
             continue
         _, size, mtime_ns, shard = records["photo"]
         now = found.pop(uuid, None)
@@ -94,6 +96,9 @@ def check_outcomes(
             problems.add("photos", f"without row in {tables.images}", uuid, fix)
         else:
             recorded = records["image" if "embedded" in outcomes else "failed"]  # a failure records its shard only
+            if "embedded" in outcomes and str(recorded.pop()) != version:
+                fix = "run once with --config recompute_existing_embeddings=true"
+                problems.add("embeddings", "of another embed version than the encoder's", uuid, fix)
             if [*map(str, recorded)] != [shard, size, mtime_ns][: len(recorded)]:
                 problems.add("rows", "with a shard, size or time other than in the manifest", uuid, fix)
         counts.update(outcomes)
@@ -116,7 +121,9 @@ def check_outcomes(
         f"{counted(n_files, 'files')} = {n_embedded:,} embedded + {n_failed:,} failed + {len(rejected):,} rejected"
     ]
     if counts["kept"]:
-        notes.append(f"{counted(counts['kept'], 'rows')} of missing photos")
+        others = counts["other version"]
+        older = f", {others:,} of another embed version" if others else ""
+        notes.append(f"{counted(counts['kept'], 'rows')} of missing photos{older}")
     if counts["unknown"]:
         notes.append(f"{counted(counts['unknown'], 'rows')} of unknown origin")
     if since:
