@@ -122,8 +122,9 @@ class Plan:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
         sha256 = hashlib.sha256()
         for rows in (self.images, self.rejected):
+            line = "\0".join(["%s"] * len(rows[0])) + "\n" if rows else ""
             for row in rows:
-                sha256.update("\0".join(map(str, row)).encode("utf-8", "surrogateescape") + b"\n")
+                sha256.update((line % row).encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()[:16]
 
 
@@ -177,7 +178,7 @@ def make_plan(
             n_new += 1
         else:
             shard = found
-        planned.append(PlannedImage(*image[:4], shard, image.ctime_ns))
+        planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
     return Plan(planned, rejected, new_shards, n_reread=n_reread)
 
 
@@ -223,7 +224,7 @@ def find_missing(
     list of MissingImage
         In order of UUID.
     """
-    uuids = {uuid for rows in shards.values() for uuid, *_ in rows} | stored.keys()
+    uuids = {uuid for rows in shards.values() for uuid, _, _ in rows} | stored.keys()
     uuids.difference_update(image.uuid for image in images)
     if not uuids:
         return []
