@@ -182,7 +182,12 @@ def make_plan(
     return Plan(planned, rejected, new_shards, n_reread=n_reread)
 
 
-def _may_have_new_contents(image: ImageFile, owner: str, last: LastPlan) -> bool:
+def may_change_plan(last: LastPlan, plan: Plan) -> bool:
+    """Return whether a plan that was made without the last one would differ with it."""
+    return any(_may_have_new_contents(image, image.shard, last) for image in plan.images) if last else False
+
+
+def _may_have_new_contents(image: ImageFile | PlannedImage, owner: str, last: LastPlan) -> bool:
     """Return whether the status of an image has changed since its owner read it, though size and time are the same.
 
     If the last plan gave the image to another shard, that shard was never listed, or could not read it.
@@ -199,7 +204,7 @@ def _may_have_new_contents(image: ImageFile, owner: str, last: LastPlan) -> bool
 def find_missing(
     shards: Mapping[str, Iterable[Identity]],
     stored: Mapping[str, str],
-    images: Iterable[ImageFile],
+    images: Iterable[ImageFile | PlannedImage],
     last: LastPlan,
     doubt: Callable[[str, str], str] | None,
 ) -> list[MissingImage]:
@@ -213,7 +218,7 @@ def find_missing(
         The identities that each existing shard may own.
     stored : mapping
         Where each image with a row in the database was last seen, by UUID; empty if unknown.
-    images : iterable of ImageFile
+    images : iterable of ImageFile or PlannedImage
     last : mapping
         The plan of the last run.
     doubt : function or None
