@@ -13,6 +13,7 @@ from crossfilter_inference.encoders.identity import EMBED_VERSION
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.plan import write_manifest, write_plan
+from crossfilter_inference.util.files import write_stamp
 
 
 @pytest.fixture
@@ -184,3 +185,30 @@ def test_a_narrower_configuration_deletes_no_row(folder, changes, reason):
     found = prepare(**{"input_dir": ["photos", "second"], "missing_images": "delete", **changes}).deletions
     assert (found.n_deleted, found.held_back.total()) == (0, 2)
     assert reason in found.line("to delete:")
+
+
+def _finish(run):
+    """Leave the files of a run's plan, as its jobs do."""
+    write_plan(f"{run.state}/plan.tsv", run.plan)
+    files = (f"{run.state}/{name}" for name in ("plan.tsv", "manifest.tsv", "rejected.tsv", "shards"))
+    write_manifest(*files)
+    write_stamp(prepare().stamps.manifest.replace("<results>", run.state))
+
+
+def test_the_last_plan_is_read_only_if_it_may_matter(folder):
+    run = prepare()
+    _finish(run)
+    plan = folder / run.state / "plan.tsv"
+    rows = plan.read_text()
+    plan.write_text("damaged")
+    assert prepare().plan.missing == []
+    photos = sorted((folder / "photos").iterdir())
+    photos[0].rename(folder / "aside.jpg")
+    with pytest.raises(InputError, match=r"plan\.tsv"):
+        prepare()
+    plan.write_text(rows)
+    assert [image.path for image in prepare().plan.missing] == [str(photos[0])]
+    _finish(prepare())
+    assert [image.path for image in prepare().plan.missing] == [str(photos[0])]  # also in the run after next
+    (folder / "aside.jpg").rename(photos[0])  # a rename changes the status
+    assert prepare().plan.n_reread == 1

@@ -28,6 +28,7 @@ from .collection import Collection, Photo
 from .map.neighbours import all_neighbours
 from .photos.image import ImageError, load_whole, read_image_file
 from .photos.same_picture import SIDE, is_same_picture
+from .photos.scan import size_and_time
 
 IDENTICAL, SAME_PICTURE, SIMILAR = "identical files", "same picture", "similar"
 _MIN_CORRELATION = 0.85  # of the thumbnails of two photos whose pixels are compared
@@ -154,7 +155,7 @@ class _Files:
             return "missing"
         try:
             status = os.stat(path)
-            if (status.st_size, status.st_mtime_ns) == (photo.size, photo.mtime_ns) and os.access(path, os.R_OK):
+            if size_and_time(status) == (photo.size, photo.mtime_ns) and os.access(path, os.R_OK):
                 return ""
             return "" if read_image_file(path)[1] == photo.digest else "changed since the last run"
         except (OSError, ImageError):

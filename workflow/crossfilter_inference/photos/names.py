@@ -4,7 +4,9 @@ import re
 
 _UUID_LENGTH = 36
 
-_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
+# Without groups and flags, it takes half the time; there is a name for each photo.
+_HEX = "[0-9a-fA-F]"
+_UUID = re.compile(f"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}|{_HEX}{{32}}")
 
 
 def is_uuid(text: str) -> bool:

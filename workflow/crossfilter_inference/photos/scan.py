@@ -141,7 +141,7 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
     """
     scan, started = Scan(), time.time_ns()
     known = {extension.lower() for extension in extensions}
-    found: dict[str, tuple[bool, bytes, ImageFile]] = {}
+    found: dict[str, tuple[bool, ImageFile]] = {}  # whether it is in a hidden folder
     roots = [os.path.abspath(folder) for folder in folders]
     for path in roots:
         check_folder(path)
@@ -160,31 +160,33 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
         if isinstance(image, RejectedFile):
             scan.rejected.append(image)
             continue
-        key, candidate = canonical_uuid(stem), (is_hidden, os.fsencode(image.path), image)
+        key, candidate = canonical_uuid(stem), (is_hidden, image)
         other = found.setdefault(key, candidate)
-        if other is not candidate and other[1] != candidate[1]:  # two files, or one file that is in two of the folders
-            found[key], second = sorted((candidate, other))
-            scan.rejected.append(RejectedFile(second[2].path, f"{_SAME_UUID} {found[key][2].path}"))
+        if other[1].path != image.path:  # two files, or one file that is in two of the folders
+            (is_hidden, first), (_, second) = sorted((candidate, other), key=_preference)
+            found[key] = is_hidden, first
+            scan.rejected.append(RejectedFile(second.path, f"{_SAME_UUID} {first.path}"))
     scan.n_excluded += Counter()  # without zeros
-    scan.images = sorted(image for _, _, image in found.values())
+    scan.images = sorted(image for _, image in found.values())
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
 
 
+def _preference(candidate: tuple[bool, ImageFile]) -> tuple[bool, bytes]:
+    is_hidden, image = candidate
+    return is_hidden, os.fsencode(image.path)
+
+
 def excluding(patterns: Iterable[str]) -> Callable[[str], str]:
     """Return a function from a name to the pattern that excludes it; to an empty text if none does."""
-    plain = {pattern.lower(): pattern for pattern in patterns if not re.search(r"[*?\[]", pattern)}
-    others = [pattern for pattern in patterns if pattern.lower() not in plain]
+    expressions = {pattern: re.compile(fnmatch.translate(pattern), re.IGNORECASE) for pattern in patterns}
     # One expression for all patterns: there is a name for each photo.
-    any_other = re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in others) or "(?!)", re.DOTALL)
+    any_of_them = re.compile("|".join(map(fnmatch.translate, expressions)) or "(?!)", re.IGNORECASE)
 
     def excluded_by(name: str) -> str:
-        name = name.lower()
-        if name in plain:
-            return plain[name]
-        if any_other.match(name) is None:
+        if any_of_them.match(name) is None:
             return ""
-        return next(pattern for pattern in others if fnmatch.fnmatchcase(name, pattern.lower()))
+        return next(pattern for pattern, expression in expressions.items() if expression.match(name))
 
     return excluded_by
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..config import Config, check_config
@@ -31,6 +31,7 @@ from ..shards.plan import (
     Plan,
     find_missing,
     make_plan,
+    may_change_plan,
     read_last_plan,
     read_shard_lists,
     shards_at_work,
@@ -235,19 +236,22 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
     known_shards = read_shard_lists(state)
-    last = read_last_plan(f"{state}/plan.tsv")
     scan = scan_folders(list(config.input_dir), list(config.image_extensions), config.exclude)
     scan.check(list(config.input_dir))
-    plan = make_plan(
+    plan_after = partial(
+        make_plan,
         known_shards,
         scan.images,
         scan.rejected,
         cost.shard_size if config.shard_size == "auto" else config.shard_size,
         recompute=config.recompute_existing_embeddings,
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
-        last=last,
     )
-    plan, deletions = _with_missing(config, plan, known_shards, scan, last)
+    plan, deletions = plan_after(), None
+    if not _is_last_plan(config, state, plan, known_shards):
+        last = read_last_plan(f"{state}/plan.tsv")
+        plan = plan_after(last=last) if may_change_plan(last, plan) else plan
+        plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)
     stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
     expected = forecast(
@@ -300,6 +304,16 @@ def _upgrade(config: Config, state: str, plan: Plan) -> str:
     return (
         f"upgrade: all {counted(len(plan.images), 'photos')} will be embedded again, because {identity.EMBED_CHANGE}; "
         f"the database keeps its present rows until all new ones are computed{kept}"
+    )
+
+
+def _is_last_plan(config: Config, state: str, plan: Plan, known_shards: dict[str, set[Identity]]) -> bool:
+    """Return whether the last run had this plan, and no missing images; reading its plan would take a while."""
+    return (
+        config.missing_images == "keep"
+        and not plan.new_shards
+        and os.path.exists(f"{state}/settings/manifest-{plan.digest()}")
+        and not find_missing(known_shards, {}, plan.images, {}, None)
     )
 
 

@@ -122,8 +122,9 @@ class Plan:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
         sha256 = hashlib.sha256()
         for rows in (self.images, self.rejected):
+            line = "\0".join(["%s"] * len(rows[0])) + "\n" if rows else ""
             for row in rows:
-                sha256.update("\0".join(map(str, row)).encode("utf-8", "surrogateescape") + b"\n")
+                sha256.update((line % row).encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()[:16]
 
 
@@ -177,11 +178,16 @@ def make_plan(
             n_new += 1
         else:
             shard = found
-        planned.append(PlannedImage(*image[:4], shard, image.ctime_ns))
+        planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
     return Plan(planned, rejected, new_shards, n_reread=n_reread)
 
 
-def _may_have_new_contents(image: ImageFile, owner: str, last: LastPlan) -> bool:
+def may_change_plan(last: LastPlan, plan: Plan) -> bool:
+    """Return whether a plan that was made without the last one would differ with it."""
+    return any(_may_have_new_contents(image, image.shard, last) for image in plan.images) if last else False
+
+
+def _may_have_new_contents(image: ImageFile | PlannedImage, owner: str, last: LastPlan) -> bool:
     """Return whether the status of an image has changed since its owner read it, though size and time are the same.
 
     If the last plan gave the image to another shard, that shard was never listed, or could not read it.
@@ -198,7 +204,7 @@ def _may_have_new_contents(image: ImageFile, owner: str, last: LastPlan) -> bool
 def find_missing(
     shards: Mapping[str, Iterable[Identity]],
     stored: Mapping[str, str],
-    images: Iterable[ImageFile],
+    images: Iterable[ImageFile | PlannedImage],
     last: LastPlan,
     doubt: Callable[[str, str], str] | None,
 ) -> list[MissingImage]:
@@ -212,7 +218,7 @@ def find_missing(
         The identities that each existing shard may own.
     stored : mapping
         Where each image with a row in the database was last seen, by UUID; empty if unknown.
-    images : iterable of ImageFile
+    images : iterable of ImageFile or PlannedImage
     last : mapping
         The plan of the last run.
     doubt : function or None
@@ -223,7 +229,7 @@ def find_missing(
     list of MissingImage
         In order of UUID.
     """
-    uuids = {uuid for rows in shards.values() for uuid, *_ in rows} | stored.keys()
+    uuids = {uuid for rows in shards.values() for uuid, _, _ in rows} | stored.keys()
     uuids.difference_update(image.uuid for image in images)
     if not uuids:
         return []
