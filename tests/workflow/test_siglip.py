@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import string
 from itertools import pairwise
 from uuid import UUID
@@ -11,7 +10,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO_PHOTOS, PROJECT, demo_photo, page_data
+from conftest import DEMO_PHOTOS, PROJECT, demo_photo, new_collection, page_data
 from PIL import Image
 from test_kill import started, wait_until
 
@@ -19,6 +18,7 @@ from crossfilter_inference.db.connect import reading
 from crossfilter_inference.db.embeddings import read_embeddings
 from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders.registry import load_text_encoder, resolve_encoder
+from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.plan import make_plan, write_manifest, write_plan
 
@@ -46,47 +46,70 @@ def save_checkpoint(folder, model_type):
     return processor, model.eval()
 
 
-@pytest.mark.parametrize("model_type", [pytest.param("siglip", marks=pytest.mark.slow), "siglip2"])
-def test_rows_equal_those_of_transformers(make_collection, tmp_path, model_type):
-    processor, model = save_checkpoint(tmp_path / "checkpoint", model_type)
-    collection = make_collection(
-        11,
-        embedding_type="SIGLIP2",
-        encoders={"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}},
-        reproject_umap_embeddings=model_type == "siglip",
-    )
-    collection.run()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def siglip_run(tmp_path_factory):
+    """A run with a map and a checkpoint from the cache, read-only; with transformers' own processor and model."""
+    folder = tmp_path_factory.mktemp("siglip")
+    repository = folder / "hub" / "models--someone--tiny-siglip"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    checkpoint = repository / "snapshots" / COMMIT
+    processor, model = save_checkpoint(checkpoint, "siglip")
+    save_siglip_tokenizer(checkpoint)
+    encoders = {"SIGLIP2": {"backend": "siglip", "model": "someone/tiny-siglip"}}
+    settings = {"embedding_type": "SIGLIP2", "encoders": encoders, "reproject_umap_embeddings": True}
+    collection = new_collection(folder / "collection", 30, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+        assert collection.run()["embed_words"] == 1
+        yield collection, checkpoint, processor, model
+
+
+def check_rows(collection, n_photos, processor, model):
+    """The rows equal those of transformers."""
     with reading(collection.database) as connection:
         uuids, embeddings = read_embeddings(connection, "SIGLIP2")
-    assert embeddings.shape == (11, 32)
+    assert embeddings.shape == (n_photos, 32)
     for uuid, embedding in zip(uuids, embeddings, strict=True):
-        with Image.open(demo_photo(uuid)) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.convert("RGB").crop((left, top, left + side, top + side))
         with torch.no_grad():
-            features = model.get_image_features(**processor(images=square, return_tensors="pt")).pooler_output[0]
+            features = model.get_image_features(**processor(images=square(uuid), return_tensors="pt")).pooler_output[0]
         expected = torch.nn.functional.normalize(features, dim=0).numpy()
         assert 1 - np.dot(embedding.astype(float), expected.astype(float)) < 1e-6
-    if model_type == "siglip":
-        assert collection.sql("SELECT count(*) FROM {T}_UMAP_HAVERSINE") == [(11,)]
-        assert collection.sql("SELECT count(*) FROM {T}_UMAP_MODEL") == [(1,)]
     assert collection.dry_run() == {}
 
 
+def square(uuid):
+    """Crop a demo photo to the square that the encoder sees."""
+    with Image.open(demo_photo(uuid)) as image:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.convert("RGB").crop((left, top, left + side, top + side))
+
+
 @pytest.mark.slow
-def test_a_checkpoint_in_the_cache_needs_no_network(make_collection, tmp_path):
-    save_checkpoint(tmp_path / "checkpoint", "siglip")
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "hub" / "models--someone--tiny-siglip"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    shutil.copytree(tmp_path / "checkpoint", repository / "snapshots" / commit)
-    encoders = {"SIGLIP2": {"backend": "siglip", "model": "someone/tiny-siglip"}}
-    collection = make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
-    collection.run(env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")})
-    assert len(collection.embeddings()) == 3
-    assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'encoder_commit'") == [(commit,)]
+def test_rows_of_siglip_equal_those_of_transformers(siglip_run):
+    collection, _, processor, model = siglip_run
+    check_rows(collection, 30, processor, model)
+    assert collection.sql("SELECT count(*) FROM {T}_UMAP_HAVERSINE") == [(30,)]
+    assert collection.sql("SELECT count(*) FROM {T}_UMAP_MODEL") == [(1,)]
+
+
+def test_rows_of_siglip2_equal_those_of_transformers(make_collection, tmp_path):
+    processor, model = save_checkpoint(tmp_path / "checkpoint", "siglip2")
+    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
+    collection = make_collection(11, embedding_type="SIGLIP2", encoders=encoders)
+    collection.run()
+    check_rows(collection, 11, processor, model)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_in_the_cache_needs_no_network(siglip_run):
+    collection, *_ = siglip_run
+    assert len(collection.embeddings()) == 30
+    assert collection.sql("SELECT VALUE FROM {T}_PROVENANCE WHERE KEY = 'encoder_commit'") == [(COMMIT,)]
 
 
 def test_without_network_and_checkpoint_one_line_lists_the_fixes(make_collection, tmp_path):
@@ -104,16 +127,13 @@ def test_without_network_and_checkpoint_one_line_lists_the_fixes(make_collection
 
 
 @pytest.mark.slow
-def test_another_kind_of_model_is_refused(make_collection, tmp_path):
+def test_another_kind_of_model_is_refused(tmp_path):
     import transformers
 
     config = transformers.ViTConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
-    encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "vit")}}
-    collection = make_collection(1, embedding_type="SIGLIP2", encoders=encoders)
-    done = collection.snakemake()
-    assert done.returncode == 1
-    assert "is of type 'vit'; the backend siglip reads siglip and siglip2" in done.stdout
+    with pytest.raises(InputError, match="is of type 'vit'; the backend siglip reads siglip and siglip2"):
+        resolve_encoder("SIGLIP2", {"backend": "siglip", "model": str(tmp_path / "vit"), "revision": "main"})
 
 
 TEXTS = ["a red panda on a branch", "A Windmill by the SEA", "x", "", "castle " * 100]
@@ -172,19 +192,10 @@ def test_text_rows_equal_those_of_transformers(tmp_path, model_type):
 
 
 @pytest.mark.slow
-def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_words(make_collection, tmp_path):
+def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_words(siglip_run):
     import transformers
 
-    checkpoint = tmp_path / "checkpoint"
-    image_processor, model = save_checkpoint(checkpoint, "siglip")
-    save_siglip_tokenizer(checkpoint)
-    collection = make_collection(
-        30,
-        embedding_type="SIGLIP2",
-        encoders={"SIGLIP2": {"backend": "siglip", "model": str(checkpoint)}},
-        reproject_umap_embeddings=True,
-    )
-    assert collection.run()["embed_words"] == 1
+    collection, checkpoint, image_processor, model = siglip_run
     words = (PROJECT / "workflow/crossfilter_inference/map/words.txt").read_text().splitlines()
     with np.load(collection.state / "words.npz") as arrays:
         assert arrays["words"].tolist() == words
@@ -196,12 +207,7 @@ def test_search_by_text_has_the_order_of_transformers_and_regions_are_named_by_w
     done = collection.script("search.py", "--text", TEXTS[0], "--n", "30", "--json")
     assert done.returncode == 0, done.stderr
     found = [photo["uuid"] for photo in json.loads(done.stdout)]
-    squares = []
-    for uuid in sorted(found):
-        with Image.open(demo_photo(uuid)) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            squares.append(image.convert("RGB").crop((left, top, left + side, top + side)))
+    squares = [square(uuid) for uuid in sorted(found)]
     processor = transformers.SiglipProcessor(image_processor, transformers.AutoTokenizer.from_pretrained(checkpoint))
     inputs = processor(images=squares, text=[TEXTS[0]], return_tensors="pt", padding="max_length", max_length=64)
     with torch.no_grad():

@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 SIDE = 768  # pixels on the long side; larger images are reduced
 _MAX_DIFFERENCE = 0.5  # of a block
@@ -39,6 +40,7 @@ _RIDGE = 1e-4
 _MAX_CROPPED = 1.2  # a longer side than the other image by more than this is one of a larger image
 
 _Value = TypeVar("_Value", np.float32, np.bool_)
+_Window = tuple[slice, slice]  # the rows and columns of an array that lie in both images
 
 
 class _Warp(NamedTuple):
@@ -55,6 +57,11 @@ class _Warp(NamedTuple):
 
 def is_same_picture(first: Image.Image, second: Image.Image) -> bool:
     """Return whether two upright RGB images show the same picture."""
+    with threadpool_limits(1, "blas"):  # the arrays are small: more threads only wait for each other
+        return _is_same_picture(first, second)
+
+
+def _is_same_picture(first: Image.Image, second: Image.Image) -> bool:
     side = min(SIDE, max(first.size), max(second.size))
     # One that is only cropped keeps its pixels: resizing the other would take away its sharpness.
     moving, fixed = (
@@ -109,8 +116,8 @@ def _warped(
     warp: _Warp,
     resample: Image.Resampling = Image.Resampling.BILINEAR,
     margin: float = 0.75,  # pixels of the moving image: interpolation at the edge needs a neighbour
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the moving image in the grid of the fixed one, the fixed image, and which pixels lie in both."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], _Window]:
+    """Return the moving image in the grid of the fixed one, the fixed image, and the window that lies in both."""
     width, height = fixed.size
     x_size, y_size = moving.size
     x_to, y_to = x_size / width, y_size / height
@@ -118,12 +125,13 @@ def _warped(
     moved = np.asarray(moving.transform(fixed.size, Image.Transform.AFFINE, coefficients, resample), np.float32)
     x = warp.x_scale * (np.arange(width) + 0.5) / width + warp.x_shift
     y = warp.y_scale * (np.arange(height) + 0.5) / height + warp.y_shift
-    inside = np.logical_and(_is_inside(y, margin / y_size)[:, None], _is_inside(x, margin / x_size)[None])
+    inside = _inside(y, margin / y_size), _inside(x, margin / x_size)
     return moved, np.asarray(fixed, np.float32), inside
 
 
-def _is_inside(position: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
-    return (position > margin) & (position < 1 - margin)
+def _inside(position: NDArray[np.float64], margin: float) -> slice:
+    """Return the part of rising positions that lies between 0 and 1."""
+    return slice(*np.searchsorted(position, (margin, 1 - margin)).tolist())
 
 
 def _correlation(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
@@ -131,7 +139,7 @@ def _correlation(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
     if not _overlaps(warp) or not _overlaps(warp.inverse()):
         return -1
     moved, still, inside = _warped(moving, fixed, warp)
-    first, second = (values[inside].astype(np.float64) for values in (moved, still))
+    first, second = (values[inside].astype(np.float64).ravel() for values in (moved, still))
     first, second = first - first.mean(), second - second.mean()
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
@@ -154,10 +162,10 @@ def _refine(moving: Image.Image, fixed: Image.Image, warp: _Warp, n_steps: int) 
         y_slope, x_slope = (np.gradient(moved, axis=axis) for axis in (0, 1))
         x_slope, y_slope = x_slope * (width / warp.x_scale), y_slope * (height / warp.y_scale)
         columns = (x_slope * x, x_slope, y_slope * y, y_slope, moved, np.ones_like(moved))
-        slopes = np.stack([column[inside] for column in columns]).astype(np.float64)
+        slopes = np.stack([column[inside].ravel() for column in columns]).astype(np.float64)
         square = slopes @ slopes.T
         square[np.diag_indices(6)] *= 1 + _RIDGE
-        solution = np.linalg.lstsq(square, slopes @ still[inside], rcond=None)[0]
+        solution = np.linalg.lstsq(square, slopes @ still[inside].ravel(), rcond=None)[0]
         if solution[4] < 0.2:  # the contrast: these images do not match
             break
         step = np.clip(solution[:4] / solution[4], -_MAX_STEP, _MAX_STEP)
@@ -173,7 +181,7 @@ def _compare(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> tuple[floa
     moved, still, inside = _warped(moving, fixed, warp, Image.Resampling.BICUBIC, margin=3)
     first, second = _smoothed(moved), _smoothed(still)
     first = _with_tones_of(first, second, inside)
-    complete = _blocks(inside).all(axis=2)
+    complete = _complete_blocks(inside, still.shape)
     if not complete.any():
         return np.inf, 0
     pairs = [_blocks(values)[complete].astype(np.float64) for values in (first, second)]
@@ -195,11 +203,9 @@ def _smoothed(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def _with_tones_of(
-    first: NDArray[np.float32], second: NDArray[np.float32], inside: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+def _with_tones_of(first: NDArray[np.float32], second: NDArray[np.float32], inside: _Window) -> NDArray[np.float32]:
     """Adjust the brightness and contrast of an image to another; tones that are clipped there do not count."""
-    x, y = first[inside].astype(np.float64), second[inside].astype(np.float64)
+    x, y = (values[inside].astype(np.float64).ravel() for values in (first, second))
     columns = np.stack([np.ones_like(x), x])
     square = columns @ columns.T + _RIDGE * np.eye(2)
     target = y
@@ -219,6 +225,13 @@ def _blocks(values: NDArray[_Value], size: int = _BLOCK) -> NDArray[_Value]:
     return cut.transpose(0, 2, 1, 3).reshape(rows, columns, -1)
 
 
+def _complete_blocks(inside: _Window, shape: tuple[int, ...], size: int = _BLOCK) -> NDArray[np.bool_]:
+    """Return which blocks of an image lie wholly inside the window."""
+    mask = np.zeros(shape, np.bool_)
+    mask[inside] = True
+    return np.asarray(_blocks(mask, size).all(axis=2))
+
+
 def _colour_difference(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
     """Return the largest difference of colour, in Cb or Cr, of large blocks of two aligned images."""
     size, differences = max(_BLOCK, max(fixed.size) // _COLOUR_BLOCKS), [0.0]
@@ -226,5 +239,5 @@ def _colour_difference(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> 
     for first, second in zip(*colours, strict=True):
         moved, still, inside = _warped(first.convert("F"), second.convert("F"), warp)
         difference = _blocks(moved - still, size).mean(axis=2)
-        differences.append(float(np.abs(difference)[_blocks(inside, size).all(axis=2)].max(initial=0)))
+        differences.append(float(np.abs(difference)[_complete_blocks(inside, still.shape, size)].max(initial=0)))
     return max(differences)
