@@ -66,14 +66,14 @@ def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
     assert "ended while this one was being planned; run the same command again" in answer
 
 
-@pytest.mark.parametrize(("n_deleted", "is_refused"), [(10, False), (11, True)])
+@pytest.mark.parametrize(("n_deleted", "is_refused"), [(20, False), (21, True)])
 def test_more_deletions_than_allowed_are_refused_before_anything_changes(tmp_path, n_deleted, is_refused):
     run_of_100 = replace(planned(tmp_path), deletions=Deletions(n_deleted, 100, Counter()))
-    assert run_of_100.config.max_deleted_share == 0.1
+    assert run_of_100.config.max_deleted_share == 0.2
     if not is_refused:
         run.start_run(run_of_100)
     else:
-        with pytest.raises(InputError, match=r"would remove 11 of 100 embeddings.*0\.1\. Nothing has changed"):
+        with pytest.raises(InputError, match=r"would remove 21 of 100 embeddings.*0\.2\. Nothing has changed"):
             run.start_run(run_of_100)
         assert not (tmp_path / "x" / "T").exists()
     run._held.pop().close()
