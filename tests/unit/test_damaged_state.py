@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -144,6 +145,16 @@ def test_a_damaged_file_is_named_by_every_command_that_reads_it(state, tmp_path,
     for text in failed.values():
         assert "internal error" not in text
         assert "x.sqlite' aside" not in text, "the database is sound"
+
+
+def test_a_journal_that_no_job_wrote_is_named(state):
+    path = state.folder / "embeddings" / ".000004.x.rows"
+    path.write_bytes(b"")
+    assert state.verify()["files"] == ("ok", mock.ANY), "a job that was killed at once leaves it"
+    path.write_bytes(b"\0garbage\xff\n" * 99)
+    result, text = state.verify()["files"]
+    assert result == "FAILED"
+    assert text == f"1 file damaged ({path}): delete these and run snakemake"
 
 
 def test_every_command_works_with_the_intact_state(state, tmp_path):

@@ -119,6 +119,7 @@ def test_similar_photos_are_groups_of_their_own_and_only_if_asked_for(photos):
     assert groups[:2] == [(IDENTICAL, {"a1", "a2"}), (SAME_PICTURE, {"photo2", "copy2"})]
     assert (SIMILAR, {"b0", "b1", "b2"}) in groups
     assert found.n_removable == 2
+    assert {kind for kind, _ in photos.groups(least_cosine=0.9995)} == {IDENTICAL, SAME_PICTURE}
 
 
 def test_the_best_photo_of_a_group_comes_first(photos):

@@ -108,6 +108,15 @@ def test_only_a_large_jpeg_is_decoded_at_a_reduced_size(monkeypatch, side, decod
     assert sizes == [decoded]
 
 
+@pytest.mark.parametrize(("side", "decoded"), [(2687, 2687), (2688, 1344)])
+def test_a_reduced_jpeg_has_three_times_the_side_that_the_encoder_takes(monkeypatch, side, decoded):
+    sizes = []
+    opaque = images._opaque
+    monkeypatch.setattr(images, "_opaque", lambda image: sizes.append(image.width) or opaque(image))
+    load_image(saved(photo(side, side)), Preprocessing(size=448, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert sizes == [decoded]
+
+
 @pytest.mark.parametrize("tag", [ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTime])
 def test_time_is_read_from_exif(tag):
     exif = Image.Exif()
@@ -238,6 +247,10 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path):
     os.truncate(path, 2**40)
     with pytest.raises(ImageError, match=r"1,099,511,627,776 bytes, more than the 268\.435 megapixels of max_mega"):
         read_image_file(str(path))
+
+
+def test_a_file_may_be_larger_than_its_pixels_where_few_megapixels_are_allowed():
+    assert len(read_image_file(str(PHOTO), max_pixels=1000)[0]) > 8 * 1000
 
 
 def test_a_file_is_read_once_with_its_digest(tmp_path):

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish
 from crossfilter_inference.run import start as run
 from crossfilter_inference.run.forecast import Cost, embedding_cost, seconds_beside_embedding, share_out
-from crossfilter_inference.run.prepare import Resources, Run, Stamps
+from crossfilter_inference.run.prepare import Deletions, Resources, Run, Stamps
 from crossfilter_inference.shards.journal import logs_of
 from crossfilter_inference.shards.plan import Plan
 from crossfilter_inference.util.files import write_stamp
@@ -65,6 +66,19 @@ def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
     (tmp_path / "x" / "T" / "shards" / "000001.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
     answer = start_elsewhere(tmp_path)
     assert "ended while this one was being planned; run the same command again" in answer
+
+
+@pytest.mark.parametrize(("n_deleted", "is_refused"), [(20, False), (21, True)])
+def test_more_deletions_than_allowed_are_refused_before_anything_changes(tmp_path, n_deleted, is_refused):
+    run_of_100 = replace(planned(tmp_path), deletions=Deletions(n_deleted, 100, Counter()))
+    assert run_of_100.config.max_deleted_share == 0.2
+    if not is_refused:
+        run.start_run(run_of_100)
+    else:
+        with pytest.raises(InputError, match=r"would remove 21 of 100 embeddings.*0\.2\. Nothing has changed"):
+            run.start_run(run_of_100)
+        assert not (tmp_path / "x" / "T").exists()
+    run._held.pop().close()
 
 
 def test_parts_of_killed_jobs_are_removed(tmp_path):
