@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import browser
+import psutil
 import pytest
 import warm
 import yaml
@@ -187,6 +188,11 @@ def identity(path: Path) -> tuple[int, ...]:
 def hear_ctrl_c() -> None:
     """Let a child receive Ctrl-C even if the tests run in the background of a shell, which ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def decoders() -> list[psutil.Process]:
+    """Return the processes that decode for this one, which has others, too."""
+    return [child for child in psutil.Process().children() if "serve(int(sys.argv" in " ".join(child.cmdline())]
 
 
 def jobs(output: str) -> dict[str, int]:

@@ -18,6 +18,7 @@ from crossfilter_inference.photos.image import LoadedImage
 SEED, NUMBER = 5, 6  # of the input that is badly treated
 
 
+@pytest.mark.slow
 def test_two_thousand_damaged_images_decode_or_have_a_reason():
     report = fuzz.play(range(2000), seed=1)
     assert report.violations == {}
@@ -67,7 +68,7 @@ def gives_a_float(data):
         (raises, "KeyError: 'no such key'"),
         (wants_memory, "MemoryError"),
         (fills_memory, "MB of memory"),
-        (hangs, "took more than 5 s"),
+        pytest.param(hangs, "took more than 5 s", marks=pytest.mark.slow),
         (crashes, "died with exit code -11"),
         (gives_a_float, "AssertionError: float64"),
     ],

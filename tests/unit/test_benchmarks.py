@@ -65,6 +65,7 @@ def check_figures(figures: dict[str, str]) -> None:
             assert 0 < float(text) < 1.1, (name, text)
 
 
+@pytest.mark.slow
 def test_the_loop_computes_every_photo_in_every_round_without_loading_the_encoder(bench, monkeypatch):
     embedding, bench = bench
     monkeypatch.setattr(registry, "load_encoder", None)  # the real one

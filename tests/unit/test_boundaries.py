@@ -111,11 +111,19 @@ def test_an_export_holds_the_true_path(own, tmp_path):
 def test_a_report_is_written_also_when_too_many_photos_failed_and_the_exit_code_tells(own, tmp_path, monkeypatch):
     calls = []
     done = subprocess.CompletedProcess([], TooManyFailed.exit_code)
-    monkeypatch.setattr(subprocess, "run", lambda words, check: calls.append(words) or done)
+
+    def snakemake(words, check):
+        calls.append(words)
+        if "--report" in words:
+            Path(words[words.index("--report") + 1]).write_text("a report")
+        return done
+
+    monkeypatch.setattr(subprocess, "run", snakemake)
     how = commands.CollectionOptions(own.database, [own.root / "config.yaml"])
     file = tmp_path / "report.html"
     assert commands.report(file, collection=how) == ""
     assert ["--report" in words for words in calls] == [False, True]
+    assert file.read_text() == "a report"
     monkeypatch.setattr("crossfilter_inference.run.finish._FEWEST_TO_JUDGE", 1)
     own.configure(max_failed_share=0)
     with pytest.raises(TooManyFailed, match="1 of 8 photos failed"):

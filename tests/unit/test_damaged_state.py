@@ -133,6 +133,8 @@ def damage(path, how):
 def test_a_damaged_file_is_named_by_every_command_that_reads_it(state, tmp_path, name, how):
     damage(state.folder / name, how)
     for command in READERS[name]:
+        if (command, how) == ("closing lines", "a folder") and name.endswith(".sqlite"):
+            continue  # the merge has named it; a folder of another name beside the shards is no fault
         with pytest.raises(InputError) as caught:
             COMMANDS[command](state, tmp_path)
         text = str(caught.value)

@@ -7,7 +7,7 @@ import shutil
 import hostile_files
 import psutil
 import pytest
-from conftest import DEMO_PHOTOS, PROJECT
+from conftest import DEMO_PHOTOS, PROJECT, decoders
 
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.embed import decode_process
@@ -54,11 +54,6 @@ def decoded(photos, max_pixels=2**22, n_workers=2):
 
 def outcome(item):
     return "decoded" if isinstance(item, Decoded) else item.error.reason
-
-
-def decoders():
-    """Return the processes that decode; others are of the tests before, in the same process."""
-    return [child for child in psutil.Process().children() if "serve(int(sys.argv" in " ".join(child.cmdline())]
 
 
 def with_fault(monkeypatch, fault, ending=MARK):

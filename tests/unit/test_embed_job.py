@@ -11,7 +11,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from conftest import COLOUR_ENCODER, DEMO, DEMO_PHOTOS, PROJECT, identity
+from conftest import COLOUR_ENCODER, DEMO, DEMO_PHOTOS, PROJECT, decoders, identity
 from sqlalchemy import text
 
 from crossfilter_inference.db.connect import reading, writing
@@ -293,7 +293,7 @@ def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
 
     def kill_decoders(encoder, encode):
         def encode_images(images):
-            for process in psutil.Process().children() if not killed else ():
+            for process in decoders() if not killed else ():
                 process.kill()
                 killed.append(process.pid)
             return encode(images)

@@ -191,8 +191,8 @@ def test_a_runtime_for_cpus_is_refused_on_a_gpu():
     ("dtype", "runtime", "bound"),
     [
         ("float32", "torch", 1e-6),
-        pytest.param("float32", "openvino", 1e-6, marks=needs("openvino")),
-        ("bfloat16", "torch", 1e-2),
+        pytest.param("float32", "openvino", 1e-6, marks=[needs("openvino"), pytest.mark.slow]),
+        pytest.param("bfloat16", "torch", 1e-2, marks=pytest.mark.slow),
     ],
 )
 def test_a_row_is_the_same_at_every_position_with_any_neighbours_and_threads(lite0, dtype, runtime, bound):
@@ -216,6 +216,7 @@ def test_a_row_is_the_same_at_every_position_with_any_neighbours_and_threads(lit
     assert (1 - (rows.astype(float) * expected).sum(axis=1)).max() < bound
 
 
+@pytest.mark.slow
 @needs("openvino")
 def test_openvino_sends_no_telemetry(lite0):
     encoder = registry.load_encoder({**lite0.provenance, "runtime": "openvino"}, "cpu", 1)

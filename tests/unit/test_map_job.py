@@ -405,6 +405,7 @@ def test_labels_are_measured_without_a_new_map(mapping):
     assert mapping.blob() == blob
 
 
+@pytest.mark.slow
 def test_the_plane_is_measured_on_request(mapping):
     assert "plane" not in mapping.quality()
     assert mapping.make(compare_with_plane=True) == "unchanged; quality measured again"

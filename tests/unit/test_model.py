@@ -78,6 +78,7 @@ def test_the_model_is_a_umap_with_its_parameters(mapping):
     assert model.graph_.shape == (120, 120)
 
 
+@pytest.mark.slow
 def test_the_pickle_opens_without_this_library(mapping, tmp_path):
     (tmp_path / "model.pkl").write_bytes(mapping.blob())
     program = (

@@ -3,6 +3,7 @@ import sqlite3
 
 import pytest
 
+from crossfilter_inference.db.tables import FORMAT_KEY, FORMAT_VERSION
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import database as state
 from crossfilter_inference.util.files import write_json
@@ -21,7 +22,8 @@ def database_with(path, digest):
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("CREATE TABLE T_PROVENANCE (KEY TEXT PRIMARY KEY, VALUE TEXT)")
-        connection.execute("INSERT INTO T_PROVENANCE VALUES ('embeddings_digest', ?)", (digest,))
+        rows = [("embeddings_digest", digest), (FORMAT_KEY, str(FORMAT_VERSION))]
+        connection.executemany("INSERT INTO T_PROVENANCE VALUES (?, ?)", rows)
     connection.close()
 
 

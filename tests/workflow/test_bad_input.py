@@ -155,6 +155,7 @@ def test_paths_with_spaces_quotes_and_foreign_bytes_work(make_collection):
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_key_that_a_configuration_file_sets_twice_is_refused(three_shards):
     three_shards.take_back()
     before, mine = snapshot(three_shards.folder), three_shards.folder / "mine.yaml"

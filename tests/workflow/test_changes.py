@@ -21,6 +21,7 @@ def collection(three_shards):
     return three_shards
 
 
+@pytest.mark.slow
 def test_another_model_embeds_every_shard(collection):
     before = collection.embeddings()
     change_model(collection)
@@ -83,6 +84,7 @@ def test_a_moved_photo_is_not_embedded_again(collection):
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_map_of_the_same_embeddings_is_kept(demo):
     model = (demo.state / "umap_model.pkl").read_bytes()
     (demo.folder / "more" / "holiday.jpg").touch()
@@ -111,6 +113,7 @@ def test_a_changed_photo_goes_into_a_new_shard_and_its_row_is_replaced(collectio
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_photo_changed_back_gets_its_old_row_back(collection):
     before = collection.embeddings()
     one, other = sorted((collection.folder / "photos").glob("*.jpg"))[:2]
@@ -134,6 +137,7 @@ def test_a_touched_photo_is_copied_not_computed(collection):
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_recompute_embeds_every_photo_at_every_run(collection):
     before = collection.embeddings()
     collection.configure(recompute_existing_embeddings=True)
@@ -173,6 +177,7 @@ def test_another_spelling_of_a_uuid_replaces_the_row(collection):
     assert len(uuids) == 12
 
 
+@pytest.mark.slow
 def test_a_database_restored_from_a_backup_is_brought_up_to_date(collection):
     backup = collection.folder / "backup"
     shutil.copy2(collection.database, backup)
@@ -218,6 +223,7 @@ def test_new_content_under_the_old_size_and_time_is_embedded_and_a_changed_mode_
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_photos_that_may_still_exist_are_not_deleted_and_every_deletion_is_counted(collection, as_user):
     collection.configure(missing_images="delete", max_deleted_share=1)
     photos = collection.folder / "photos"

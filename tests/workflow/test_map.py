@@ -89,6 +89,7 @@ def test_labels_are_measured_on_the_existing_map(demo):
     assert demo.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_five_nearest_neighbours_on_the_map_of_the_demo_show_the_same(demo_run):
     with (DEMO / "photos.csv").open() as file:
         labels = {row["id"]: row["label"] for row in csv.DictReader(file)}

@@ -74,6 +74,7 @@ def first_rows(rows, n):
     return {uuid: rows[uuid] for uuid in sorted(rows)[:n]}
 
 
+@pytest.mark.slow
 def test_by_a_copied_shard_file(make_collection):
     collection, other = make_collection(5), make_collection(5, "other")
     change_model(other)
@@ -104,6 +105,7 @@ def test_by_a_copied_shard_file_that_kept_an_old_time(make_collection):
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; " in line
 
 
+@pytest.mark.slow
 def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
     collection = make_collection(12)
     as_the_original(collection, of_another_model)
@@ -114,6 +116,7 @@ def test_by_adopting_rows_of_another_model(make_collection, of_another_model):
     assert all(unpack_embedding(row) @ of_another_model[uuid] < 0.999 for uuid, row in collection.embeddings().items())
 
 
+@pytest.mark.slow
 def test_by_rows_of_another_model_for_missing_photos(make_collection, of_another_model):
     collection = make_collection(0)
     as_the_original(collection, of_another_model)
@@ -135,6 +138,7 @@ def test_by_recomputing_everything_with_rows_of_another_model_for_missing_photos
     assert "has 1 embedding of unknown origin, of missing photos" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -150,6 +154,7 @@ def test_by_adopting_rows_that_cannot_be_right(make_collection, of_the_same_mode
     assert message in line
 
 
+@pytest.mark.slow
 def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_collection, of_the_same_model):
     collection = make_collection(12)
     # As from another computer: the last bits differ.

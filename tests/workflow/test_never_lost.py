@@ -35,6 +35,7 @@ def shards(collection):
 # ---- four kinds of change -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_photos_with_new_time_stamps_are_copied_and_their_old_shards_retired(collection):
     before = collection.embeddings()
     for path in photos(collection):
@@ -118,6 +119,7 @@ def test_a_photo_that_returns_after_its_shard_was_rebuilt_without_it_is_embedded
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_resolved_again_to_the_same_embeds_nothing(collection):
     before = collection.embeddings()
     shutil.copystat(collection.folder, collection.state / "encoder.json")
@@ -183,6 +185,7 @@ def test_failed_photos_are_tried_again_when_asked_and_when_their_files_change(ma
     assert collection.sql("SELECT count(*) FROM {T}_FAILURES") == [(0,)]
 
 
+@pytest.mark.slow
 def test_an_unreadable_photo_is_retried_automatically(make_collection, tmp_path):
     collection = make_collection(3)
     photo = photos(collection)[0]
@@ -199,6 +202,7 @@ def test_an_unreadable_photo_is_retried_automatically(make_collection, tmp_path)
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_too_many_failures_end_the_run_after_everything_is_stored(make_collection):
     collection = make_collection(20)
     for number in range(3):
@@ -219,6 +223,7 @@ def test_all_of_a_few_photos_may_fail(make_collection):
     assert collection.snakemake().returncode == 0
 
 
+@pytest.mark.slow
 def test_the_size_limit_is_a_setting(make_collection):
     collection = make_collection(2, max_megapixels=0.01)
     collection.run()
@@ -243,6 +248,7 @@ def damaged_database(collection, how):
         collection.database.write_text("no database at all, but longer than a header of one would be" * 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut off", "overwritten", "not SQLite"])
 def test_a_damaged_database_is_named_and_rebuilt_after_it_is_moved_away(collection, how):
     before = collection.embeddings()
@@ -293,6 +299,7 @@ def test_a_lost_database_is_not_rebuilt_unasked_while_a_disk_is_missing(collecti
     assert not collection.database.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder.json", "embeddings.json", "shards/000002.tsv", "embeddings/000002.sqlite"])
 def test_a_damaged_state_file_is_named_and_rebuilt_after_it_is_moved_away(collection, name):
     before = collection.embeddings()
@@ -308,6 +315,7 @@ def test_a_damaged_state_file_is_named_and_rebuilt_after_it_is_moved_away(collec
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_read_only_database_ends_the_run_in_one_line(collection, as_user):
     collection.add_photos(1)
     collection.database.chmod(0o444)
@@ -319,6 +327,7 @@ def test_a_read_only_database_ends_the_run_in_one_line(collection, as_user):
     assert collection.run() == NEW_PHOTOS
 
 
+@pytest.mark.slow
 def test_a_reader_does_not_stop_a_run_until_it_must(collection):
     """Planning and embedding continue; the store waits for the reader to finish."""
     collection.add_photos(3)
@@ -336,6 +345,7 @@ def test_a_reader_does_not_stop_a_run_until_it_must(collection):
     assert len(collection.embeddings()) == 15
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_does_not_matter(collection):
     now = time.time()
     for path in [collection.database, *collection.state.rglob("*")]:
@@ -353,6 +363,7 @@ def test_only_some_of_the_rules_can_be_asked_for(make_collection):
     assert collection.run() == {"store_embeddings": 1}
 
 
+@pytest.mark.slow
 def test_two_types_at_once_on_one_database_the_second_ends_in_one_line(collection, tmp_path):
     (tmp_path / "encode").touch()
     collection.add_photos(3)

@@ -203,6 +203,7 @@ def test_a_click_shows_the_nearest_neighbours_by_embedding(demo_run, tab):
     assert tab.is_hidden("#panel")
 
 
+@pytest.mark.slow
 def test_search_finds_a_uuid_in_any_spelling_and_moves_it_to_the_middle(tab):
     uuid = tab.evaluate("() => data.uuids[onScreen.findIndex((v, i) => i % 3 === 2 && v < -0.5) / 3 | 0]")
     assert on_screen(tab, uuid)[2] < 0, "it is on the far side"
@@ -322,6 +323,7 @@ def test_the_menu_has_every_colouring_and_each_is_tested(small):
         assert small.input_value("#colour") == colouring
 
 
+@pytest.mark.slow
 def test_keys_rotate_zoom_step_and_show_the_help(tab):
     start = tab.evaluate("() => ({ ...view })")
     for key in ("ArrowRight", "ArrowUp", "+"):
@@ -346,6 +348,7 @@ def test_keys_rotate_zoom_step_and_show_the_help(tab):
     tab.keyboard.press("t")
 
 
+@pytest.mark.slow
 def test_on_a_phone_a_tap_selects_a_photo_and_the_globe_stays_visible(chromium, page):
     with browser.opened(chromium, page, width=390, height=844, theme="light", has_touch=True, is_mobile=True) as phone:
         assert phone.evaluate("() => document.documentElement.dataset.theme") == "light"
@@ -362,6 +365,7 @@ def test_on_a_phone_a_tap_selects_a_photo_and_the_globe_stays_visible(chromium, 
         assert phone.trouble == []
 
 
+@pytest.mark.slow
 def test_a_page_with_one_photo_and_an_unusual_path(chromium, page, tmp_path):
     text = page.read_text()
     data = page_data(page)
@@ -398,6 +402,7 @@ CODE = "</script></title></p><script>window.hacked=1</script>"
 OPEN_SCRIPT = "<!--<script>"  # after it, the next </script> does not end a script element
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["folder", "file name", "region", "embedding type"])
 def test_text_on_the_page_is_never_code(chromium, tmp_path, where):
     contents = make_contents()

@@ -56,6 +56,7 @@ def test_a_search_is_exact_and_ties_are_in_order_of_uuid(demo_run):
     assert [photo.uuid for photo in search(collection, collection.embeddings[3], 1)] == [collection.uuids[3]]
 
 
+@pytest.mark.slow
 def test_by_image_file_by_uuid_and_as_a_contact_sheet(demo_run, tmp_path):
     uuid = "5237ab3d-4df8-52aa-ae37-fa74dffefb1a"
     by_uuid = demo_run.script("search.py", "--uuid", uuid.upper(), "--n", "4", "--json")

@@ -97,6 +97,7 @@ def test_rows_of_siglip_equal_those_of_transformers(siglip_run):
     assert collection.sql("SELECT count(*) FROM {T}_UMAP_MODEL") == [(1,)]
 
 
+@pytest.mark.slow
 def test_rows_of_siglip2_equal_those_of_transformers(make_collection, tmp_path):
     processor, model = save_checkpoint(tmp_path / "checkpoint", "siglip2")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}

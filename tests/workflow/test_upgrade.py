@@ -62,6 +62,7 @@ def has_old_pixels(collection):
     return json.loads((state(collection) / "encoder.json").read_text())["embed_version"] < EMBED_VERSION
 
 
+@pytest.mark.slow
 def test_an_upgrade_embeds_again_only_if_pixels_changed_and_then_a_new_photo_alone(collection):
     before, map_before = collection.embeddings(), positions(collection)
     shards = {path: identity(path) for path in state(collection).glob("embeddings/*.sqlite")}
@@ -95,6 +96,7 @@ def test_an_upgrade_embeds_again_only_if_pixels_changed_and_then_a_new_photo_alo
     verify(collection)
 
 
+@pytest.mark.slow
 def test_a_deleted_database_is_rebuilt_from_shards_of_an_older_format(collection):
     before, map_before = collection.embeddings(), positions(collection)
     collection.database.unlink()

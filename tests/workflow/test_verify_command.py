@@ -90,6 +90,7 @@ def follow(collection, line):
     collection.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "check"),
     [
@@ -151,6 +152,7 @@ def test_a_mistake_in_the_configuration_is_one_line(collection):
     assert "did you mean COLOUR?" in lines[0]
 
 
+@pytest.mark.slow
 def test_nothing_is_verified_while_a_run_is_in_progress(collection, tmp_path):
     collection.add_photos(2)  # the removed one, and a new one
     (tmp_path / "encode").touch()

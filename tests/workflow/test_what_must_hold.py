@@ -57,6 +57,7 @@ def test_a_row_is_tied_to_its_image_by_uuid(make_collection):
         assert collection.embeddings()[path.stem] == pack_embedding(encoder.encode_images(pixels[None])[0])
 
 
+@pytest.mark.slow
 def test_an_embedding_depends_on_its_photo_and_encoder_alone(make_collection, tmp_path):
     expected = make_collection(12, name="one", shard_size=100, batch_size=12)
     expected.run()
@@ -73,6 +74,7 @@ def test_an_embedding_depends_on_its_photo_and_encoder_alone(make_collection, tm
     assert resumed.embeddings() == expected.embeddings()
 
 
+@pytest.mark.slow
 def test_two_provenances_never_mix_in_one_table(make_collection):
     collection = make_collection(5)
     collection.run()
@@ -88,6 +90,7 @@ def test_two_provenances_never_mix_in_one_table(make_collection):
     assert collection.embeddings() == before
 
 
+@pytest.mark.slow
 def test_whatever_is_killed_a_rerun_ends_in_the_same_database(three_shards, make_collection):
     three_shards.take_back()
     collection = make_collection(12, shard_size=5)
@@ -115,7 +118,14 @@ def test_deleting_the_database_rebuilds_it_from_the_shards_with_its_map(demo):
     assert demo.dry_run() == {}
 
 
-@pytest.mark.parametrize("after", ["the first run", "another type and back", "a killed run that was completed"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        "the first run",
+        pytest.param("another type and back", marks=pytest.mark.slow),
+        pytest.param("a killed run that was completed", marks=pytest.mark.slow),
+    ],
+)
 def test_an_unchanged_collection_has_nothing_to_be_done(make_collection, tmp_path, after):
     collection = make_collection(5, batch_size=2)
     collection.configure(encoders={**collection.config()["encoders"], **ANOTHER_TYPE})

@@ -13,22 +13,15 @@ os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv
 from snakemake.logging import logger
 
 from crossfilter_inference.cli import outputs
-from crossfilter_inference.config import read_config_file
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish, forecast, prepare, progress, start
 from crossfilter_inference.util.text import printable
 
 SCRIPTS = f"{workflow.basedir}/scripts"
 start.print_safely(logger)
-try:
-    if workflow.is_main_process:
-        for path in workflow.configfiles:
-            read_config_file(path)  # Snakemake itself overlooks a key that is set twice
+with start.mistakes_in_one_line():
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
-    if workflow.is_main_process:
-        outputs.check_snakemake(sys.argv[1:], RUN.config)
-except InputError as error:
-    sys.exit(printable(error))
+    outputs.check_snakemake(sys.argv[1:], RUN.config)
 logger.info("\n".join(map(printable, RUN.notes)))
 for line in RUN.warnings:
     logger.warning(printable(line))
@@ -46,10 +39,8 @@ wildcard_constraints:
 
 onstart:
     start.print_safely(logger)  # in Snakemake's own log, too
-    try:
+    with start.mistakes_in_one_line():
         start.start_run(RUN)
-    except InputError as error:
-        sys.exit(printable(error))
     start.pass_on_sigterm()
     progress.report_progress(RUN.state, RUN.shard_sizes, logger.info)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from ..config import Config, check_config
+from ..config import Config, check_config, read_config_file
 from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
@@ -73,8 +73,11 @@ class Resources:
     def of_snakemake(cls, workflow: Any) -> "Resources":
         """Read them from Snakemake's workflow object. Nothing else touches its internals.
 
-        Options that run no jobs, such as `--dag`, give no number of cores.
+        Options that run no jobs, such as `--dag`, give no number of cores. A key that a configuration file sets twice,
+        which Snakemake overlooks, is an InputError.
         """
+        for path in workflow.configfiles if workflow.is_main_process else ():
+            read_config_file(path)
         settings = workflow.resource_settings
         return cls(
             cores=settings.cores or 1,

@@ -4,9 +4,11 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -18,11 +20,20 @@ from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
-from ..util.text import PrintableFormatter
+from ..util.text import PrintableFormatter, printable
 from .prepare import Deletions, Run
 
 # These files stay open until the process ends: a closed file loses its lock.
 _held: list[IO[str]] = []
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End Snakemake with the one line of a user's mistake."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(printable(error))
 
 
 def start_run(run: Run) -> None:
