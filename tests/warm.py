@@ -55,7 +55,7 @@ def run(
     assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
         descriptor = reduction.DupFd(output.fileno())
-        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs(as_user))
+        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs())
         process = _context.Process(target=_snakemake, args=arguments)
         process.start()
         process.join(timeout)
@@ -83,6 +83,7 @@ def _snakemake(
     sys.executable = jobs  # the Snakefile looks for `python` beside it
     if as_user:
         drop_privilege()
+        os.environ[_AS_USER] = "yes"
     sys.argv = arguments
 
     from snakemake.cli import main
@@ -90,6 +91,7 @@ def _snakemake(
     main(arguments[1:])
 
 
+_AS_USER = "JOBS_AS_USER"  # variable of the environment of jobs without root's privilege
 _PACKAGES_OF_JOBS = [
     "msgpack",
     "numpy",
@@ -123,13 +125,13 @@ sys.exit(status)
 
 
 @functools.cache
-def python_of_jobs(as_user: bool = False) -> str:
+def python_of_jobs() -> str:
     """Start the process that forks jobs; return the path of a program that runs a script in such a fork."""
     folder = tempfile.mkdtemp()
     address, program = os.path.join(folder, "socket"), Path(folder, "python")
     program.write_text(_CLIENT.format(python=sys.executable, address=address))
     program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, address, *(["--as-user"] if as_user else [])])
+    server = subprocess.Popen([sys.executable, __file__, address])
     atexit.register(lambda: (server.kill(), server.wait(), shutil.rmtree(folder)))
     while not os.path.exists(address):
         assert server.poll() is None, "the process that forks jobs has ended"
@@ -183,6 +185,8 @@ def _job(arguments: list[str], folder: str, environment: dict[str, str], descrip
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if environment.get(_AS_USER):
+        drop_privilege()
     sys.argv = arguments
     sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))
     sys.path[1:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -219,6 +223,4 @@ def drop_privilege() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2:]:
-        drop_privilege()
     _serve_jobs(sys.argv[1])

@@ -77,6 +77,7 @@ def test_the_loop_computes_every_photo_in_every_round_without_loading_the_encode
     assert bench.rows[*setting, megapixels].shape == (4, 32)
 
 
+@pytest.mark.slow
 def test_a_stand_in_for_the_encoder_that_nobody_calls_is_an_error(bench, monkeypatch):
     embedding, bench = bench
     [setting], [megapixels] = bench.encoders, embedding.MEGAPIXELS

@@ -114,16 +114,17 @@ def test_a_report_is_written_also_when_too_many_photos_failed_and_the_exit_code_
 
     def snakemake(words, check):
         calls.append(words)
-        if "--report" in words:
-            Path(words[words.index("--report") + 1]).write_text("a report")
+        for word in words:
+            if word.startswith("--report="):
+                Path(word.removeprefix("--report=")).write_text("<!doctype html>")
         return done
 
     monkeypatch.setattr(subprocess, "run", snakemake)
     how = commands.CollectionOptions(own.database, [own.root / "config.yaml"])
     file = tmp_path / "report.html"
     assert commands.report(file, collection=how) == ""
-    assert ["--report" in words for words in calls] == [False, True]
-    assert file.read_text() == "a report"
+    assert ["--report=" in " ".join(words) for words in calls] == [False, True]
+    assert file.read_text() == "<!doctype html>"
     monkeypatch.setattr("crossfilter_inference.run.finish._FEWEST_TO_JUDGE", 1)
     own.configure(max_failed_share=0)
     with pytest.raises(TooManyFailed, match="1 of 8 photos failed"):

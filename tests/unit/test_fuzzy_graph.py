@@ -6,9 +6,10 @@ from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
 from crossfilter_inference.map.neighbours import all_neighbours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_images", "n_neighbors", "n_dims"),
-    [(60, 5, 64), (16, 15, 3), (500, 2, 16), pytest.param(400, 15, 8, marks=pytest.mark.slow)],
+    [(60, 5, 64), (16, 15, 3), (500, 2, 16), (400, 15, 8)],
 )
 def test_the_graph_equals_that_of_umap_learn(n_images, n_neighbors, n_dims):
     rows = np.random.default_rng(n_images).normal(size=(n_images, n_dims)).astype(np.float32)

@@ -98,6 +98,7 @@ def test_any_name_of_a_folder_or_file_is_accepted(make_collection):
     assert not list(collection.folder.rglob("x"))
 
 
+@pytest.mark.slow
 def test_links_out_of_the_folder_are_followed(make_collection, tmp_path):
     collection = make_collection(1)
     photos = collection.folder / "photos"
@@ -118,6 +119,7 @@ def test_links_out_of_the_folder_are_followed(make_collection, tmp_path):
     check(collection, run(collection), embedded=embedded, rejected=rejected)
 
 
+@pytest.mark.slow
 def test_only_regular_files_are_opened(make_collection, monkeypatch):
     collection = make_collection(1)
     photos = collection.folder / "photos"
@@ -180,6 +182,7 @@ def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_
     check(collection, run(collection), embedded=[*embedded, *map(name, range(1, 6))])
 
 
+@pytest.mark.slow
 def test_the_folder_of_photos_may_be_read_only(make_collection, as_user):
     collection = make_collection(3)
     photos = collection.folder / "photos"

@@ -103,6 +103,7 @@ def test_five_nearest_neighbours_on_the_map_of_the_demo_show_the_same(demo_run):
     assert right / len(uuids) >= 0.8
 
 
+@pytest.mark.slow
 def test_the_model_in_the_database_places_photos(demo_run):
     model = load_umap_model(str(demo_run.database), demo_run.type)
     rows = np.stack([np.frombuffer(blob[-4 * 1280 :], "<f4") for _, blob in sorted(demo_run.embeddings().items())])

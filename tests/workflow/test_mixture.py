@@ -173,6 +173,7 @@ def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_co
     assert collection.run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
 
 
+@pytest.mark.slow
 def test_a_photo_on_its_side_is_not_adopted(make_collection, of_the_same_model):
     collection = make_collection(3)
     turned = sorted((collection.folder / "photos").iterdir())[0]

@@ -217,6 +217,7 @@ def test_too_many_failures_end_the_run_after_everything_is_stored(make_collectio
     assert collection.snakemake().returncode == 0
 
 
+@pytest.mark.slow
 def test_all_of_a_few_photos_may_fail(make_collection):
     collection = make_collection(1)
     (collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg").write_text("no photo")
@@ -278,6 +279,7 @@ def test_a_lost_state_file_is_rebuilt(demo, name):
     assert demo.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_a_killed_writer_is_rolled_back_even_without_new_photos(collection):
     before = collection.embeddings()
     leave_hot_journal(collection.database)
@@ -357,6 +359,7 @@ def test_a_clock_that_was_set_back_does_not_matter(collection):
     assert collection.dry_run() == {}
 
 
+@pytest.mark.slow
 def test_only_some_of_the_rules_can_be_asked_for(make_collection):
     collection = make_collection(3)
     assert collection.run("--until", "embed_shard") == {"resolve_encoder": 1, "write_manifest": 1, "embed_shard": 1}

@@ -227,6 +227,7 @@ def test_search_finds_a_uuid_in_any_spelling_and_moves_it_to_the_middle(tab):
     assert abs(on_screen(tab, uuid)[0] - 640) < 2
 
 
+@pytest.mark.slow
 def test_a_click_on_the_legend_rotates_its_photos_to_the_front(tab):
     for name in ("solar panel", "fish"):
         tab.click(f"#legend button:has-text('{name}')")

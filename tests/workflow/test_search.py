@@ -34,6 +34,7 @@ def kinds():
         return {row["id"]: row["label"] for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_the_first_three_photos_are_of_the_kind_of_the_query(demo_run, kinds):
     collection = opened(demo_run)
     right = [

@@ -106,6 +106,7 @@ def test_whatever_is_killed_a_rerun_ends_in_the_same_database(three_shards, make
     assert collection.sql("SELECT * FROM {T}_SHARDS") == three_shards.sql("SELECT * FROM {T}_SHARDS")
 
 
+@pytest.mark.slow
 def test_deleting_the_database_rebuilds_it_from_the_shards_with_its_map(demo):
     before = demo.embeddings()
     places = demo.sql("SELECT * FROM {T}_UMAP_HAVERSINE ORDER BY UUID")

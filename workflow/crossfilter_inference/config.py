@@ -125,7 +125,7 @@ _TRASH_AND_CACHES = (
     *("files_versions", ".sync", ".SyncArchive", "Backups.backupdb", ".MobileBackups"),
     *(".DocumentRevisions-V100", "System Volume Information"),
     # Thumbnails and previews.
-    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", "thumbnails", ".thumbs", "thumbs", ".xvpics", "*.lrdata"),
+    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", ".thumbs", ".xvpics", "*.lrdata"),
     *(".cache",),
     # Photos as they were before an edit (Picasa, ACDSee).
     *(".picasaoriginals", "[[]Originals[]]"),
