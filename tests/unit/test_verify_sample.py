@@ -73,9 +73,22 @@ def test_changed_and_missing_photos_are_left_out_of_the_sample(collection):
     (collection.photos / f"{UUID(1)}.jpg").unlink()
     assert collection.verify(sample=20)["sample"] == ("ok", "5 photos re-embedded, lowest cosine 1.000000")
     assert collection.verify(sample=2)["sample"] == ("ok", "2 photos re-embedded, lowest cosine 1.000000")
-    for path in collection.photos.glob(f"{UUID(0)[:-1]}*"):
+    for number, path in enumerate(sorted(collection.photos.glob(f"{UUID(0)[:-1]}*"))):
         path.unlink()
+        if number % 2:
+            path.touch()
     assert collection.verify(sample=2)["sample"] == ("skipped", "all sampled photos are missing or have changed")
+
+
+def test_a_manifest_with_sizes_that_are_no_numbers_is_named(collection):
+    manifest = collection.folder / "manifest.tsv"
+    head, *rows = manifest.read_text().splitlines()
+    cells = [row.split("\t") for row in rows]
+    lines = [head, *("\t".join([uuid, path, "much", *rest]) for uuid, path, _, *rest in cells)]
+    manifest.write_text("\n".join(lines) + "\n")
+    state, text = collection.verify(sample=2)["sample"]
+    assert state == "FAILED"
+    assert "manifest.tsv' is missing or damaged" in text
 
 
 def test_an_encoder_that_cannot_be_loaded_is_reported(collection, tmp_path):

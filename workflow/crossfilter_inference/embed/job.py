@@ -17,7 +17,7 @@ from ..db.tables import VERSION_COLUMN, NewerFormat, Row, Tables
 from ..encoders.identity import provenance_digest, read_encoder
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
-from ..photos.failures import advice
+from ..photos.failures import TRANSIENT, advice
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.journal import RowsLog, logs_of
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 _MAX_IDLE_SHARE = 0.25  # of the time that a GPU may wait for photos without a warning
 # Reasons that depend on more than the contents of the file: the next run plans such a photo again.
-_TRANSIENT_REASONS = ("missing", "unreadable", "empty", "changed", "out of memory")
 
 
 def embed_shard(
@@ -121,7 +120,7 @@ def embed_shard(
 
             encoding.encode(_to_compute(encoding.timed(photos), known, recorder, progress), finish)
         settled = {_identity(row) for row in journal.rows()}
-        final = [image for image, failure in recorder.failures if failure["REASON"] not in _TRANSIENT_REASONS]
+        final = [image for image, failure in recorder.failures if failure["REASON"] not in TRANSIENT]
         settled |= {image.identity for image in final}
         _write_unread(Path(output), [identity for identity in listed if identity not in settled])
         recorder.counts.total = time.perf_counter() - start

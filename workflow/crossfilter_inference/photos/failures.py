@@ -1,5 +1,6 @@
 """The reasons for which a photo is not embedded, and what a user can do about each."""
 
+TRANSIENT = ("missing", "unreadable", "empty", "changed", "out of memory")  # the next run tries again
 _COPY = "copy it again from the camera or a backup"
 _CONVERT = "open it in an image viewer and save it as JPEG"
 _ADVICE = {

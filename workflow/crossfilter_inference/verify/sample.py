@@ -18,14 +18,14 @@ from ..embed.decode_process import Decoded, DecodeProcess
 from ..embed.reuse import LEAST_COSINE
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
+from ..photos.failures import TRANSIENT
 from ..photos.image import Preprocessing
 from ..shards.plan import MANIFEST_COLUMNS, PlannedImage
 from ..shards.shard import Embedded
-from ..util.files import read_tsv
+from ..util.files import damaged, read_tsv
 from ..util.text import counted
 from .problems import Problems, reading_file
 
-_EXCUSED = ("missing", "unreadable", "changed")  # reasons for which a photo is left out of the sample
 _N_CANDIDATES = 4  # for each photo of the sample: failed, changed and missing photos are left out
 
 
@@ -105,7 +105,10 @@ class Sample:
         with reading_file(self._manifest):
             keyed = ((random.random(), row) for row in read_tsv(self._manifest, MANIFEST_COLUMNS))
             rows = [row for _, row in heapq.nsmallest(n, keyed)]
-        return [PlannedImage(uuid, path, int(size), int(mtime_ns), shard) for uuid, path, size, mtime_ns, shard in rows]
+            try:
+                return [PlannedImage(uuid, path, int(size), int(time), shard) for uuid, path, size, time, shard in rows]
+            except ValueError:
+                raise damaged(self._manifest) from None
 
     def _decode(self, candidates: list[PlannedImage], process: DecodeProcess) -> Iterator[Decoded]:
         """Decode the photos that have a row and are unchanged."""
@@ -119,7 +122,7 @@ class Sample:
             elif isinstance(item, Decoded):
                 fix = "touch these files and run snakemake"
                 self._problems.add("files", "with new content under the old size and time", image.path, fix)
-            elif item.error.reason not in _EXCUSED:
+            elif item.error.reason not in TRANSIENT:
                 fix = "restore these files, or touch them and run snakemake"
                 self._problems.add("photos", "no longer decodable", f"{image.path}: {item.error}", fix)
 
