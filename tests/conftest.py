@@ -16,9 +16,10 @@ import psutil
 import pytest
 import warm
 import yaml
+from decode_here import USERS, DecodeHere
 
-from crossfilter_inference.embed import decode_process
-from crossfilter_inference.shards.plan import Plan, PlannedImage, read_plan, write_plan
+from crossfilter_inference.embed.decode_process import DecodeProcess
+from crossfilter_inference.shards.plan import Plan, read_plan, write_plan
 
 pytest.register_assert_rewrite("verified")
 PROJECT = Path(__file__).resolve().parent.parent
@@ -220,28 +221,18 @@ def leave_hot_journal(database: Path) -> None:
     assert Path(f"{database}-journal").stat().st_size > 0
 
 
-_DECODING = ("collection", "embed.decode_pool", "verify.sample")
-
-
-class DecodeHere(decode_process.DecodeProcess):
-    """Decode photos in this process, as the processes do that decode, but without their limits."""
-
-    def decode(self, image: PlannedImage) -> decode_process.Decoded | decode_process.Failed:
-        return decode_process.decode_image(image, *self._how)
-
-
 @pytest.fixture(autouse=True)
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no processes that decode: each takes 0.3 s."""
-    for module in _DECODING:
-        monkeypatch.setattr(f"crossfilter_inference.{module}.DecodeProcess", DecodeHere)
+    """Start no processes that decode."""
+    for module in USERS:
+        monkeypatch.setattr(module, "DecodeProcess", DecodeHere)
 
 
 @pytest.fixture
 def decode_in_processes(decode_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as jobs do."""
-    for module in _DECODING:
-        monkeypatch.setattr(f"crossfilter_inference.{module}.DecodeProcess", decode_process.DecodeProcess)
+    for module in USERS:
+        monkeypatch.setattr(module, "DecodeProcess", DecodeProcess)
 
 
 @pytest.fixture

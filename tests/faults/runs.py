@@ -35,6 +35,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT / "tests"))
 
 import warm  # noqa: E402
+from decode_here import USERS, DecodeHere  # noqa: E402
 
 
 class Player:
@@ -97,6 +98,11 @@ class LibraryPlayer(Player):
     """Planning, embedding and store in one process."""
 
     _typical = 0.1  # seconds of a run
+
+    def __init__(self, history: History):
+        super().__init__(history)
+        for module in USERS:
+            module.DecodeProcess = DecodeHere
 
     def _run(self, *, kill: bool) -> int | None:
         said = self.history.folder / "said"
