@@ -99,7 +99,7 @@ class Collection:
             rows = [
                 dict(zip(SHARD_COLUMNS, identity, strict=True))
                 | {"PATH": "x", "DIGEST": random.bytes(32).hex(), "WIDTH": 4000, "HEIGHT": 3000, "TAKEN": None}
-                | {"EMBEDDING": pack_embedding(row), "JPEG": b"x"}
+                | {"EMBED_VERSION": provenance["embed_version"], "EMBEDDING": pack_embedding(row), "JPEG": b"x"}
                 for identity, row in zip(listed, embeddings, strict=True)
             ]
             output = self.state / "embeddings" / f"{path.stem}.sqlite"
