@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import decode_here
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,6 @@ from crossfilter_inference.db.digest import digest_rows, row_digest
 from crossfilter_inference.db.embeddings import read_embeddings
 from crossfilter_inference.db.provenance import other_versions, read_provenance, write_provenance
 from crossfilter_inference.db.tables import Tables
-from crossfilter_inference.embed import decode_process
 from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders import registry
 from crossfilter_inference.encoders.identity import read_encoder
@@ -642,8 +642,8 @@ def test_a_photo_of_known_contents_is_not_decoded(store, monkeypatch, how):
     store.run()
     store.photo(30, source=2) if how == "another name" else store.photo(2, source=2, mtime_ns=5)
     decoded = []
-    decode = decode_process.decode_image
-    monkeypatch.setattr(decode_process, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
+    decode = decode_here.decode_image
+    monkeypatch.setattr(decode_here, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
     [shard] = store.plan().new_shards
     recompute = how == "read again"
     counts = store.embed(shard, database=None if recompute else store.path("x.sqlite"))
@@ -670,8 +670,8 @@ def test_a_photo_is_decoded_if_its_row_cannot_be_copied(store, monkeypatch, why)
         path.write_bytes(path.read_bytes()[:-1] + b"\0")
         store.stamp(2, path, 5)
     decoded = []
-    decode = decode_process.decode_image
-    monkeypatch.setattr(decode_process, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
+    decode = decode_here.decode_image
+    monkeypatch.setattr(decode_here, "decode_image", lambda *arguments: decoded.append(1) or decode(*arguments))
     [shard] = store.plan().new_shards
     options = {"max_pixels": 1000} if why == "too large" else {}
     counts = store.embed(shard, database=store.path("x.sqlite"), **options)

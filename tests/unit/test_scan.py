@@ -132,7 +132,7 @@ def relative(paths, folder):
         ),
         *("[Originals]", ".Recycle.Bin/photos", ".local/share/Trash/files", ".sync/Archive", ".globalTrash"),
         *("Backups.backupdb/a/b", "~snapshot/daily.0", ".DocumentRevisions-V100", "Network Trash Folder", ".recycle"),
-        *(".tmp.drivedownload", ".dropbox.cache", ".xvpics", "Thumbnails", "$recycle.bin/S-1-5-18", ".~tmp~"),
+        *(".tmp.drivedownload", ".dropbox.cache", ".xvpics", ".Thumbnails", "$recycle.bin/S-1-5-18", ".~tmp~"),
         *(".dtrash", "Library.lrdata", ".stversions", "deep/@Recycle/2020", "@eaDir/a.jpg", ".snapshots/7/snapshot"),
     ],
 )
