@@ -119,7 +119,7 @@ MUTANTS = [
     ("cli/outputs.py", "            if found in _NEVER:", "            if found in _NEVER and not force:", "outputs: never_replaced"),
     ("cli/commands.py", "    return check_output(option, path, kind, protected, force=force)", "    return path", "outputs: every_command"),
     ("run/database.py", "            if is_within(path, folder):\n", "            if False:\n", "outputs: others"),
-    # Photos that have gone are not photos; duplicates are duplicates
+    # Missing photos count as no copies; groups are confirmed in the pixels
     ("duplicates.py", "if manifest is not None and photo.uuid not in manifest:", "if False:", "duplicates: missing or renamed"),
     ("duplicates.py", 'else "changed since the last run"', 'else ""', "duplicates: changed"),
     ("duplicates.py", "        if target not in by_file or path == target:", "        target = path\n        if target not in by_file or path == target:", "duplicates: link"),

@@ -365,7 +365,8 @@ def test_of_a_missing_photo_in_two_spellings_the_newest_row_stays_even_in_a_rebu
     assert store.rows("fresh.sqlite") == rows
 
 
-def test_a_photo_that_failed_and_was_removed_does_not_reappear_with_an_older_row(store):
+def fail_and_remove_the_second_photo(store):
+    """Leave an older shard with its row, and a newer one with its failure."""
     store.run()
     path = Path(store.images[1].path)
     path.write_text("broken")
@@ -373,6 +374,10 @@ def test_a_photo_that_failed_and_was_removed_does_not_reappear_with_an_older_row
     store.run()
     del store.images[1]
     assert store.run().n_embeddings == 6
+
+
+def test_a_photo_that_failed_and_was_removed_does_not_reappear_with_an_older_row(store):
+    fail_and_remove_the_second_photo(store)
     assert store.run().n_retired == 0
     store.merge(database="fresh.sqlite")
     assert store.rows("fresh.sqlite") == store.rows()
@@ -594,13 +599,7 @@ def test_a_copy_of_a_missing_photo_is_embedded_and_not_copied_from_a_kept_row(st
 
 
 def test_a_photo_that_failed_and_was_removed_does_not_reappear_after_an_upgrade(store, upgrade):
-    store.run()
-    path = Path(store.images[1].path)
-    path.write_text("broken")
-    store.stamp(1, path)
-    store.run()
-    del store.images[1]
-    assert store.run().n_embeddings == 6
+    fail_and_remove_the_second_photo(store)
     upgrade()
     assert 1 not in embed_versions(store)
     store.merge(database="fresh.sqlite")

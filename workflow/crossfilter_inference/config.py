@@ -118,15 +118,13 @@ _TRASH_AND_CACHES = (
     *(".Trash", ".Trash-*", ".Trashes", ".local", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", ".trashed-*"),
     *(".globalTrash", ".RecycleBinHW", ".dtrash", "Network Trash Folder"),
     # Deleted photos of network drives and cloud services.
-    *("#recycle", "@Recycle", ".recycle", ".Recycle.Bin", "trashbox", "files_trashbin", ".debris"),
-    *(".SyncTrash",),
+    *("#recycle", "@Recycle", ".recycle", ".Recycle.Bin", "trashbox", "files_trashbin", ".debris", ".SyncTrash"),
     # Snapshots and older versions.
     *("#snapshot", "@Recently-Snapshot", ".snapshot", "~snapshot", ".snapshots", ".zfs", ".stversions"),
     *("files_versions", ".sync", ".SyncArchive", "Backups.backupdb", ".MobileBackups"),
     *(".DocumentRevisions-V100", "System Volume Information"),
     # Thumbnails and previews.
-    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", ".thumbs", ".xvpics", "*.lrdata"),
-    *(".cache",),
+    *("@eaDir", ".@__thumb", ".wdmc", ".thumbnails", ".thumbs", ".xvpics", "*.lrdata", ".cache"),
     # Photos as they were before an edit (Picasa, ACDSee).
     *(".picasaoriginals", "[[]Originals[]]"),
     # Unfinished files.
