@@ -14,7 +14,8 @@ from verified import UUID
 
 from crossfilter_inference.cli import commands
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.map.contents import MapFiles, read_neighbours
+from crossfilter_inference.map.contents import MapFiles
+from crossfilter_inference.map.files import read_neighbours
 from crossfilter_inference.map.job import make_map
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.map.words import read_words

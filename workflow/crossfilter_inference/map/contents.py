@@ -19,11 +19,10 @@ from ..shards.plan import MANIFEST_COLUMNS
 from ..shards.shard import read_thumbnails as read_shard_thumbnails
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
-from .arrays import read_arrays
+from .files import read_neighbours, read_positions
 from .labels import read_labels
 from .quality import nearest_on_map
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
-from .settings import MAP_COLUMNS
 from .sphere import unit_vectors_from_latitude_longitude
 from .words import read_words
 
@@ -131,30 +130,6 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     )
 
 
-def read_positions(path: str) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Read `map.tsv`.
-
-    Returns
-    -------
-    uuids : list of str
-    latitude, longitude : arrays of shape (n_images,), float64, degrees
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    rows = list(read_tsv(path, MAP_COLUMNS))
-    uuids = [uuid for uuid, _, _ in rows]
-    try:
-        degrees = np.array([(latitude, longitude) for _, latitude, longitude in rows], float).reshape(-1, 2)
-    except ValueError:
-        raise damaged(path) from None
-    if not (np.abs(degrees) <= (90, 180)).all() or len({*uuids}) < len(uuids):
-        raise damaged(path)
-    return uuids, *degrees.T
-
-
 def _share_kept(unit_vectors: NDArray[np.float64], neighbours: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the share of each photo's neighbours that are no farther on the map than its k-th nearest photo.
 
@@ -171,28 +146,6 @@ def _share_kept(unit_vectors: NDArray[np.float64], neighbours: NDArray[np.int32]
     farthest = squared_chords(nearest_on_map(unit_vectors, np.arange(n_images), k)).max(axis=1)
     share: NDArray[np.float64] = (squared_chords(neighbours) <= farthest[:, None]).mean(axis=1)
     return share
-
-
-def read_neighbours(path: str, n_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Read `neighbours.npz`, which `job.py` describes.
-
-    Returns
-    -------
-    indices : array of shape (n_images, k), int32
-    similarity : array of shape (n_images, k), float32
-        Cosine similarity, in [-1, 1].
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or has a different number of photos.
-    """
-    indices, distances = read_arrays(path, indices=("i", 2), distances=("f", 2))
-    if len(indices) != n_images or indices.shape != distances.shape:
-        raise damaged(path)
-    if indices.size and not (0 <= indices.min() and indices.max() < n_images and np.isfinite(distances).all()):
-        raise damaged(path)
-    return indices.astype(np.int32), (1 - distances).astype(np.float32)
 
 
 def read_manifest_paths(path: Path) -> dict[str, str] | None:

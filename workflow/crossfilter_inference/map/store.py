@@ -10,7 +10,7 @@ from ..db.connect import writing
 from ..db.provenance import read_provenance, write_provenance
 from ..db.tables import Tables, columns_in
 from ..util.files import read_json, write_json
-from .contents import read_positions
+from .files import read_positions
 
 
 def store_map(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..encoders.registry import load_text_encoder
 from ..errors import InputError
 from ..util.files import damaged, write_bytes
-from .arrays import read_arrays
+from .files import read_arrays
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from ..db.connect import reading
 from ..db.tables import NewerFormat, Tables
 from ..errors import InputError
-from ..map.contents import read_neighbours, read_positions
+from ..map.files import read_neighbours, read_positions
 from ..map.words import read_words
 from ..shards.journal import check_journal
 from ..shards.plan import RETIRED_COLUMNS, read_plan, read_shard_list
