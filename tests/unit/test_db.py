@@ -15,8 +15,8 @@ from conftest import leave_hot_journal
 from crossfilter_inference.db import connect as connections
 from crossfilter_inference.db.connect import UnusableDatabase, reading, recover, writing, written_early
 from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings, unpack_embedding
-from crossfilter_inference.db.provenance import read_provenance, with_prefix, write_provenance
-from crossfilter_inference.db.tables import Tables
+from crossfilter_inference.db.provenance import with_prefix, write_provenance
+from crossfilter_inference.db.tables import Tables, read_provenance
 from crossfilter_inference.errors import InputError
 
 

@@ -12,8 +12,7 @@ from test_merge import Store
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.db import tables as tables_module
 from crossfilter_inference.db.connect import reading, writing
-from crossfilter_inference.db.provenance import read_provenance
-from crossfilter_inference.db.tables import TEXT, Column, NewerFormat, Tables, check_format, migrate
+from crossfilter_inference.db.tables import TEXT, Column, NewerFormat, Tables, check_format, migrate, read_provenance
 from crossfilter_inference.map.store import store_map
 from crossfilter_inference.photos.image import LoadedImage
 from crossfilter_inference.run import database as run_database

@@ -14,8 +14,8 @@ from conftest import COLOUR_ENCODER, DEMO_PHOTOS
 from crossfilter_inference.db.connect import reading, writing
 from crossfilter_inference.db.digest import digest_rows, row_digest
 from crossfilter_inference.db.embeddings import read_embeddings
-from crossfilter_inference.db.provenance import other_versions, read_provenance, write_provenance
-from crossfilter_inference.db.tables import Tables
+from crossfilter_inference.db.provenance import other_versions, write_provenance
+from crossfilter_inference.db.tables import Tables, read_provenance
 from crossfilter_inference.embed.job import embed_shard
 from crossfilter_inference.encoders import registry
 from crossfilter_inference.encoders.identity import read_encoder

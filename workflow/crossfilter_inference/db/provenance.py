@@ -7,22 +7,7 @@ The prefix of a key names the writer: `encoder_`, `embeddings_`, `map_`; in shar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .tables import VERSION_COLUMN, VERSION_KEY, Tables, check_format, columns_in
-
-
-def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
-    """Read the provenance of the embeddings and the map; empty if nothing is recorded.
-
-    Raises
-    ------
-    NewerFormat
-        If a newer version wrote this embedding type.
-    """
-    check_format(connection, embedding_type)
-    table = Tables(embedding_type).provenance
-    if not sa.inspect(connection).has_table(table.name):
-        return {}
-    return dict(connection.execute(sa.select(table)).tuples().all())
+from .tables import VERSION_COLUMN, VERSION_KEY, Tables, columns_in, read_provenance
 
 
 def recorded_encoder(connection: Connection, embedding_type: str) -> dict[str, str]:

@@ -125,6 +125,29 @@ def columns_in(connection: Connection, table: Table) -> list[str]:
     return [column.name for column in table.c if column.name in existing]
 
 
+def read_provenance(connection: Connection, embedding_type: str) -> dict[str, str]:
+    """Read the provenance of the embeddings and the map; empty if nothing is recorded.
+
+    Raises
+    ------
+    NewerFormat
+        If a newer version wrote this embedding type.
+    """
+    table = Tables(embedding_type).provenance
+    values: dict[str, str] = {}
+    if columns_in(connection, table):
+        values = dict(connection.exec_driver_sql(f"SELECT KEY, VALUE FROM {table}").tuples().all())
+    version = str(values.get(FORMAT_KEY, "1"))
+    if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
+        query = "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
+        path = os.fsdecode(connection.exec_driver_sql(query).scalar_one())
+        raise NewerFormat(
+            f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference supports "
+            f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"
+        )
+    return values
+
+
 def check_format(connection: Connection, embedding_type: str) -> int:
     """Return the format of an embedding type in a database or a shard, at most `FORMAT_VERSION`.
 
@@ -133,18 +156,7 @@ def check_format(connection: Connection, embedding_type: str) -> int:
     NewerFormat
         If this version does not know the format.
     """
-    table, recorded = Tables(embedding_type).provenance, None
-    if columns_in(connection, table):
-        recorded = connection.scalar(select(table.c.VALUE).where(table.c.KEY == FORMAT_KEY))
-    version = "1" if recorded is None else str(recorded)
-    if not (version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
-        query = "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
-        path = os.fsdecode(connection.exec_driver_sql(query).scalar_one())
-        raise NewerFormat(
-            f"{path!r} has format {version} of {embedding_type}, and this version of crossfilter-inference supports "
-            f"formats up to {FORMAT_VERSION}; upgrade crossfilter-inference. Nothing was changed"
-        )
-    return int(version)
+    return int(read_provenance(connection, embedding_type).get(FORMAT_KEY, "1"))
 
 
 def migrate(connection: Connection, embedding_type: str) -> None:

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from ..db.connect import reading
 from ..db.embeddings import read_embeddings
-from ..db.provenance import read_provenance
-from ..db.tables import Tables
+from ..db.tables import Tables, read_provenance
 from ..errors import InputError
 from ..util.files import digest, read_json, read_tsv, write_bytes, write_json, write_tsv
 from ..util.text import counted

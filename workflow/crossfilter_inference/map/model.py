@@ -25,8 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..db.connect import reading
 from ..db.embeddings import read_embeddings
-from ..db.provenance import read_provenance
-from ..db.tables import Tables
+from ..db.tables import Tables, read_provenance
 from ..errors import InputError
 from .fit import FitParameters, SphereMap, place
 from .fuzzy_graph import fuzzy_graph

@@ -7,8 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..db.connect import writing
-from ..db.provenance import read_provenance, write_provenance
-from ..db.tables import Tables, columns_in
+from ..db.provenance import write_provenance
+from ..db.tables import Tables, columns_in, read_provenance
 from ..util.files import read_json, write_json
 from .files import read_positions
 

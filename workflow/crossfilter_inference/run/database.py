@@ -8,9 +8,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..db.connect import UnusableDatabase, reading
-from ..db.provenance import read_provenance
 from ..db.state import holds_state, is_state_folder, state_folder
-from ..db.tables import FORMAT_VERSION, Tables, check_format
+from ..db.tables import FORMAT_VERSION, Tables, check_format, read_provenance
 from ..errors import InputError
 from ..util.files import read_json
 from ..util.paths import is_within

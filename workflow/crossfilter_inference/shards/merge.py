@@ -20,8 +20,8 @@ from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 
 from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
-from ..db.provenance import read_provenance, recorded_encoder, write_provenance
-from ..db.tables import Row, Tables, migrate
+from ..db.provenance import recorded_encoder, write_provenance
+from ..db.tables import Row, Tables, migrate, read_provenance
 from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text, read_encoder
 from ..util.files import read_tsv, write_json, write_tsv
 from ..util.text import stored_path

@@ -26,8 +26,8 @@ import sqlalchemy as sa
 
 from ..db.connect import CHUNK, UnusableDatabase, chunks, driver_cursor, reading, writing
 from ..db.digest import RowsDigest, row_digest
-from ..db.provenance import read_provenance, with_prefix, write_provenance
-from ..db.tables import VERSION_COLUMN, VERSION_KEY, Row, Tables, columns_in, migrate
+from ..db.provenance import with_prefix, write_provenance
+from ..db.tables import VERSION_COLUMN, VERSION_KEY, Row, Tables, columns_in, migrate, read_provenance
 from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text
 from ..util.files import damaged, new_part, publish
 from ..util.text import read_path

@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 from ..config import Config
 from ..db.connect import reading
 from ..db.digest import digest_rows
-from ..db.provenance import read_provenance, unknown_rows
+from ..db.provenance import unknown_rows
 from ..db.state import state_folder
-from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in
+from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in, read_provenance
 from ..encoders.identity import read_encoder
 from ..errors import InputError
 from ..photos.scan import scan_folders

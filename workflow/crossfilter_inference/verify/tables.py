@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from ..db.connect import driver_cursor
-from ..db.provenance import read_provenance
-from ..db.tables import VERSION_COLUMN, VERSION_KEY, Tables
+from ..db.tables import VERSION_COLUMN, VERSION_KEY, Tables, read_provenance
 from ..encoders.identity import provenance_digest
 from ..errors import InputError
 from ..map.settings import MAP_COLUMNS

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from ..db.connect import reading
-from ..db.provenance import read_provenance
-from ..db.tables import Tables
+from ..db.tables import Tables, read_provenance
 from ..photos.failures import advice
 from ..shards.plan import read_plan
 from ..util.files import damaged, read_benchmark, read_json, write_text
