@@ -193,7 +193,6 @@ class SnakemakePlayer(Player):
 
     def __init__(self, history: History):
         super().__init__(history)
-        self.process: subprocess.Popen | None = None
         self._typical = 4.0
         self.with_map = history.random.randrange(10) == 0
         if self.with_map:
@@ -244,49 +243,46 @@ class SnakemakePlayer(Player):
             *(*options, "--configfile", "config.yaml"),
         ]
 
+    def _run(self, *, kill: bool) -> int | None:
+        return self._run_cold() if kill else self._run_warm(timeout=200)
+
     def _run_warm(self, *options: str, timeout: float) -> int:
-        """Run without faults; the time of a start, which the faults depend on, does not matter."""
+        """Run to the end, started from a process that has imported the packages."""
         done = warm.run(self._command(*options), str(self.history.folder), timeout, as_user=os.geteuid() == 0)
         self.output = done.stdout
         return done.returncode
 
-    def _start(self) -> subprocess.Popen:
-        with (self.history.folder / "said").open("wb") as said:
-            self.process = subprocess.Popen(
+    def _run_cold(self) -> int | None:
+        """Start a run as users do, in a process group of its own, and kill it at a random time."""
+        how, number = self.history.random.choice(
+            [(os.killpg, signal.SIGKILL)] * 2
+            + [(os.kill, signal.SIGKILL), (os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)]
+        )
+        self.history.log.append(f"{how.__name__} {signal.Signals(number).name}")
+        start, said = time.monotonic(), self.history.folder / "said"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
                 self._command(),
                 cwd=self.history.folder,
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_as_user,
             )
-        return self.process
-
-    def _run(self, *, kill: bool) -> int | None:
-        start = time.monotonic()
-        process = self._start()
-        if kill:
-            how, number = self.history.random.choice(
-                [(os.killpg, signal.SIGKILL)] * 2
-                + [(os.kill, signal.SIGKILL), (os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)]
-            )
-            self.history.log.append(f"{how.__name__} {signal.Signals(number).name}")
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(self.history.random.uniform(0.5, 1.1 * self._typical))
-            with suppress(ProcessLookupError):
-                how(process.pid, number)
+        try:
+            process.wait(self.history.random.uniform(0.5, 1.1 * self._typical))
+            self._typical += 0.2 * (time.monotonic() - start - self._typical)
+        except subprocess.TimeoutExpired:
+            self._typical *= 1.05  # it takes longer, perhaps longer than all kills
+        with suppress(ProcessLookupError):
+            how(process.pid, number)
         try:
             code = process.wait(timeout=200)
         except subprocess.TimeoutExpired:
-            self._read_output()
             self.history.must(False, "a hang")
-        self._read_output()
-        if not kill:
-            self._typical += 0.2 * (time.monotonic() - start - self._typical)
-        return None if kill and code else code
-
-    def _read_output(self) -> None:
-        self.output = (self.history.folder / "said").read_text(errors="replace")
+        finally:
+            self.output = said.read_text(errors="replace")
+        return None if code else 0
 
     def _map(self, database: Path) -> dict[str, tuple]:
         return {row[0]: row[1:] for row in _table(database, "UMAP_HAVERSINE")}

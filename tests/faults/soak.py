@@ -30,6 +30,7 @@ from history import History, Violation  # noqa: E402
 
 RUNS_PER_HISTORY = {"in-process": 20, "snakemake": 6}
 DISK_KB = 6_000
+MOST_FAILURES = 5
 _INTERRUPTED = re.compile(r"Traceback \(most recent call last\):((?!\nTraceback).)*?\nKeyboardInterrupt", re.DOTALL)
 
 
@@ -177,7 +178,7 @@ def _play_all(state: dict, folder: Path, n_jobs: int, progress: Path) -> int:
                 state["seconds"] = before + time.monotonic() - start
                 if not failures:
                     progress.write_text(json.dumps(state))
-                if failures >= 5:
+                if failures >= MOST_FAILURES:
                     return failures
     return failures
 

@@ -15,7 +15,7 @@ SOAK = Path(__file__).parent / "soak.py"
 def soak(folder: Path, *options: str, program: str = "") -> subprocess.CompletedProcess:
     command = [sys.executable, SOAK]
     if program:  # the same, with a part of the library broken on purpose
-        start = f"import sys; sys.path.insert(0, {str(SOAK.parent)!r})\nimport soak\n"
+        start = f"import sys; sys.path.insert(0, {str(SOAK.parent)!r})\nimport soak\nsoak.MOST_FAILURES = 1\n"
         (folder / "broken.py").write_text(f"{start}{program}\nif __name__ == '__main__':\n    soak.main()\n")
         command = [sys.executable, folder / "broken.py"]
     return subprocess.run(
@@ -36,19 +36,23 @@ def test_twenty_runs_through_snakemake_and_some_hundred_without_it_end_correctly
     assert list((tmp_path / "play").iterdir()) == []
 
 
+# The library broken on purpose, what the soak says, and a seed whose first history shows it.
 BROKEN = {
     "a digest that is ignored": (
-        "import crossfilter_inference.embed.reuse as known\nknown.KnownRows.find = lambda self, item: None",
+        "from crossfilter_inference.embed.reuse import KnownRows\nKnownRows.find = KnownRows.copy = lambda *_: None",
         "images were computed needlessly",
+        1,
     ),
     "a log that is not kept": (
         "import crossfilter_inference.shards.journal as log\n"
         "log.RowsLog._resume = lambda self, other, *_: other.unlink()",
         "images were computed needlessly",
+        1,
     ),
     "rows of missing photos that stay": (
         "import crossfilter_inference.shards.merge as merge\nmerge.Merge.forget = lambda self: None",
         "is missing, but its row is kept|exists in another spelling|failures",
+        2,
     ),
     "changed photos that are overlooked": (
         "import crossfilter_inference.run.prepare as prepare\n"
@@ -59,18 +63,20 @@ BROKEN = {
         " for i in images], *rest, **options)\n"
         "prepare.make_plan = blind",
         "failures|is missing|EMBEDDING is|SIZE is|MTIME_NS is",
+        1,
     ),
     "an error that is no message": (
         "import runs\ndef fail(*_, **__):\n    raise KeyError('x')\nruns.store_embeddings = fail",
         "a traceback instead of a message",
+        1,
     ),
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_library_is_noticed(tmp_path, what):
-    program, message = BROKEN[what]
-    done = soak(tmp_path, "--in-process", "200", "--seed", "1", program=program)
+    program, message, seed = BROKEN[what]
+    done = soak(tmp_path, "--in-process", "200", "--jobs", "1", "--seed", str(seed), program=program)
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(message, done.stdout), done.stdout[-3000:]
     assert "FAILED: python tests/faults/soak.py --play in-process --seed " in done.stdout
