@@ -226,3 +226,22 @@ def test_images_to_retry_go_into_a_new_shard():
     planned = plan.make_plan(shards, [image(1), image(2)], [], 10, retry=frozenset({image(2).uuid}))
     assert owners(planned) == {image(1).uuid: "000001", image(2).uuid: "000002"}
     assert planned.n_reread == 0
+
+
+def test_a_shard_whose_list_is_lost_is_taken_over_only_if_no_status_has_changed(tmp_path):
+    before = [image(n)._replace(ctime_ns=7) for n in (1, 2)]
+    last = last_plan(tmp_path, plan.make_plan({}, before, [], 10))
+    assert plan.make_plan({}, before, [], 10, last=last).new_shards == ["000001"]
+    now = [before[0], before[1]._replace(ctime_ns=8)]
+    killed = plan.make_plan({}, now, [], 10, last=last)
+    assert killed.new_shards == ["000002"]
+    assert {planned.shard for planned in killed.images} == {"000002"}
+    again = plan.make_plan({}, now, [], 10, last=last_plan(tmp_path, killed))
+    assert again.new_shards == ["000003"], "the database of 000001 may be there still"
+    kept = {"000002": identities(image(2))}
+    assert plan.make_plan(kept, now, [], 10, last=last_plan(tmp_path, killed)).new_shards == ["000003"]
+
+
+def test_a_lost_list_is_not_taken_over_by_images_that_other_shards_had(tmp_path):
+    last = last_plan(tmp_path, plan.make_plan({"000004": identities(image(9))}, [image(1), image(2)], [], 1))
+    assert plan.make_plan({}, [image(1), image(2)], [], 1, last=last).new_shards == ["000007", "000008"]

@@ -166,9 +166,10 @@ def make_plan(
         for shard in sorted(shards):  # the newest wins
             owner.update(dict.fromkeys(shards[shard], shard))
     planned, new_shards, n_new, n_reread = [], [], 0, 0
-    newest, last = max(map(int, shards), default=0), last or {}
+    newest, last, is_taken = max(map(int, shards), default=0), last or {}, False
     for image in sorted(images):
         found = owner.get((image.uuid, image.size, image.mtime_ns))
+        is_listed = found is not None
         if found is not None and image.uuid not in retry and _may_have_new_contents(image, found, last):
             found, n_reread = None, n_reread + 1
         if found is None or image.uuid in retry:
@@ -176,9 +177,15 @@ def make_plan(
             if n_new % shard_size == 0:
                 new_shards.append(shard)
             n_new += 1
+            is_taken = is_taken or (not is_listed and _may_have_new_contents(image, shard, last))
         else:
             shard = found
         planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
+    if is_taken:  # lists are lost, and a shard of this name may have a database with old contents
+        after = max((int(row[4]) for row in last.values() if row[4].isdecimal()), default=0) - newest
+        names = {name: f"{int(name) + max(0, after):06d}" for name in new_shards}
+        planned = [image._replace(shard=names.get(image.shard, image.shard)) for image in planned]
+        new_shards = [*names.values()]
     return Plan(planned, rejected, new_shards, n_reread=n_reread)
 
 
