@@ -52,7 +52,7 @@ MUTANTS = [
     ("photos/missing.py", "            if isinstance(names, str):\n                return names\n", "            if isinstance(names, str):\n                return ''\n", "scan: knowledge"),
     ("photos/missing.py", "if self._shows_nothing(folder) else", "if False else", "scan: knowledge"),
     ("photos/missing.py", "not scan.unseen and ", "", "scan: outside"),
-    ("photos/missing.py", 'return "the file or its folder is there, but excluded or unreadable"', 'return ""', "scan: knowledge"),
+    ("photos/missing.py", 'return f"the file or its folder is there, but {_UNNAMED}, or unreadable"', 'return ""', "scan: knowledge"),
     ("shards/plan.py", "doubt(uuid, path) or REMOVED", "REMOVED", "plan prepare: held_back"),
     ("shards/merge.py", "if spelling not in respelled} - self._deleted", "if spelling not in respelled}", "merge: deleted"),
     ("shards/plan.py", "if reason == REMOVED}", "}", "merge plan: deleted or missing"),
@@ -68,7 +68,7 @@ MUTANTS = [
     ("run/start.py", "with suppress(OSError):  # a broken link", "with suppress(ValueError):  # a broken link", "run_start: links"),
     # Whether a picture is whole
     ("photos/jpeg.py", "min_height=height, strict=strict)", "min_height=height, strict=False)", "whole: lacks"),
-    ("photos/jpeg.py", "            return image\n    except ValueError as error:", "            return image\n        return image\n    except ValueError as error:", "whole: scan"),
+    ("photos/jpeg.py", "            return pixels\n    except ValueError as error:", "            return pixels\n        return pixels\n    except ValueError as error:", "whole: scan"),
     ("photos/jpeg.py", "for candidate in _candidates(segments) if may_repair else ():", "for candidate in ():", "whole: whatever"),
     ("photos/jpeg.py", "zeros_are_flat = len(scans) > 1 or not any(", "zeros_are_flat = True or not any(", "whole: zeros"),
     ("photos/png.py", "    if is_doubtful:\n", "    if False:\n", "whole: png"),
@@ -77,7 +77,7 @@ MUTANTS = [
     ("photos/image.py", "to_srgb(_centre_square(image, width, height, exif, preprocessing), profile)", "_centre_square(image, width, height, exif, preprocessing).convert('RGB')", "cases"),
     ("photos/image.py", "    thumbnail.info = {}", "    pass", "whole: thumbnails"),
     ("photos/colours.py", "source.profile.xcolor_space != _SPACES.get(mode)", "False", "whole: profile"),
-    ("photos/image.py", "unread_format(data) or f", "f", "whole: named"),
+    ("photos/image.py", "unread or f", "f", "whole: named"),
     ("photos/image.py", "    if raw := raw_format(file, data):", "    if raw := '':", "whole: preview"),
     ("photos/exif.py", "if _FIRST_YEAR <= time.year <= datetime.now().year + 1:", "if True:", "exif: impossible"),
     # No file holds up or ends a run
