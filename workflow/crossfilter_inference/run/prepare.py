@@ -11,7 +11,7 @@ records.
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -137,8 +137,8 @@ class Run:
     state : str
         State folder of the embedding type.
     plan : Plan
-    known_shards : dict
-        Input of the plan: the photos that each shard may own.
+    known_shards : collection of str
+        Shards that existed when the plan was made.
     shards : list of str
         Shards that this run makes or uses, the oldest first.
     shares : Shares
@@ -158,7 +158,7 @@ class Run:
     resources: Resources
     state: str
     plan: Plan
-    known_shards: dict[str, set[Identity]]
+    known_shards: Collection[str]
     shards: list[str]
     shares: Shares
     cost: Cost
@@ -234,7 +234,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     cost = embedding_cost(state, config.encoder.backend, shares)
     if not resources.is_main_process:
         nothing = Plan([], [], [])
-        return Run(config, resources, state, nothing, {}, [], shares, cost, _stamps(config, nothing, 0, 0))
+        stamps = _stamps(config, nothing, nothing.digest(), 0, 0)
+        return Run(config, resources, state, nothing, [], [], shares, cost, stamps)
 
     check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
@@ -251,9 +252,12 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
     )
     plan, deletions = plan_after(), None
-    if not _is_last_plan(config, state, plan, known_shards):
+    plan_digest = plan.digest()
+    if not _is_last_plan(config, state, plan, plan_digest, known_shards):
         last = read_last_plan(f"{state}/plan.tsv")
-        plan = plan_after(last=last) if may_change_plan(last, plan) else plan
+        if may_change_plan(last, plan):
+            plan = plan_after(last=last)
+            plan_digest = plan.digest()
         plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)
     stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
@@ -278,11 +282,11 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         resources,
         state,
         plan,
-        known_shards,
+        [*known_shards],
         shards,
         shares,
         cost,
-        _stamps(config, plan, store_generation, map_generation),
+        _stamps(config, plan, plan_digest, store_generation, map_generation),
         store_generation,
         map_generation,
         deletions,
@@ -310,13 +314,15 @@ def _upgrade(config: Config, state: str, plan: Plan) -> str:
     )
 
 
-def _is_last_plan(config: Config, state: str, plan: Plan, known_shards: dict[str, set[Identity]]) -> bool:
+def _is_last_plan(
+    config: Config, state: str, plan: Plan, plan_digest: str, known_shards: dict[str, set[Identity]]
+) -> bool:
     """Return whether the last run had this plan, and no missing images; reading its plan would take a while."""
     return (
         config.missing_images == "keep"
         and not plan.new_shards
-        and os.path.exists(f"{state}/settings/manifest-{plan.digest()}")
-        and not find_missing(known_shards, {}, plan.images, {}, None)
+        and os.path.exists(f"{state}/settings/manifest-{plan_digest}")
+        and not (plan.may_miss_images and find_missing(known_shards, {}, plan.images, {}, None))
     )
 
 
@@ -338,9 +344,9 @@ def _with_missing(
     return replace(plan, missing=missing), Deletions(n_deleted, len(rows), reasons)
 
 
-def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: int) -> Stamps:
+def _stamps(config: Config, plan: Plan, plan_digest: str, store_generation: int, map_generation: int) -> Stamps:
     values = {
-        "manifest": plan.digest(),
+        "manifest": plan_digest,
         "encoder": identity.settings_digest(config.embedding_type, config.encoder.model_dump()),
         "store": digest([STORE_VERSION, config.missing_images, store_generation, *_held_back(config, plan)]),
         "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),

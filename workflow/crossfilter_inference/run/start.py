@@ -82,7 +82,7 @@ def start_run(run: Run) -> None:
         remove_logs(f"{folder}/embeddings", [shard for shard in run.shards if shard in run.known_shards])
         for shard in run.plan.new_shards:
             remove_shard(folder, shard)
-    for shard in run.known_shards.keys() - {*run.shards}:
+    for shard in {*run.known_shards} - {*run.shards}:
         remove_shard(folder, shard)
     _date_back(folder)
     refuse_foreign_shards(folder, run.type)

@@ -26,6 +26,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +85,8 @@ class MissingImage(NamedTuple):
 class Plan:
     """The next manifest, the rejected files, the new shards, and the missing images.
 
-    `n_reread` of the images in new shards are only read again, because their status has changed.
+    `n_reread` of the images in new shards are only read again, because their status has changed. `may_miss_images` is
+    False if the scan found every identity that the shards list.
     """
 
     images: list[PlannedImage]
@@ -92,6 +94,7 @@ class Plan:
     new_shards: list[str]
     missing: list[MissingImage] = field(default_factory=list, compare=False)
     n_reread: int = field(default=0, compare=False)
+    may_miss_images: bool = field(default=True, compare=False)
 
     def summary(self) -> str:
         """Count all photos, new photos and new shards, in one line."""
@@ -168,18 +171,18 @@ def make_plan(
     planned, new_shards, n_new, n_reread = [], [], 0, 0
     newest, last = max(map(int, shards), default=0), last or {}
     for image in sorted(images):
-        found = owner.get((image.uuid, image.size, image.mtime_ns))
+        found = owner.pop((image.uuid, image.size, image.mtime_ns), None)
         if found is not None and image.uuid not in retry and _may_have_new_contents(image, found, last):
             found, n_reread = None, n_reread + 1
         if found is None or image.uuid in retry:
-            shard = f"{newest + 1 + n_new // shard_size:06d}"
             if n_new % shard_size == 0:
-                new_shards.append(shard)
+                new_shards.append(f"{newest + 1 + len(new_shards):06d}")
+            shard = new_shards[-1]
             n_new += 1
         else:
             shard = found
         planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
-    return Plan(planned, rejected, new_shards, n_reread=n_reread)
+    return Plan(planned, rejected, new_shards, n_reread=n_reread, may_miss_images=recompute or bool(owner))
 
 
 def may_change_plan(last: LastPlan, plan: Plan) -> bool:
@@ -230,7 +233,7 @@ def find_missing(
         In order of UUID.
     """
     uuids = {uuid for rows in shards.values() for uuid, _, _ in rows} | stored.keys()
-    uuids.difference_update(image.uuid for image in images)
+    uuids.difference_update(map(itemgetter(0), images))
     if not uuids:
         return []
     found = {canonical_uuid(image.uuid) for image in images}
