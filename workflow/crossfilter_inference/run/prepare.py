@@ -317,11 +317,14 @@ def _upgrade(config: Config, state: str, plan: Plan) -> str:
 def _is_last_plan(
     config: Config, state: str, plan: Plan, plan_digest: str, known_shards: dict[str, set[Identity]]
 ) -> bool:
-    """Return whether the last run had this plan, and no missing images; reading its plan would take a while."""
+    """Return whether the last run had this plan apart from new shards, and no images are missing.
+
+    Then the last plan changes nothing, and reading it would take a while.
+    """
+    listed_digest = plan.without_new().digest() if plan.new_shards else plan_digest
     return (
         config.missing_images == "keep"
-        and not plan.new_shards
-        and os.path.exists(f"{state}/settings/manifest-{plan_digest}")
+        and os.path.exists(f"{state}/settings/manifest-{listed_digest}")
         and not (plan.may_miss_images and find_missing(known_shards, {}, plan.images, {}, None))
     )
 

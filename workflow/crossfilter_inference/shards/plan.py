@@ -25,7 +25,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +120,11 @@ class Plan:
     def shard_sizes(self) -> Counter[str]:
         """Count the images that each shard owns."""
         return Counter(image.shard for image in self.images)
+
+    def without_new(self) -> "Plan":
+        """Return the plan without its new shards and their images."""
+        new = set(self.new_shards)
+        return replace(self, images=[image for image in self.images if image.shard not in new], new_shards=[])
 
     def digest(self) -> str:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
