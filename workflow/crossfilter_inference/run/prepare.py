@@ -20,7 +20,7 @@ from ..config import Config, check_config, read_config_file
 from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
-from ..photos.missing import Search
+from ..photos.missing import MissingPhotoSearch
 from ..photos.names import canonical_uuid
 from ..photos.scan import Scan, excluding, scan_folders
 from ..shards.merge import STORE_VERSION
@@ -336,7 +336,7 @@ def _with_missing(
     if config.missing_images == "keep":
         return replace(plan, missing=find_missing(known_shards, {}, scan.images, last, None)), None
     stored = stored_photos(config.output_embeddings_db, config.embedding_type)
-    doubt = Search(config.input_dir, scan, excluding(config.exclude)).doubt
+    doubt = MissingPhotoSearch(config.input_dir, scan, excluding(config.exclude)).doubt
     missing = find_missing(known_shards, stored, scan.images, last, doubt)
     # Without the database, every listed image may have a row in its shard, except those deleted before.
     rows = set(stored) or {uuid for listed in known_shards.values() for uuid, *_ in listed}
