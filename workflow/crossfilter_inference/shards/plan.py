@@ -173,7 +173,9 @@ def make_plan(
     if not recompute:
         for shard in sorted(shards):  # the newest wins
             owner.update(dict.fromkeys(shards[shard], shard))
-    planned, new_shards, n_new, n_reread = [], [], 0, 0
+    planned: list[PlannedImage] = []
+    new_shards: list[str] = []
+    n_new = n_reread = 0
     newest, last = max(map(int, shards), default=0), last or {}
     for image in sorted(images):
         found = owner.pop((image.uuid, image.size, image.mtime_ns), None)
