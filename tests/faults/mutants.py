@@ -60,11 +60,11 @@ MUTANTS = [
     ("run/prepare.py", 'deletions.line("to delete:") if deletions else ""', '""', "prepare: deletions"),
     # What is scanned
     ("photos/scan.py", "pattern = folder.excluded_by or excluded_by(entry.name)", "pattern = excluded_by(entry.name)", "scan: trash or depth"),
-    ("photos/scan.py", "candidate = canonical_uuid(stem), (is_hidden,", "candidate = canonical_uuid(stem), (False,", "scan: hidden"),
+    ("photos/scan.py", "        if is_hidden:\n", "        if False:\n", "scan: hidden"),
     ("photos/scan.py", "seen.add(folder.real)", "seen.add(os.stat(folder.path).st_ino)", "scan: inode or loop"),
     ("photos/scan.py", "if 0 < status.st_ctime_ns < started else 0", "", "scan: status_time"),
     ("shards/plan.py", "found, n_reread = None, n_reread + 1", "n_reread = n_reread + 1", "plan: ctime"),
-    ("run/start.py", "        for shard in run.plan.new_shards:\n            remove_shard(folder, shard)\n", "", "run_start: read_again"),
+    ("run/start.py", "to_remove |= {*run.plan.new_shards}", "pass", "run_start: read_again"),
     ("run/start.py", "with suppress(OSError):  # a broken link", "with suppress(ValueError):  # a broken link", "run_start: links"),
     # Whether a picture is whole
     ("photos/jpeg.py", "min_height=height, strict=strict)", "min_height=height, strict=False)", "whole: lacks"),

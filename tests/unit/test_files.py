@@ -15,6 +15,22 @@ def test_a_table_with_every_kind_of_name_is_read_back(tmp_path):
     assert rows == [[name, str(n)] for n, name in enumerate(names)]
 
 
+@pytest.mark.parametrize("text", ["A\n1\n\n2\n", "A\n\n", 'A\n1\n"2\n', 'A\n"1"2\n', "\nA\n"])
+def test_an_empty_line_or_a_stray_quote_is_refused(tmp_path, text):
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(InputError, match=r"t\.tsv' is damaged"):
+        list(files.read_tsv(tmp_path / "t.tsv", ("A",)))
+
+
+def test_rows_with_and_without_quotes_are_read_as_csv_reads_them(tmp_path):
+    text = 'A\tB\r\n1\t2\n"a\n\nb"\t""\n3\t\n"x""y"\t"\t"\r\nlast\t\x00'
+    (tmp_path / "t.tsv").write_bytes(text.encode())
+    with (tmp_path / "t.tsv").open(newline="") as file:
+        expected = list(csv.reader(file, delimiter="\t", strict=True))[1:]
+    assert len(expected) == 5
+    assert list(files.read_tsv(tmp_path / "t.tsv", ("A", "B"))) == expected
+
+
 def test_pandas_and_csv_read_a_table(tmp_path):
     rows = [("a\tb", "1"), ("c\nd", "2")]
     files.write_tsv(tmp_path / "t.tsv", ("A", "B"), rows)

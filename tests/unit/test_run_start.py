@@ -6,8 +6,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from conftest import COLOUR_ENCODER
 
 from crossfilter_inference.config import check_config
+from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish
 from crossfilter_inference.run import start as run
@@ -15,7 +17,8 @@ from crossfilter_inference.run.forecast import Cost, embedding_cost, seconds_bes
 from crossfilter_inference.run.prepare import Deletions, Resources, Run, Stamps
 from crossfilter_inference.shards.journal import logs_of
 from crossfilter_inference.shards.plan import Plan
-from crossfilter_inference.util.files import write_stamp
+from crossfilter_inference.shards.shard import Embedded, write_shard_database
+from crossfilter_inference.util.files import write_json, write_stamp
 
 
 def planned(folder, known_shards=(), shards=()):
@@ -59,6 +62,16 @@ def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     assert "another run is using" in start_elsewhere(tmp_path)
     run._held.pop().close()
     assert start_elsewhere(tmp_path) == "started"
+
+
+def test_a_refused_run_leaves_no_lock_file_open(tmp_path):
+    run.start_run(planned(tmp_path))
+    n_open = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        with pytest.raises(InputError, match="another run is using") as refusal:
+            run.start_run(planned(tmp_path))
+        assert len(os.listdir("/dev/fd")) == n_open, refusal
+    run._held.pop().close()
 
 
 def test_a_plan_made_before_another_run_ended_is_refused(tmp_path):
@@ -164,6 +177,31 @@ def test_a_shard_to_be_read_again_finds_no_rows_of_a_shard_whose_list_was_lost(t
         run.start_run(replace(run_, plan=plan))
         run._held.pop().close()
         assert {path.name for path in folder.iterdir()} == left
+
+
+def test_a_shard_of_another_encoder_is_refused_before_anything_is_removed(tmp_path):
+    folder = tmp_path / "x" / "T"
+    run_ = planned(tmp_path, known_shards=["000001", "000002", "000003"])
+    encoders = {
+        model: resolve_encoder(run_.type, {"backend": str(COLOUR_ENCODER), "model": model})
+        for model in ("this", "another")
+    }
+    (folder / "shards").mkdir(parents=True)
+    write_json(folder / "encoder.json", encoders["this"])
+    for shard, model in (("000001", "this"), ("000002", "another"), ("000003", "another")):
+        (folder / "shards" / f"{shard}.tsv").touch()
+        database = folder / "embeddings" / f"{shard}.sqlite"
+        write_shard_database(database, encoders[model], "0", [], [], Embedded())
+        (folder / "embeddings" / f".{shard}.abc.rows").touch()
+    (folder / "embeddings" / ".000001.sqlite.abc.part").touch()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=r"000002\.sqlite' comes from another encoder \(model: another -> this"):
+        run.start_run(replace(run_, shards=["000002"]))
+    run._held.pop().close()
+    assert sorted(folder.rglob("*")) == before
+    run.start_run(replace(run_, shards=["000001"]))  # the others are not used, and removed
+    run._held.pop().close()
+    assert sorted(path.name for path in (folder / "embeddings").iterdir()) == [".000001.abc.rows", "000001.sqlite"]
 
 
 def test_the_errors_of_this_run_are_collected(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from crossfilter_inference.config import Config
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.photos.missing import Search
+from crossfilter_inference.photos.missing import MissingPhotoSearch
 from crossfilter_inference.photos.names import canonical_uuid
 from crossfilter_inference.photos.scan import excluding, scan_folders, size_and_time
 
@@ -274,7 +274,9 @@ class TestSearch:
         def doubt(path, *folders, exclude=(), extensions=(".jpg",)):
             folders = [str(tmp_path / folder) for folder in folders or ["photos"]]
             found = scan_folders(folders, list(extensions), exclude)
-            return Search(folders, found, excluding(exclude)).doubt(UUID, str(tmp_path / path) if path else "")
+            return MissingPhotoSearch(folders, found, excluding(exclude)).doubt(
+                UUID, str(tmp_path / path) if path else ""
+            )
 
         doubt.folder = tmp_path
         return doubt

@@ -14,7 +14,7 @@ from .scan import Scan
 _UNNAMED = "left out by exclude or image_extensions"
 
 
-class Search:
+class MissingPhotoSearch:
     """Look for missing photos where they were last seen. Each folder is read once.
 
     Parameters

@@ -4,9 +4,9 @@ import re
 
 _UUID_LENGTH = 36
 
-# Without groups and flags, it takes half the time; there is a name for each photo.
-_HEX = "[0-9a-fA-F]"
-_UUID = re.compile(f"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}|{_HEX}{{32}}")
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
+# The usual spelling. Without groups and flags, it takes half the time; there is a name for each photo.
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def is_uuid(text: str) -> bool:
@@ -20,3 +20,10 @@ def canonical_uuid(uuid: str) -> str:
         return uuid
     digits = uuid.replace("-", "").lower()
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def read_uuid(text: str) -> str:
+    """Return the canonical spelling of a UUID in one of the accepted spellings; an empty text if it is none."""
+    if _CANONICAL.fullmatch(text):
+        return text
+    return canonical_uuid(text) if is_uuid(text) else ""

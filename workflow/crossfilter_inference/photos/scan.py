@@ -10,6 +10,7 @@ after all others.
 
 import fnmatch
 import heapq
+import operator
 import os
 import re
 import stat
@@ -21,10 +22,12 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..util.text import printable
-from .names import canonical_uuid, is_uuid
+from .names import read_uuid
 
+_WILDCARDS = frozenset("*?[")
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _SAME_UUID = "the same UUID as"
+_UUID = operator.attrgetter("uuid")
 
 
 class ImageFile(NamedTuple):
@@ -85,9 +88,9 @@ class Scan:
         """Return why files named by a UUID are not images, by the canonical UUID; duplicates are left out."""
         reasons = {}
         for path, reason in self.rejected:
-            stem = os.path.basename(path).rpartition(".")[0]
-            if is_uuid(stem) and not reason.startswith(_SAME_UUID):
-                reasons[canonical_uuid(stem)] = reason
+            uuid = read_uuid(os.path.basename(path).rpartition(".")[0])
+            if uuid and not reason.startswith(_SAME_UUID):
+                reasons[uuid] = reason
         return reasons
 
     def check(self, folders: list[str]) -> None:
@@ -141,52 +144,52 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
     """
     scan, started = Scan(), time.time_ns()
     known = {extension.lower() for extension in extensions}
-    found: dict[str, tuple[bool, ImageFile]] = {}  # whether it is in a hidden folder
+    found: dict[str, ImageFile] = {}
+    hidden: set[str] = set()  # paths in hidden folders
     roots = [os.path.abspath(folder) for folder in folders]
     for path in roots:
         check_folder(path)
     for entry, is_hidden, excluded_by in _walk(roots, excluding(exclude), scan):
         stem, _, extension = entry.name.rpartition(".")
         extension = f".{extension.lower()}" if stem.strip(".") else ""
-        if (excluded_by or extension not in known) and is_uuid(stem):
-            scan.unnamed.add(canonical_uuid(stem))
-        if excluded_by:
-            scan.n_excluded[excluded_by] += extension in known
+        key = read_uuid(stem)
+        if excluded_by or extension not in known:
+            if key:
+                scan.unnamed.add(key)
+            if excluded_by:
+                scan.n_excluded[excluded_by] += extension in known
+            else:
+                scan.n_others[extension] += 1
             continue
-        if extension not in known:
-            scan.n_others[extension] += 1
-            continue
-        image = _check(entry, stem, started)
+        image = _check(entry, stem, started) if key else RejectedFile(entry.path, "not a UUID")
         if isinstance(image, RejectedFile):
             scan.rejected.append(image)
             continue
-        key, candidate = canonical_uuid(stem), (is_hidden, image)
-        other = found.setdefault(key, candidate)
-        if other[1].path != image.path:  # two files, or one file that is in two of the folders
-            (is_hidden, first), (_, second) = sorted((candidate, other), key=_preference)
-            found[key] = is_hidden, first
+        if is_hidden:
+            hidden.add(image.path)
+        other = found.setdefault(key, image)
+        if other.path != image.path:  # two files, or one file that is in two of the folders
+            first, second = sorted((image, other), key=lambda file: (file.path in hidden, os.fsencode(file.path)))
+            found[key] = first
             scan.rejected.append(RejectedFile(second.path, f"{_SAME_UUID} {first.path}"))
     scan.n_excluded += Counter()  # without zeros
-    scan.images = sorted(image for _, image in found.values())
+    scan.images = sorted(found.values(), key=_UUID)
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
-
-
-def _preference(candidate: tuple[bool, ImageFile]) -> tuple[bool, bytes]:
-    is_hidden, image = candidate
-    return is_hidden, os.fsencode(image.path)
 
 
 def excluding(patterns: Iterable[str]) -> Callable[[str], str]:
     """Return a function from a name to the pattern that excludes it; to an empty text if none does."""
     expressions = {pattern: re.compile(fnmatch.translate(pattern), re.IGNORECASE) for pattern in patterns}
-    # One expression for all patterns: there is a name for each photo.
-    any_of_them = re.compile("|".join(map(fnmatch.translate, expressions)) or "(?!)", re.IGNORECASE)
+    # There is a name for each photo, so most are ruled out without trying every pattern.
+    names = {pattern.casefold() for pattern in expressions if not _WILDCARDS.intersection(pattern)}
+    others = [pattern for pattern in expressions if _WILDCARDS.intersection(pattern)]
+    matches_other = re.compile("|".join(map(fnmatch.translate, others)) or "(?!)", re.IGNORECASE).match
 
     def excluded_by(name: str) -> str:
-        if any_of_them.match(name) is None:
+        if name.casefold() not in names and not matches_other(name):
             return ""
-        return next(pattern for pattern, expression in expressions.items() if expression.match(name))
+        return next((pattern for pattern, expression in expressions.items() if expression.match(name)), "")
 
     return excluded_by
 
@@ -250,8 +253,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | RejectedFile:
-    if not is_uuid(stem):
-        return RejectedFile(entry.path, "not a UUID")
     try:
         status = entry.stat()
     except OSError as error:
@@ -265,7 +266,8 @@ def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | Reje
         return RejectedFile(entry.path, "unreadable (Permission denied)")
     # Some file systems have no such time, and some give the time of the question.
     ctime_ns = status.st_ctime_ns if 0 < status.st_ctime_ns < started else 0
-    return ImageFile(stem, entry.path, *size_and_time(status), ctime_ns)
+    size, mtime_ns = size_and_time(status)
+    return ImageFile(stem, entry.path, size, mtime_ns, ctime_ns)
 
 
 def size_and_time(status: os.stat_result) -> tuple[int, int]:

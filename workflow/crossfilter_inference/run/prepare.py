@@ -11,7 +11,7 @@ records.
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,7 +20,7 @@ from ..config import Config, check_config, read_config_file
 from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
-from ..photos.missing import Search
+from ..photos.missing import MissingPhotoSearch
 from ..photos.names import canonical_uuid
 from ..photos.scan import Scan, excluding, scan_folders
 from ..shards.merge import STORE_VERSION
@@ -137,8 +137,8 @@ class Run:
     state : str
         State folder of the embedding type.
     plan : Plan
-    known_shards : dict
-        Input of the plan: the photos that each shard may own.
+    known_shards : collection of str
+        Shards that existed when the plan was made.
     shards : list of str
         Shards that this run makes or uses, the oldest first.
     shares : Shares
@@ -158,7 +158,7 @@ class Run:
     resources: Resources
     state: str
     plan: Plan
-    known_shards: dict[str, set[Identity]]
+    known_shards: Collection[str]
     shards: list[str]
     shares: Shares
     cost: Cost
@@ -234,7 +234,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     cost = embedding_cost(state, config.encoder.backend, shares)
     if not resources.is_main_process:
         nothing = Plan([], [], [])
-        return Run(config, resources, state, nothing, {}, [], shares, cost, _stamps(config, nothing, 0, 0))
+        stamps = _stamps(config, nothing, nothing.digest(), 0, 0)
+        return Run(config, resources, state, nothing, [], [], shares, cost, stamps)
 
     check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
@@ -251,9 +252,12 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
     )
     plan, deletions = plan_after(), None
-    if not _is_last_plan(config, state, plan, known_shards):
+    plan_digest = plan.digest()
+    if not _is_last_plan(config, state, plan, plan_digest, known_shards):
         last = read_last_plan(f"{state}/plan.tsv")
-        plan = plan_after(last=last) if may_change_plan(last, plan) else plan
+        if may_change_plan(last, plan):
+            plan = plan_after(last=last)
+            plan_digest = plan.digest()
         plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)
     stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
@@ -278,11 +282,11 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         resources,
         state,
         plan,
-        known_shards,
+        [*known_shards],
         shards,
         shares,
         cost,
-        _stamps(config, plan, store_generation, map_generation),
+        _stamps(config, plan, plan_digest, store_generation, map_generation),
         store_generation,
         map_generation,
         deletions,
@@ -310,13 +314,18 @@ def _upgrade(config: Config, state: str, plan: Plan) -> str:
     )
 
 
-def _is_last_plan(config: Config, state: str, plan: Plan, known_shards: dict[str, set[Identity]]) -> bool:
-    """Return whether the last run had this plan, and no missing images; reading its plan would take a while."""
+def _is_last_plan(
+    config: Config, state: str, plan: Plan, plan_digest: str, known_shards: dict[str, set[Identity]]
+) -> bool:
+    """Return whether the last run had this plan apart from new shards, and no images are missing.
+
+    Then the last plan changes nothing, and reading it would take a while.
+    """
+    listed_digest = plan.without_new().digest() if plan.new_shards else plan_digest
     return (
         config.missing_images == "keep"
-        and not plan.new_shards
-        and os.path.exists(f"{state}/settings/manifest-{plan.digest()}")
-        and not find_missing(known_shards, {}, plan.images, {}, None)
+        and os.path.exists(f"{state}/settings/manifest-{listed_digest}")
+        and not (plan.may_miss_images and find_missing(known_shards, {}, plan.images, {}, None))
     )
 
 
@@ -327,7 +336,7 @@ def _with_missing(
     if config.missing_images == "keep":
         return replace(plan, missing=find_missing(known_shards, {}, scan.images, last, None)), None
     stored = stored_photos(config.output_embeddings_db, config.embedding_type)
-    doubt = Search(config.input_dir, scan, excluding(config.exclude)).doubt
+    doubt = MissingPhotoSearch(config.input_dir, scan, excluding(config.exclude)).doubt
     missing = find_missing(known_shards, stored, scan.images, last, doubt)
     # Without the database, every listed image may have a row in its shard, except those deleted before.
     rows = set(stored) or {uuid for listed in known_shards.values() for uuid, *_ in listed}
@@ -338,9 +347,9 @@ def _with_missing(
     return replace(plan, missing=missing), Deletions(n_deleted, len(rows), reasons)
 
 
-def _stamps(config: Config, plan: Plan, store_generation: int, map_generation: int) -> Stamps:
+def _stamps(config: Config, plan: Plan, plan_digest: str, store_generation: int, map_generation: int) -> Stamps:
     values = {
-        "manifest": plan.digest(),
+        "manifest": plan_digest,
         "encoder": identity.settings_digest(config.embedding_type, config.encoder.model_dump()),
         "store": digest([STORE_VERSION, config.missing_images, store_generation, *_held_back(config, plan)]),
         "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),

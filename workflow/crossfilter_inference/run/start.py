@@ -63,6 +63,7 @@ def start_run(run: Run) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        lock.close()
         raise InputError(
             f"output_embeddings_db: another run is using {database!r}; wait until it ends, or stop it"
         ) from None
@@ -76,16 +77,15 @@ def start_run(run: Run) -> None:
         recover(database)
     if run.deletions is not None:
         _check_deletions(run.deletions, run.config.max_deleted_share)
-    remove_parts(folder)
-    remove_logs(f"{folder}/embeddings", run.shards)
+    to_remove = {*run.known_shards} - {*run.shards}
     if run.plan.n_reread:  # contents may be new: the rows of a shard of this name whose list was lost are not reused
-        remove_logs(f"{folder}/embeddings", [shard for shard in run.shards if shard in run.known_shards])
-        for shard in run.plan.new_shards:
-            remove_shard(folder, shard)
-    for shard in run.known_shards.keys() - {*run.shards}:
-        remove_shard(folder, shard)
+        to_remove |= {*run.plan.new_shards}
     _date_back(folder)
-    refuse_foreign_shards(folder, run.type)
+    refuse_foreign_shards(folder, run.type, to_remove)
+    remove_parts(folder)
+    remove_logs(f"{folder}/embeddings", {*run.shards} - to_remove)
+    for shard in to_remove:
+        remove_shard(folder, shard)
     write_plan(f"{folder}/plan.tsv", run.plan)
     # The command line finds the settings of a collection here if it is given no configuration file.
     write_text(f"{folder}/config.json", f"{run.config.with_absolute_paths().to_json()}\n")

@@ -75,7 +75,7 @@ def refuse_mixture(
                 raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(provenance))
 
 
-def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
+def refuse_foreign_shards(folder: str, embedding_type: str, to_remove: Set[str] = frozenset()) -> None:
     """Refuse shard databases of another encoder that this run would not rebuild.
 
     Parameters
@@ -83,6 +83,8 @@ def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
     folder : str
         State folder of the embedding type.
     embedding_type : str
+    to_remove : set of str
+        Shards that this run removes.
 
     Raises
     ------
@@ -93,7 +95,8 @@ def refuse_foreign_shards(folder: str, embedding_type: str) -> None:
     if not encoder.exists():
         return
     for path in shard_databases(folder):
-        if path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:  # an older one of another encoder is rebuilt
+        # An older one of another encoder is rebuilt.
+        if path.stem not in to_remove and path.stat().st_mtime_ns >= encoder.stat().st_mtime_ns:
             check_shard(str(path), read_shard_provenance(str(path), embedding_type), read_encoder(encoder))
 
 

@@ -14,7 +14,7 @@ import struct
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -140,7 +140,7 @@ def logs_of(output: str | Path) -> list[Path]:
     return sorted(path for path in output.parent.glob(f".{output.stem}.*.rows") if path.is_file())
 
 
-def remove_logs(folder: str | Path, shards: list[str]) -> None:
+def remove_logs(folder: str | Path, shards: Collection[str]) -> None:
     """Remove the journals in a folder of shard databases, except those of the given shards."""
     for path in Path(folder).glob(".*.rows"):
         if path.is_file() and path.name.split(".")[1] not in shards:

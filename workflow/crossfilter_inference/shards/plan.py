@@ -25,7 +25,8 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +85,8 @@ class MissingImage(NamedTuple):
 class Plan:
     """The next manifest, the rejected files, the new shards, and the missing images.
 
-    `n_reread` of the images in new shards are only read again, because their status has changed.
+    `n_reread` of the images in new shards are only read again, because their status has changed. `may_miss_images` is
+    False if the scan found every identity that the shards list.
     """
 
     images: list[PlannedImage]
@@ -92,6 +94,7 @@ class Plan:
     new_shards: list[str]
     missing: list[MissingImage] = field(default_factory=list, compare=False)
     n_reread: int = field(default=0, compare=False)
+    may_miss_images: bool = field(default=True, compare=False)
 
     def summary(self) -> str:
         """Count all photos, new photos and new shards, in one line."""
@@ -117,6 +120,11 @@ class Plan:
     def shard_sizes(self) -> Counter[str]:
         """Count the images that each shard owns."""
         return Counter(image.shard for image in self.images)
+
+    def without_new(self) -> "Plan":
+        """Return the plan without its new shards and their images."""
+        new = set(self.new_shards)
+        return replace(self, images=[image for image in self.images if image.shard not in new], new_shards=[])
 
     def digest(self) -> str:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
@@ -165,17 +173,19 @@ def make_plan(
     if not recompute:
         for shard in sorted(shards):  # the newest wins
             owner.update(dict.fromkeys(shards[shard], shard))
-    planned, new_shards, n_new, n_reread = [], [], 0, 0
-    newest, last, is_taken = max(map(int, shards), default=0), last or {}, False
+    planned: list[PlannedImage] = []
+    new_shards: list[str] = []
+    n_new, n_reread, is_taken = 0, 0, False
+    newest, last = max(map(int, shards), default=0), last or {}
     for image in sorted(images):
-        found = owner.get((image.uuid, image.size, image.mtime_ns))
+        found = owner.pop((image.uuid, image.size, image.mtime_ns), None)
         is_listed = found is not None
         if found is not None and image.uuid not in retry and _may_have_new_contents(image, found, last):
             found, n_reread = None, n_reread + 1
         if found is None or image.uuid in retry:
-            shard = f"{newest + 1 + n_new // shard_size:06d}"
             if n_new % shard_size == 0:
-                new_shards.append(shard)
+                new_shards.append(f"{newest + 1 + len(new_shards):06d}")
+            shard = new_shards[-1]
             n_new += 1
             is_taken = is_taken or (not is_listed and _may_have_new_contents(image, shard, last))
         else:
@@ -186,7 +196,7 @@ def make_plan(
         names = {name: f"{int(name) + max(0, after):06d}" for name in new_shards}
         planned = [image._replace(shard=names.get(image.shard, image.shard)) for image in planned]
         new_shards = [*names.values()]
-    return Plan(planned, rejected, new_shards, n_reread=n_reread)
+    return Plan(planned, rejected, new_shards, n_reread=n_reread, may_miss_images=recompute or bool(owner))
 
 
 def may_change_plan(last: LastPlan, plan: Plan) -> bool:
@@ -237,7 +247,7 @@ def find_missing(
         In order of UUID.
     """
     uuids = {uuid for rows in shards.values() for uuid, _, _ in rows} | stored.keys()
-    uuids.difference_update(image.uuid for image in images)
+    uuids.difference_update(map(itemgetter(0), images))
     if not uuids:
         return []
     found = {canonical_uuid(image.uuid) for image in images}
