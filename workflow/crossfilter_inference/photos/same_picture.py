@@ -38,6 +38,7 @@ _LEVELS = ((48, 20, 4, 0.4), (96, 12, 2, 0.5), (192, 8, 1, 0.65), (384, 6, 1, 0.
 _CROPS = (0.03, 0.06, 0.1)  # shares of both sides that may be cut off, to start with
 _MARGIN = 0.75  # pixels of the moving image: interpolation at the edge needs a neighbour
 _MIN_OVERLAP = 0.8  # share of each image
+_SAME_PIXEL = 0.5  # pixels; alignments that are closer to each other count as one
 _MAX_STEP = 0.05  # share of a side
 _RIDGE = 1e-4
 _MAX_CROPPED = 1.2  # a longer side than the other image by more than this is one of a larger image
@@ -98,7 +99,7 @@ def _align(moving: Image.Image, fixed: Image.Image) -> _Warp | None:
     """Align two images of brightness (mode F); None if they do not match."""
     small = (np.asarray(_resized(image, _START_SIDE), np.float64) for image in (moving, fixed))
     score_of_start = _correlations_of_starts(*small)
-    best = np.argsort(-score_of_start, kind="stable")[:_N_STARTS].tolist()
+    best: list[int] = np.argsort(-score_of_start, kind="stable")[:_N_STARTS].tolist()
     if score_of_start[best[0]] < _MIN_START:
         return None
     warps = [_STARTS[number] for number in dict.fromkeys([*best, 0])]
@@ -106,8 +107,8 @@ def _align(moving: Image.Image, fixed: Image.Image) -> _Warp | None:
         images = _resized(moving, side), np.asarray(_resized(fixed, side))
         refined = [(warp, _refine(*images, warp, n_steps)) for warp in warps]
         score = {warp: _correlation(*images, warp) for pair in refined for warp in pair}
-        better = {max(pair, key=lambda warp: score[warp]) for pair in refined}
-        warps = _distinct(sorted(better, key=lambda warp: (-score[warp], warp)), 0.5 / side)[:n_kept]
+        better = {max(pair, key=score.__getitem__) for pair in refined}
+        warps = _distinct(sorted(better, key=lambda warp: (-score[warp], warp)), _SAME_PIXEL / side)[:n_kept]
         if score[warps[0]] < least:
             return None
         if side >= max(*moving.size, *fixed.size):
@@ -149,7 +150,8 @@ def _sampling(axis: int, n_fixed: int, n_moving: int) -> NDArray[np.float64]:
     position = (scale * (np.arange(n_fixed) + 0.5) / n_fixed + shift) * n_moving
     inside = (position >= _MARGIN) & (position < n_moving - _MARGIN)
     distance = np.abs(position[:, :, None] - 0.5 - np.arange(n_moving))
-    return np.maximum(1 - distance, 0) * inside[:, :, None]
+    weights: NDArray[np.float64] = np.maximum(1 - distance, 0) * inside[:, :, None]
+    return weights
 
 
 def _distinct(warps: list[_Warp], least: float) -> list[_Warp]:
