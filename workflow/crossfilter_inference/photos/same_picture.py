@@ -15,7 +15,7 @@ References
 B. D. Lucas and T. Kanade, "An iterative image registration technique with an application to stereo vision", IJCAI 1981.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -142,7 +142,7 @@ def _correlations_of_starts(moving: NDArray[np.float64], fixed: NDArray[np.float
     return np.asarray((first * second).sum((1, 2)) / np.maximum(product, 1e-6))
 
 
-@cache
+@lru_cache(64)  # of half a MB each
 def _sampling(axis: int, n_fixed: int, n_moving: int) -> NDArray[np.float64]:
     """Return the weights of linear interpolation along an axis: an array of shape (starts, n_fixed, n_moving)."""
     x_scale, x_shift, y_scale, y_shift = np.array(_STARTS).T[:, :, None]
