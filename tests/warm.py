@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -139,7 +140,11 @@ sys.exit(status)
 
 @functools.cache
 def python_of_jobs(packages: tuple[str, ...] = ()) -> str:
-    """Start the process that forks jobs; return the path of a program that runs a script in such a fork."""
+    """Start the process that forks jobs; return the path of a program that runs a script in such a fork.
+
+    Only the main thread may call it: the process ends with the thread that started it.
+    """
+    assert threading.current_thread() is threading.main_thread()
     folder = tempfile.mkdtemp()
     address, program = os.path.join(folder, "socket"), Path(folder, "python")
     program.write_text(_CLIENT.format(python=sys.executable, address=address))

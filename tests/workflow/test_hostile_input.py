@@ -164,10 +164,11 @@ def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_
         shutil.copy(PHOTO, photos / name(number))
     pause = tmp_path / "resolve"
     pause.touch()
-    with ThreadPoolExecutor() as pool:
-        output = pool.submit(run, collection, env={**os.environ, "COLOUR_ENCODER_PAUSE": str(tmp_path)})
+
+    def turn_bad():
+        deadline = time.monotonic() + 200
         while not (tmp_path / "resolve-reached").exists():
-            assert not output.done(), output.result()
+            assert time.monotonic() < deadline, "no sign of resolve"
             time.sleep(0.01)
         for number in range(1, 6):
             (photos / name(number)).unlink()
@@ -176,7 +177,11 @@ def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_
         (photos / name(4)).symlink_to("/dev/zero")
         (photos / name(5)).symlink_to(name(5))
         pause.unlink()
-    output = output.result()
+
+    with ThreadPoolExecutor() as pool:
+        turned = pool.submit(turn_bad)
+        output = run(collection, env={**os.environ, "COLOUR_ENCODER_PAUSE": str(tmp_path)})
+        turned.result()
     failures = {name(1): "missing", **{name(number): "unreadable" for number in range(2, 6)}}
     check(collection, output, embedded=embedded, failures=failures)
     for number in range(2, 6):
