@@ -22,6 +22,8 @@ from crossfilter_inference.embed.decode_process import DecodeProcess
 from crossfilter_inference.shards.plan import Plan, read_plan, write_plan
 
 pytest.register_assert_rewrite("verified")
+# Tests share the cores: threads that wait for others would keep them busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PROJECT = Path(__file__).resolve().parent.parent
 DEMO = PROJECT / "demo" / "photos"
 DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
@@ -79,6 +81,8 @@ needs_browser = pytest.mark.skipif(
 class Collection:
     """A working folder with a configuration, photos in `photos/`, and the results of runs."""
 
+    packages: tuple[str, ...] = ()  # what its jobs import besides the packages that all jobs import
+
     def __init__(self, folder: Path):
         self.folder = folder
         self.database = folder / "results" / "photos.sqlite"
@@ -107,6 +111,7 @@ class Collection:
 
     def snakemake(self, *options: str, cores: int | None = 2, **how: object) -> subprocess.CompletedProcess:
         """Run Snakemake, with the keyword arguments of `warm.run`; its output is in `stdout`."""
+        how = {"packages": self.packages, **how}
         return warm.run(self.command(*options, cores=cores), self.folder, timeout=280, **how)
 
     def run(self, *options: str, **how: object) -> dict[str, int]:
@@ -148,7 +153,7 @@ class Collection:
     def script(self, name: str, *options: str) -> subprocess.CompletedProcess:
         """Run one of the user's commands on this collection; a warning is an error."""
         return subprocess.run(
-            [warm.python_of_jobs(), PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
+            [warm.python_of_jobs(self.packages), PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
             cwd=self.folder,
             env={**os.environ, "PYTHONWARNINGS": "error"},
             capture_output=True,

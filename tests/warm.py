@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -33,7 +34,13 @@ _context.set_forkserver_preload(
 
 
 def run(
-    command: list[str], folder: str, timeout: float, *, env: dict[str, str] | None = None, as_user: bool = False
+    command: list[str],
+    folder: str,
+    timeout: float,
+    *,
+    env: dict[str, str] | None = None,
+    as_user: bool = False,
+    packages: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess:
     """Run a command that begins with `python -m snakemake` in a folder; `stdout` has its whole output.
 
@@ -47,6 +54,8 @@ def run(
         Environment variables, if not those of this process.
     as_user : bool
         Drop root's privilege to read and write everything.
+    packages : tuple of str
+        Modules that its jobs import besides those that all jobs import.
 
     Raises
     ------
@@ -55,7 +64,7 @@ def run(
     assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
         descriptor = reduction.DupFd(output.fileno())
-        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs())
+        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs(packages))
         process = _context.Process(target=_snakemake, args=arguments)
         process.start()
         process.join(timeout)
@@ -103,6 +112,11 @@ _PACKAGES_OF_JOBS = [
     "typer",
     "umap",
 ]
+PACKAGES_OF_SIGLIP = (
+    "transformers.models.siglip.modeling_siglip",
+    "transformers.models.siglip2.modeling_siglip2",
+    "transformers.models.siglip.tokenization_siglip",
+)
 _CLIENT = """#!{python} -IS
 import os, sys
 if not sys.argv[1:] or not sys.argv[1].endswith(".py"):
@@ -125,13 +139,17 @@ sys.exit(status)
 
 
 @functools.cache
-def python_of_jobs() -> str:
-    """Start the process that forks jobs; return the path of a program that runs a script in such a fork."""
+def python_of_jobs(packages: tuple[str, ...] = ()) -> str:
+    """Start the process that forks jobs; return the path of a program that runs a script in such a fork.
+
+    Only the main thread may call it: the process ends with the thread that started it.
+    """
+    assert threading.current_thread() is threading.main_thread()
     folder = tempfile.mkdtemp()
     address, program = os.path.join(folder, "socket"), Path(folder, "python")
     program.write_text(_CLIENT.format(python=sys.executable, address=address))
     program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, address])
+    server = subprocess.Popen([sys.executable, __file__, address, *packages])
     atexit.register(lambda: (server.kill(), server.wait(), shutil.rmtree(folder)))
     while not os.path.exists(address):
         assert server.poll() is None, "the process that forks jobs has ended"
@@ -139,10 +157,10 @@ def python_of_jobs() -> str:
     return str(program)
 
 
-def _serve_jobs(address: str) -> None:
+def _serve_jobs(address: str, *packages: str) -> None:
     """Fork a process for each job that is asked for, until this process is killed or its parent has ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    for name in _PACKAGES_OF_JOBS:
+    for name in (*_PACKAGES_OF_JOBS, *packages):
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -223,4 +241,4 @@ def drop_privilege() -> None:
 
 
 if __name__ == "__main__":
-    _serve_jobs(sys.argv[1])
+    _serve_jobs(*sys.argv[1:])

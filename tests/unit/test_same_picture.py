@@ -8,6 +8,7 @@ import pytest
 from conftest import DEMO_PHOTOS
 from PIL import Image, ImageDraw, ImageFont
 
+from crossfilter_inference.photos import same_picture
 from crossfilter_inference.photos.same_picture import is_same_picture
 
 WORDS = [
@@ -147,6 +148,17 @@ def test_no_two_demo_photos_are_the_same_picture():
     images = photos()
     same = [(i, j) for i in range(len(images)) for j in range(i) if is_same_picture(images[i], images[j])]
     assert same == []
+
+
+def test_the_first_alignments_are_compared_as_all_others_are():
+    sizes = (32, 20), (13, 32)
+    brightness = (image.convert("L").convert("F") for image in photos()[:2])
+    moving, fixed = (image.resize(size) for image, size in zip(brightness, sizes, strict=True))
+    for first, second in ((moving, moving), (moving, fixed), (fixed, moving)):
+        still = np.asarray(second)
+        one_by_one = [same_picture._correlation(first, still, warp) for warp in same_picture._STARTS]
+        together = same_picture._correlations_of_starts(np.asarray(first, np.float64), still.astype(np.float64))
+        assert np.abs(together - one_by_one).max() < 1e-5
 
 
 DIFFERENT = {

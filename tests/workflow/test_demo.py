@@ -125,9 +125,12 @@ def test_three_new_photos_are_one_small_shard(demo):
     assert demo.dry_run() == {}
 
 
+IGNORED = (".venv", ".git", "results", ".snakemake", "node_modules", ".*_cache")
+
+
 def test_a_new_version_of_the_rules_runs_nothing(demo, tmp_path):
     version = tmp_path / "version"
-    shutil.copytree(PROJECT, version, ignore=shutil.ignore_patterns(".venv", ".git", "results", ".snakemake"))
+    shutil.copytree(PROJECT, version, ignore=shutil.ignore_patterns(*IGNORED))
     for path in [*version.glob("scripts/*.py"), *version.glob("workflow/**/*.py"), version / "Snakefile"]:
         path.touch()
     for path in version.glob("workflow/rules/*.smk"):

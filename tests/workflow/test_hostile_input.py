@@ -6,12 +6,13 @@ import shlex
 import shutil
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hostile_files
 import pytest
 from conftest import DEMO
-from test_kill import started, wait_until
 
 PHOTO = DEMO / "fish" / "5237ab3d-4df8-52aa-ae37-fa74dffefb1a.jpg"
 TRY_AGAIN = {
@@ -161,18 +162,26 @@ def test_photos_that_turn_bad_between_scan_and_embedding_have_their_reason(make_
     embedded = [path.name for path in photos.iterdir()]
     for number in range(1, 6):
         shutil.copy(PHOTO, photos / name(number))
-    (tmp_path / "resolve").touch()
-    with started(collection, COLOUR_ENCODER_PAUSE=str(tmp_path)) as process:
-        wait_until((tmp_path / "resolve-reached").exists, process, "resolve")
+    pause = tmp_path / "resolve"
+    pause.touch()
+
+    def turn_bad():
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "resolve-reached").exists():
+            assert time.monotonic() < deadline, "no sign of resolve"
+            time.sleep(0.01)
         for number in range(1, 6):
             (photos / name(number)).unlink()
         os.mkfifo(photos / name(2))
         (photos / name(3)).mkdir()
         (photos / name(4)).symlink_to("/dev/zero")
         (photos / name(5)).symlink_to(name(5))
-        (tmp_path / "resolve").unlink()
-        output, _ = process.communicate(timeout=100)
-        assert process.returncode == 0, output
+        pause.unlink()
+
+    with ThreadPoolExecutor() as pool:
+        turned = pool.submit(turn_bad)
+        output = run(collection, env={**os.environ, "COLOUR_ENCODER_PAUSE": str(tmp_path)})
+        turned.result()
     failures = {name(1): "missing", **{name(number): "unreadable" for number in range(2, 6)}}
     check(collection, output, embedded=embedded, failures=failures)
     for number in range(2, 6):

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import DEMO
+from conftest import DEMO, new_collection
 
 from crossfilter_inference.map.model import load_umap_model
 from crossfilter_inference.map.sphere import degrees_between, unit_vectors_from_latitude_longitude
@@ -29,10 +29,25 @@ def drift(before, after):
     return degrees_between(old, unit_vectors_from_latitude_longitude(latitude, longitude)).mean()
 
 
-@pytest.mark.slow
-def test_the_map_stays_stable_when_photos_are_added(make_collection):
-    collection = make_collection(50, **MAP)
+@pytest.fixture(scope="module")
+def first_map(tmp_path_factory):
+    """Fifty photos after their first run; `take_back()` before each use."""
+    collection = new_collection(tmp_path_factory.mktemp("fifty") / "collection", 50, **MAP)
     collection.run()
+    collection.keep()
+    return collection
+
+
+@pytest.fixture
+def fifty(first_map):
+    first_map.take_back()
+    return first_map
+
+
+@pytest.mark.slow
+def test_the_map_stays_stable_when_photos_are_added(fifty):
+    collection = fifty
+    assert collection.dry_run() == {}
     for n_new in (1, 5):
         before = places(collection)
         map_before = provenance(collection)["map_id"]
@@ -48,9 +63,8 @@ def test_the_map_stays_stable_when_photos_are_added(make_collection):
 
 
 @pytest.mark.slow
-def test_placed_photos_move_no_others_and_a_changed_update_mode_runs_nothing(make_collection):
-    collection = make_collection(50, **MAP)
-    collection.run()
+def test_placed_photos_move_no_others_and_a_changed_update_mode_runs_nothing(fifty):
+    collection = fifty
     before = places(collection)
     collection.configure(umap={"update": "place"})
     assert collection.dry_run() == {}

@@ -8,6 +8,8 @@ import sqlite3
 import msgpack_numpy
 import numpy as np
 import pytest
+import warm
+from colour_encoder import PREPROCESSING, ColourEncoder
 from conftest import DEMO_PHOTOS, new_collection
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from test_siglip import save_checkpoint
 from crossfilter_inference.db.embeddings import unpack_embedding
 from crossfilter_inference.encoders.registry import load_encoder
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos.image import load_image
 
 OTHER = "a name so long that the embeddings are far from those of the first model" * 5
 
@@ -50,24 +53,40 @@ def as_the_original(collection, embeddings, path=None):
     connection.close()
 
 
-def embeddings_of(folder, n_photos, model):
+def embeddings_of(n_photos, model):
     """The embeddings of an undisturbed run."""
-    collection = new_collection(folder / "undisturbed", n_photos)
-    change_model(collection, model)
-    collection.run()
-    return {uuid: unpack_embedding(blob) for uuid, blob in collection.embeddings().items()}
+    encoder = ColourEncoder({"weights_sha256": model})
+    pixels = {path.stem: load_image(path.read_bytes(), PREPROCESSING).pixels for path in DEMO_PHOTOS[:n_photos]}
+    return {uuid: encoder.encode_images(image[None])[0] for uuid, image in pixels.items()}
 
 
 @pytest.fixture(scope="module")
-def of_the_same_model(tmp_path_factory):
+def of_the_same_model():
     """Rows of 20 photos."""
-    return embeddings_of(tmp_path_factory.mktemp("same"), 20, "a")
+    return embeddings_of(20, "a")
 
 
 @pytest.fixture(scope="module")
-def of_another_model(tmp_path_factory):
+def of_another_model():
     """Rows of another model with the same dimension, of 12 photos."""
-    return embeddings_of(tmp_path_factory.mktemp("other"), 12, OTHER)
+    return embeddings_of(12, OTHER)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Five photos after their first run; `take_back()` before each use."""
+    collection = new_collection(tmp_path_factory.mktemp("first") / "collection", 5)
+    collection.run()
+    collection.keep()
+    return collection
+
+
+@pytest.fixture(scope="module")
+def shard_of_another_model(tmp_path_factory):
+    other = new_collection(tmp_path_factory.mktemp("other") / "collection", 5)
+    change_model(other)
+    other.run()
+    return other.state / "embeddings" / "000001.sqlite"
 
 
 def first_rows(rows, n):
@@ -75,12 +94,10 @@ def first_rows(rows, n):
 
 
 @pytest.mark.slow
-def test_by_a_copied_shard_file(make_collection):
-    collection, other = make_collection(5), make_collection(5, "other")
-    change_model(other)
-    collection.run()
-    other.run()
-    shutil.copy(other.state / "embeddings" / "000001.sqlite", collection.state / "embeddings")
+def test_by_a_copied_shard_file(first_run, shard_of_another_model):
+    first_run.take_back()
+    collection = first_run
+    shutil.copy(shard_of_another_model, collection.state / "embeddings")
     collection.add_photos(3)
     line, output = refused(collection)
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
@@ -92,13 +109,11 @@ def test_by_a_copied_shard_file(make_collection):
 
 
 @pytest.mark.slow
-def test_by_a_copied_shard_file_that_kept_an_old_time(make_collection):
-    collection, other = make_collection(5), make_collection(5, "other")
-    change_model(other)
-    collection.run()
-    other.run()
+def test_by_a_copied_shard_file_that_kept_an_old_time(first_run, shard_of_another_model):
+    first_run.take_back()
+    collection = first_run
     shard = collection.state / "embeddings" / "000001.sqlite"
-    shutil.copy(other.state / "embeddings" / "000001.sqlite", shard)
+    shutil.copy(shard_of_another_model, shard)
     os.utime(shard, (1_500_000_000, 1_500_000_000))
     collection.add_photos(3)
     line, _ = refused(collection)
@@ -219,7 +234,9 @@ def test_by_a_changed_configuration_with_rows_of_missing_photos(make_collection)
 def siglip_collection(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
-    return make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
+    collection = make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
+    collection.packages = warm.PACKAGES_OF_SIGLIP
+    return collection
 
 
 def put_another_checkpoint(tmp_path):

@@ -8,7 +8,7 @@ import sys
 
 import browser
 import pytest
-from conftest import PROJECT, Collection, needs_browser
+from conftest import DEMO_PHOTOS, PROJECT, Collection, needs_browser
 
 
 def table(collection, name):
@@ -30,6 +30,7 @@ def reported(demo_run, tmp_path_factory):
     return collection
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_report_match_the_database(reported):
     outcomes = {name: int(count) for name, count in table(reported, "outcomes")}
     assert outcomes["found"] == 64
@@ -48,6 +49,7 @@ def test_the_tables_of_the_report_match_the_database(reported):
     assert float(dict(table(reported, "quality"))["trustworthiness"]) > 0.5
 
 
+@pytest.mark.slow
 def test_after_a_report_the_next_run_has_nothing_to_do(reported):
     done = reported.snakemake("summarise", "--report", "report.html")
     assert done.returncode == 0, done.stdout
@@ -55,10 +57,11 @@ def test_after_a_report_the_next_run_has_nothing_to_do(reported):
 
 
 @pytest.mark.parametrize("option", [["--report", "results/photos/{T}/map.html"], ["--export-cwl", "{photo}"]])
-def test_a_report_does_not_replace_a_photo_or_the_state(reported, option):
-    photo = next((reported.folder / "more").glob("*.jpg"))
-    before = {path: path.read_bytes() for path in (photo, reported.state / "map.html", reported.database)}
-    done = reported.snakemake("summarise", *(word.format(T=reported.state.name, photo=photo) for word in option))
+def test_a_report_does_not_replace_a_photo_or_the_state(demo, option):
+    photo = demo.folder / "more" / "00000000-0000-0000-0000-000000000001.jpg"
+    shutil.copy(DEMO_PHOTOS[0], photo)
+    before = {path: path.read_bytes() for path in (photo, demo.state / "map.html", demo.database)}
+    done = demo.snakemake("summarise", *(word.format(T=demo.state.name, photo=photo) for word in option))
     assert done.returncode == 1
     assert f"{option[0]}: '" in done.stdout
     assert "Nothing was written" in done.stdout

@@ -15,12 +15,13 @@ References
 B. D. Lucas and T. Kanade, "An iterative image registration technique with an application to stereo vision", IJCAI 1981.
 """
 
+from functools import cache, lru_cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 SIDE = 768  # pixels on the long side; larger images are reduced
 _MAX_DIFFERENCE = 0.5  # of a block
@@ -32,9 +33,12 @@ _MIN_CONTRAST = 8  # grey levels, standard deviation in a structured block
 _COLOUR_BLOCKS = 32  # of colour along the long side
 # Alignment: side in pixels, steps, how many alignments remain, and the least correlation of an alignment.
 _START_SIDE, _N_STARTS = 32, 4
+_MIN_START = 0.4  # copies have 0.92 or more
 _LEVELS = ((48, 20, 4, 0.4), (96, 12, 2, 0.5), (192, 8, 1, 0.65), (384, 6, 1, 0.8), (SIDE, 8, 1, 0.8))
 _CROPS = (0.03, 0.06, 0.1)  # shares of both sides that may be cut off, to start with
+_MARGIN = 0.75  # pixels of the moving image: interpolation at the edge needs a neighbour
 _MIN_OVERLAP = 0.8  # share of each image
+_SAME_PIXEL = 0.5  # pixels; alignments that are closer to each other count as one
 _MAX_STEP = 0.05  # share of a side
 _RIDGE = 1e-4
 _MAX_CROPPED = 1.2  # a longer side than the other image by more than this is one of a larger image
@@ -57,8 +61,13 @@ class _Warp(NamedTuple):
 
 def is_same_picture(first: Image.Image, second: Image.Image) -> bool:
     """Return whether two upright RGB images show the same picture."""
-    with threadpool_limits(1, "blas"):  # the arrays are small: more threads only wait for each other
+    with _threads().limit(limits=1, user_api="blas"):  # the arrays are small: more threads only wait for each other
         return _is_same_picture(first, second)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries
 
 
 def _is_same_picture(first: Image.Image, second: Image.Image) -> bool:
@@ -88,21 +97,18 @@ def _resized(image: Image.Image, side: int) -> Image.Image:
 
 def _align(moving: Image.Image, fixed: Image.Image) -> _Warp | None:
     """Align two images of brightness (mode F); None if they do not match."""
-    starts = [_Warp(1, 0, 1, 0)]
-    for crop in _CROPS:
-        for x in (0, 0.5, 1):
-            for y in (0, 0.5, 1):
-                window = _Warp(1 - crop, crop * x, 1 - crop, crop * y)
-                starts += [window, window.inverse()]
-    small = _resized(moving, _START_SIDE), _resized(fixed, _START_SIDE)
-    warps = sorted(starts, key=lambda warp: -_correlation(*small, warp))[:_N_STARTS]
-    if starts[0] not in warps:
-        warps.append(starts[0])
+    small = (np.asarray(_resized(image, _START_SIDE), np.float64) for image in (moving, fixed))
+    score_of_start = _correlations_of_starts(*small)
+    best: list[int] = np.argsort(-score_of_start, kind="stable")[:_N_STARTS].tolist()
+    if score_of_start[best[0]] < _MIN_START:
+        return None
+    warps = [_STARTS[number] for number in dict.fromkeys([*best, 0])]
     for side, n_steps, n_kept, least in _LEVELS:
-        images = _resized(moving, side), _resized(fixed, side)
-        candidates = {*warps, *(_refine(*images, warp, n_steps) for warp in warps)}
-        score = {warp: _correlation(*images, warp) for warp in candidates}
-        warps = sorted(candidates, key=lambda warp: (-score[warp], warp))[:n_kept]
+        images = _resized(moving, side), np.asarray(_resized(fixed, side))
+        refined = [(warp, _refine(*images, warp, n_steps)) for warp in warps]
+        score = {warp: _correlation(*images, warp) for pair in refined for warp in pair}
+        better = {max(pair, key=score.__getitem__) for pair in refined}
+        warps = _distinct(sorted(better, key=lambda warp: (-score[warp], warp)), _SAME_PIXEL / side)[:n_kept]
         if score[warps[0]] < least:
             return None
         if side >= max(*moving.size, *fixed.size):
@@ -110,23 +116,70 @@ def _align(moving: Image.Image, fixed: Image.Image) -> _Warp | None:
     return warps[0]
 
 
+def _starts() -> list[_Warp]:
+    starts = [_Warp(1, 0, 1, 0)]
+    for crop in _CROPS:
+        for x in (0, 0.5, 1):
+            for y in (0, 0.5, 1):
+                window = _Warp(1 - crop, crop * x, 1 - crop, crop * y)
+                starts += [window, window.inverse()]
+    return starts
+
+
+_STARTS = _starts()
+
+
+def _correlations_of_starts(moving: NDArray[np.float64], fixed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlate the brightness of two small images in each alignment of `_STARTS`, as `_correlation` does."""
+    rows, columns = (_sampling(axis, fixed.shape[axis], moving.shape[axis]) for axis in (0, 1))
+    moved = rows @ moving @ columns.transpose(0, 2, 1)
+    window = rows.sum(axis=2)[:, :, None] * columns.sum(axis=2)[:, None]  # 1 inside both images, or 0
+    first, second = (
+        (values - ((values * window).sum((1, 2)) / window.sum((1, 2)))[:, None, None]) * window
+        for values in (moved, fixed)
+    )
+    product = np.sqrt((first**2).sum((1, 2)) * (second**2).sum((1, 2)))
+    return np.asarray((first * second).sum((1, 2)) / np.maximum(product, 1e-6))
+
+
+@lru_cache(64)  # of half a MB each
+def _sampling(axis: int, n_fixed: int, n_moving: int) -> NDArray[np.float64]:
+    """Return the weights of linear interpolation along an axis: an array of shape (starts, n_fixed, n_moving)."""
+    x_scale, x_shift, y_scale, y_shift = np.array(_STARTS).T[:, :, None]
+    scale, shift = (y_scale, y_shift) if axis == 0 else (x_scale, x_shift)
+    position = (scale * (np.arange(n_fixed) + 0.5) / n_fixed + shift) * n_moving
+    inside = (position >= _MARGIN) & (position < n_moving - _MARGIN)
+    distance = np.abs(position[:, :, None] - 0.5 - np.arange(n_moving))
+    weights: NDArray[np.float64] = np.maximum(1 - distance, 0) * inside[:, :, None]
+    return weights
+
+
+def _distinct(warps: list[_Warp], least: float) -> list[_Warp]:
+    """Leave out alignments that are nearly equal to an earlier one."""
+    distinct: list[_Warp] = []
+    for warp in warps:
+        if all(max(abs(a - b) for a, b in zip(warp, other, strict=True)) >= least for other in distinct):
+            distinct.append(warp)
+    return distinct
+
+
 def _warped(
     moving: Image.Image,
-    fixed: Image.Image,
+    fixed: NDArray[np.float32],
     warp: _Warp,
     resample: Image.Resampling = Image.Resampling.BILINEAR,
-    margin: float = 0.75,  # pixels of the moving image: interpolation at the edge needs a neighbour
-) -> tuple[NDArray[np.float32], NDArray[np.float32], _Window]:
-    """Return the moving image in the grid of the fixed one, the fixed image, and the window that lies in both."""
-    width, height = fixed.size
+    margin: float = _MARGIN,
+) -> tuple[NDArray[np.float32], _Window]:
+    """Return the moving image in the grid of the fixed one, and the window that lies in both."""
+    height, width = fixed.shape
     x_size, y_size = moving.size
     x_to, y_to = x_size / width, y_size / height
     coefficients = (warp.x_scale * x_to, 0, warp.x_shift * x_size, 0, warp.y_scale * y_to, warp.y_shift * y_size)
-    moved = np.asarray(moving.transform(fixed.size, Image.Transform.AFFINE, coefficients, resample), np.float32)
+    moved = np.asarray(moving.transform((width, height), Image.Transform.AFFINE, coefficients, resample), np.float32)
     x = warp.x_scale * (np.arange(width) + 0.5) / width + warp.x_shift
     y = warp.y_scale * (np.arange(height) + 0.5) / height + warp.y_shift
     inside = _inside(y, margin / y_size), _inside(x, margin / x_size)
-    return moved, np.asarray(fixed, np.float32), inside
+    return moved, inside
 
 
 def _inside(position: NDArray[np.float64], margin: float) -> slice:
@@ -134,12 +187,12 @@ def _inside(position: NDArray[np.float64], margin: float) -> slice:
     return slice(*np.searchsorted(position, (margin, 1 - margin)).tolist())
 
 
-def _correlation(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> float:
+def _correlation(moving: Image.Image, fixed: NDArray[np.float32], warp: _Warp) -> float:
     """Correlate the brightness of two aligned images; -1 if too little of them overlaps."""
     if not _overlaps(warp) or not _overlaps(warp.inverse()):
         return -1
-    moved, still, inside = _warped(moving, fixed, warp)
-    first, second = (values[inside].astype(np.float64).ravel() for values in (moved, still))
+    moved, inside = _warped(moving, fixed, warp)
+    first, second = (values[inside].astype(np.float64).ravel() for values in (moved, fixed))
     first, second = first - first.mean(), second - second.mean()
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
@@ -150,22 +203,25 @@ def _overlaps(warp: _Warp) -> bool:
     return all(min(1, shift + scale) - max(0, shift) >= _MIN_OVERLAP * max(scale, 0.01) for shift, scale in sides)
 
 
-def _refine(moving: Image.Image, fixed: Image.Image, warp: _Warp, n_steps: int) -> _Warp:
+def _refine(moving: Image.Image, fixed: NDArray[np.float32], warp: _Warp, n_steps: int) -> _Warp:
     """Improve an alignment by Gauss-Newton steps; brightness and contrast are fitted too."""
-    width, height = fixed.size
+    height, width = fixed.shape
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None]
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     for _ in range(n_steps):
         if not _overlaps(warp) or not _overlaps(warp.inverse()):
             break
-        moved, still, inside = _warped(moving, fixed, warp)
-        y_slope, x_slope = (np.gradient(moved, axis=axis) for axis in (0, 1))
+        moved, inside = _warped(moving, fixed, warp)
+        y_slope, x_slope = _slope(moved)[inside], _slope(moved.T).T[inside]
         x_slope, y_slope = x_slope * (width / warp.x_scale), y_slope * (height / warp.y_scale)
-        columns = (x_slope * x, x_slope, y_slope * y, y_slope, moved, np.ones_like(moved))
-        slopes = np.stack([column[inside].ravel() for column in columns]).astype(np.float64)
+        columns = (x_slope * x[:, inside[1]], x_slope, y_slope * y[inside[0]], y_slope, moved[inside], 1)
+        slopes = np.empty((6, *x_slope.shape))
+        for number, column in enumerate(columns):
+            slopes[number] = column
+        slopes = slopes.reshape(6, -1)
         square = slopes @ slopes.T
         square[np.diag_indices(6)] *= 1 + _RIDGE
-        solution = np.linalg.lstsq(square, slopes @ still[inside].ravel(), rcond=None)[0]
+        solution = np.linalg.lstsq(square, slopes @ fixed[inside].ravel(), rcond=None)[0]
         if solution[4] < 0.2:  # the contrast: these images do not match
             break
         step = np.clip(solution[:4] / solution[4], -_MAX_STEP, _MAX_STEP)
@@ -175,10 +231,19 @@ def _refine(moving: Image.Image, fixed: Image.Image, warp: _Warp, n_steps: int) 
     return warp
 
 
+def _slope(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the differences of rows, as `numpy.gradient` does."""
+    slope = np.empty_like(values)
+    slope[0], slope[-1] = values[1] - values[0], values[-1] - values[-2]
+    slope[1:-1] = (values[2:] - values[:-2]) / 2
+    return slope
+
+
 def _compare(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> tuple[float, int]:
     """Return the difference of the worst block, and the number of blocks with structure."""
     # Smoothing takes one more neighbour, and bicubic interpolation two.
-    moved, still, inside = _warped(moving, fixed, warp, Image.Resampling.BICUBIC, margin=3)
+    still = np.asarray(fixed)
+    moved, inside = _warped(moving, still, warp, Image.Resampling.BICUBIC, margin=3)
     first, second = _smoothed(moved), _smoothed(still)
     first = _with_tones_of(first, second, inside)
     complete = _complete_blocks(inside, still.shape)
@@ -209,11 +274,13 @@ def _with_tones_of(first: NDArray[np.float32], second: NDArray[np.float32], insi
     columns = np.stack([np.ones_like(x), x])
     square = columns @ columns.T + _RIDGE * np.eye(2)
     target = y
-    for _ in range(5):
+    is_white, is_black = y > 251, y < 4
+    is_extreme = bool(is_white.any() or is_black.any())
+    for _ in range(5 if is_extreme else 1):
         offset, gain = np.linalg.solve(square, columns @ target)
-        expected = offset + gain * x
-        is_clipped = ((y > 251) & (expected > y)) | ((y < 4) & (expected < y))
-        target = np.where(is_clipped, expected, y)
+        if is_extreme:
+            expected = offset + gain * x
+            target = np.where((is_white & (expected > y)) | (is_black & (expected < y)), expected, y)
     adjusted: NDArray[np.float32] = np.clip(offset + gain * first, 0, 255).astype(np.float32)
     return adjusted
 
@@ -237,7 +304,8 @@ def _colour_difference(moving: Image.Image, fixed: Image.Image, warp: _Warp) -> 
     size, differences = max(_BLOCK, max(fixed.size) // _COLOUR_BLOCKS), [0.0]
     colours = (image.convert("YCbCr").split()[1:] for image in (moving, fixed))
     for first, second in zip(*colours, strict=True):
-        moved, still, inside = _warped(first.convert("F"), second.convert("F"), warp)
+        still = np.asarray(second.convert("F"))
+        moved, inside = _warped(first.convert("F"), still, warp)
         difference = _blocks(moved - still, size).mean(axis=2)
         differences.append(float(np.abs(difference)[_complete_blocks(inside, still.shape, size)].max(initial=0)))
     return max(differences)
