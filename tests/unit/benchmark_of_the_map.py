@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossfilter_inference.map import fit
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
 
@@ -57,6 +59,8 @@ def check_benchmark_of_the_map(part: str, folder: Path) -> None:
         patch.setattr(sphere, "RADII", sphere.RADII[:2])
         patch.setattr(sphere, "labelled_sets", lambda folder: {"emoji": sets(folder)["emoji"]})
         patch.setattr(sphere, "run", run_here)
+        for module in (sphere.layout, fit):
+            patch.setattr(module, "default_n_epochs", lambda n_images: 50)
         patch.setattr(sys, "argv", ["sphere.py", *map(str, options)])
         sphere.main()
     values = [cells[2:] if part in ("quality", "radius") else cells[1:] for cells in rows_of(printed.getvalue())]

@@ -220,6 +220,7 @@ def test_the_embedding_benchmark_prints_possible_figures(embedding, forks, tmp_p
     assert len(figures) > 20
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_program_is_measured_without_that_of_its_parent(embedding):
     import sphere
 
