@@ -390,6 +390,8 @@ def matrix(folder: Path, n_rounds: int, n_rows: int, n_dims: int = 768) -> tuple
 def run_job(shard: Path, n_photos: int, *options: str) -> float:
     """Run a shard's job as Snakemake would, on the CPU; return its peak memory in MB."""
     database = new_database(shard)
+    if database.exists():
+        raise Invalid(f"{database} exists, so the job would keep it")
     peak = run(
         [
             *(sys.executable, str(PROJECT / "scripts" / "embed_shard.py"), "--plan", str(shard / "plan.tsv")),

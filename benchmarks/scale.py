@@ -3,7 +3,7 @@ r"""Measure planning, Snakemake's graph and the merge with up to a million photo
 The photos are files of one byte, because planning reads only names, sizes and times. The library writes the shard
 databases with random rows of 768 floats, as if the encoder had computed them. The workflow merges them.
 
-    PYTHONPATH=workflow python benchmarks/scale.py --sizes 10000 100000 1000000 --folder /tmp/scale
+    PYTHONPATH=workflow python benchmarks/scale.py --sizes 10 10000 100000 1000000 --folder /tmp/scale
 """
 
 import argparse
@@ -162,14 +162,13 @@ def measure(folder: Path, n_photos: int, n_rounds: int) -> dict[str, str]:
 def main() -> None:
     """Measure every size, and write the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    options.add_argument("--sizes", type=int, nargs="+", default=[10, 10_000, 100_000, 1_000_000])
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--folder", type=Path, help="a folder with room for 8 KB per photo (a temporary one)")
     options.add_argument("--output", type=Path, default=PROJECT / "benchmarks" / "SCALE.md")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         columns = [measure(arguments.folder or Path(temporary), size, arguments.rounds) for size in arguments.sizes]
-        columns.insert(0, measure(arguments.folder or Path(temporary), 10, arguments.rounds))
     lines = [[name, *(figures[name] for figures in columns)] for name in columns[0]]
     lines.insert(1, ["---"] * len(lines[0]))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

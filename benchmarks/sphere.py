@@ -10,6 +10,7 @@ Example:
 """
 
 import argparse
+import functools
 import platform
 import statistics
 import subprocess
@@ -20,7 +21,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
+import numba
 import numpy as np
 from material import N_CORES, load_digits, load_emoji, make_clusters
 
@@ -65,6 +68,7 @@ PEAK_MEMORY = """
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 lines: list[str] = []
+compile_once = functools.cache(numba.njit)  # umap-learn compiles some layouts at every call
 
 
 def say(line: str = "") -> None:
@@ -99,7 +103,8 @@ def lay_out_stock(rows: np.ndarray, graph: SphereMap, seed: int, radius: float |
     if radius not in (None, 1):
         options |= {"a": CURVE.a * radius ** (2 * CURVE.b), "b": CURVE.b, "learning_rate": 1 / radius**2}
     knn = graph.neighbours.indices.astype(np.int64), graph.neighbours.distances
-    model = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=knn, **options).fit(rows)
+    with patch.object(numba, "njit", compile_once):
+        model = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=knn, **options).fit(rows)
     return model.embedding_ if radius is None else unit_vectors_from_angles(*model.embedding_.T)
 
 
@@ -139,11 +144,12 @@ def measure_speed(options: argparse.Namespace) -> None:
         )
 
         def generic(n: int = n_epochs, a=angles, c=coo, e=each, s=state, k=n_images) -> None:
-            optimize_layout_generic(
-                *(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s),
-                output_metric=haversine_grad,
-                move_other=True,
-            )
+            with patch.object(numba, "njit", compile_once):
+                optimize_layout_generic(
+                    *(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s),
+                    output_metric=haversine_grad,
+                    move_other=True,
+                )
 
         def euclidean(n: int = n_epochs, a=angles, c=coo, e=each, s=state, k=n_images) -> None:
             optimize_layout_euclidean(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s, move_other=True)
@@ -151,20 +157,10 @@ def measure_speed(options: argparse.Namespace) -> None:
         def sphere(n_threads: int = 1, g=graph, s=start, n=n_epochs) -> None:
             layout.lay_out(s, g, CURVE, 42, n_threads, n)
 
-        sphere()
-        # umap-learn compiles its layouts at every call, so the time of a call of one epoch is subtracted.
-        times = time_in_turns(
-            options.rounds,
-            generic=generic,
-            generic_1=lambda: generic(1),
-            euclidean=euclidean,
-            euclidean_1=lambda: euclidean(1),
-            ours=sphere,
-            ours_2=lambda: sphere(2),
-        )
-        haversine = (times["generic"][1] - times["generic_1"][1]) / (n_epochs - 1)
-        plane = (times["euclidean"][1] - times["euclidean_1"][1]) / (n_epochs - 1)
-        one = times["ours"][1] / n_epochs
+        functions = {"generic": generic, "euclidean": euclidean, "ours": sphere, "ours_2": lambda: sphere(2)}
+        time_in_turns(1, **functions)  # compiles them
+        times = time_in_turns(options.rounds, **functions)
+        haversine, plane, one = (times[name][1] / n_epochs for name in ("generic", "euclidean", "ours"))
         say(
             f"| {n_images:,} | {haversine * 1e3:.1f} | {plane * 1e3:.1f} | {one * 1e3:.1f} | {haversine / one:.1f} "
             f"| {times['ours'][0] / times['ours_2'][0]:.2f} |"

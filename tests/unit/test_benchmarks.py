@@ -1,13 +1,16 @@
 """The benchmarks run at their smallest size, and print possible figures."""
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
-import numpy as np
 import pytest
+from benchmark_of_the_map import check_benchmark_of_the_map, numbers, rows_of
 from conftest import PROJECT, needs, needs_browser
 
 from crossfilter_inference.embed import batches, decode_process
@@ -16,7 +19,37 @@ from crossfilter_inference.encoders import registry
 pytestmark = pytest.mark.usefixtures("decode_in_processes")
 
 BENCHMARKS = PROJECT / "benchmarks"
-NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
+# Reads the arguments of a Python and a file for its output; replies with the exit status and the peak memory in KB.
+FORKS = """
+import json, os, runpy, sys, traceback
+import torch
+from transformers import AutoImageProcessor, SiglipVisionModel
+for line in sys.stdin:
+    (first, *others), output = json.loads(line)
+    if os.fork() == 0:
+        code = 1
+        try:
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            if first == "-c":
+                program, *others = others
+                sys.argv = [first, *others]
+                exec(program, {"__name__": "__main__"})
+            else:
+                sys.argv, sys.path[0] = [first, *others], os.path.dirname(first)
+                runpy.run_path(first, run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = bool(ended.code)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    _, status, usage = os.wait3(0)
+    print(status, usage.ru_maxrss, flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +67,49 @@ def bench(tmp_path_factory):
         )
 
 
+class Forks:
+    """Runs programs in forks of a process that has imported their packages."""
+
+    def __init__(self, output: Path):
+        self.output = output
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "PYTHONWARNINGS": "ignore"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, "-c", FORKS], env=environment, text=True, **pipes)
+
+    def run(self, command: list[str]) -> float:
+        """Run a Python program, which must succeed; return its peak memory in MB."""
+        assert command[0] == sys.executable
+        print(json.dumps([command[1:], str(self.output)]), file=self.process.stdin, flush=True)
+        status, kilobytes = map(int, self.process.stdout.readline().split())
+        assert not status, self.output.read_text()
+        return kilobytes / 1024
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    """Programs of benchmarks start without importing their packages, which takes most of their time."""
+    forks = Forks(tmp_path_factory.mktemp("forks") / "output")
+    with forks.process:
+        yield forks
+        forks.process.stdin.close()
+
+
+@pytest.fixture
+def embedding(monkeypatch):
+    """The embedding benchmark as it is, also where the fixture `bench` makes it smaller."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location("whole_embedding", BENCHMARKS / "embedding.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_benchmark(name: str, *options: object) -> str:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, BENCHMARKS / name, *map(str, options)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert not process.returncode, process.stdout + process.stderr
     return process.stdout
-
-
-def rows_of(text: str) -> list[list[str]]:
-    """Return the cells of all tables, without their headers."""
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    rules = [number for number, cells in enumerate(table) if set("".join(cells)) <= set("-: ")]
-    return [cells for number, cells in enumerate(table) if number not in rules and number + 1 not in rules]
-
-
-def numbers(text: str) -> list[float]:
-    return [float(number.replace(",", "")) for number in re.findall(NUMBER, text)]
 
 
 def check_figures(figures: dict[str, str]) -> None:
@@ -103,6 +162,8 @@ def test_a_job_that_keeps_its_shard_is_an_error(bench, monkeypatch):
     [setting], [megapixels] = bench.encoders, embedding.MEGAPIXELS
     bench.ours(setting, megapixels)
     monkeypatch.setattr(embedding, "new_database", lambda shard: shard / "embeddings" / "000001.sqlite")
+    with pytest.raises(embedding.Invalid, match="exists, so the job would keep it"):
+        embedding.run_job(bench.shards[megapixels], 4)
     with pytest.raises(embedding.Invalid, match="called 0 times"):
         bench.ours(setting, megapixels)
     with pytest.raises(embedding.Invalid, match="computed 0 photos, expected 4"):
@@ -141,15 +202,38 @@ def test_settings_that_this_machine_cannot_run_are_left_out(bench, tmp_path, mon
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
 @needs("openvino", "sentence_transformers")
-def test_the_embedding_benchmark_prints_possible_figures(tmp_path):
+def test_the_embedding_benchmark_prints_possible_figures(embedding, forks, tmp_path, monkeypatch):
     options = ("--model", "tiny", "--photos", 2, "--rounds", 2, "--rows", 2000, "--device", "cpu")
-    run_benchmark("embedding.py", *options, "--folder", tmp_path, "--output", tmp_path / "RESULTS.md")
+    options += ("--folder", tmp_path, "--output", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(sys, "argv", ["embedding.py", *map(str, options)])
+    monkeypatch.setattr(embedding, "run", forks.run)
+    make_photos = embedding.make_photos
+    monkeypatch.setattr(embedding, "make_photos", lambda folder, size, n: make_photos(folder, size / 10, n))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT / "workflow"))
+    embedding.main()
     figures = {name: value for name, value, _ in rows_of((tmp_path / "RESULTS.md").read_text())}
     check_figures(figures)
     [start_up] = (value for name, value in figures.items() if name.startswith("job of one photo"))
     assert float(start_up) > 0.5
     assert len(figures) > 20
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_program_is_measured_without_that_of_its_parent(embedding):
+    import sphere
+
+    large = "import sys; b'x' * 2**28; print(sys.argv[1:2])"
+    small, both = embedding.run([sys.executable, "-c", "pass"]), embedding.run([sys.executable, "-c", large])
+    assert 0 < small < 50
+    assert 256 <= both < 256 + 50
+    with pytest.raises(subprocess.CalledProcessError):
+        embedding.run([sys.executable, "-c", "raise SystemExit(1)"])
+    seconds, megabytes, printed = sphere.run(large, Path("rows"))
+    assert 0 < seconds < 60
+    assert 256 <= megabytes < 256 + 50
+    assert printed == ["['rows']"]
 
 
 @pytest.mark.slow
@@ -164,10 +248,12 @@ def test_the_search_benchmark_prints_possible_figures():
 @pytest.mark.timeout(900)
 def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
     output = tmp_path / "SCALE.md"
-    run_benchmark("scale.py", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
+    run_benchmark("scale.py", "--sizes", 20, "--rounds", 2, "--folder", tmp_path / "scale", "--output", output)
     rows = {name: [numbers(cell) for cell in cells] for name, *cells in rows_of(output.read_text())}
-    assert all(len(cells) == 2 and all(all(value >= 0 for value in cell) for cell in cells) for cells in rows.values())
-    assert all(0 < seconds < 100 for name, cells in rows.items() if "plan" in name for seconds, *_ in cells)
+    assert len(rows) == 9
+    assert all(len(cells) == 1 and all(value >= 0 for value in cells[0]) for cells in rows.values())
+    assert all(0 < cells[0][0] < 100 for name, cells in rows.items() if "plan" in name or "snakemake" in name)
+    assert rows["ratio"][0][0] > 1  # a start of Snakemake takes longer than a listing of 20 files
 
 
 @pytest.mark.slow
@@ -196,45 +282,8 @@ def test_the_benchmark_of_the_page_prints_possible_figures():
     assert " 20 thumbnails" in text
 
 
-@pytest.fixture(scope="module")
-def sphere():
-    """The benchmark of the map with two of its radii and one of its labelled sets, whose layouts compile each time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        import sphere
-
-        sets = sphere.labelled_sets
-        patch.setattr(sphere, "RADII", sphere.RADII[:2])
-        patch.setattr(sphere, "labelled_sets", lambda folder: {"emoji": sets(folder)["emoji"]})
-        yield sphere
-
-
-def run_here(program, rows):
-    """Run a program of the benchmark in this process, so that it compiles what the benchmark uses next."""
-    printed = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["", str(rows), "2"])
-        exec(program, {"print": printed.append})
-    return 1.0, 1.0, printed
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("part", ["speed", "fit", "neighbours", "quality", "radius", "updates"])
-def test_the_benchmark_of_the_map_prints_possible_figures(sphere, tmp_path, monkeypatch, capsys, part):
-    random = np.random.default_rng(0)  # in place of the emoji, which need the network
-    labels = random.integers(0, 5, 700)
-    rows = (random.normal(size=(5, 64))[labels] + 0.3 * random.normal(size=(700, 64))).astype(np.float32)
-    np.savez(tmp_path / "emoji.npz", rows=rows / np.linalg.norm(rows, axis=1, keepdims=True), labels=labels)
-    if part == "neighbours":
-        monkeypatch.setattr(sphere, "run", run_here)
-    options = ("--only", part, "--folder", tmp_path, "--divide", 50, "--seeds", 1, "--rounds", 1)
-    monkeypatch.setattr(sys, "argv", ["sphere.py", *map(str, options)])
-    sphere.main()
-    text = capsys.readouterr().out
-    values = [cells[2:] if part in ("quality", "radius") else cells[1:] for cells in rows_of(text)]
-    assert values
-    for cells in values:
-        for value in numbers(" | ".join(cells)):
-            assert 0 <= value < 100_000
-            assert value <= 10 or part not in ("quality", "radius", "updates"), cells
+@pytest.mark.parametrize("part", ["speed", "fit", "quality", "radius", "updates"])  # neighbours: test_neighbours.py
+def test_the_benchmark_of_the_map_prints_possible_figures(tmp_path, part):
+    check_benchmark_of_the_map(part, tmp_path)

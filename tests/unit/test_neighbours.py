@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from benchmark_of_the_map import check_benchmark_of_the_map
 
 from crossfilter_inference.map import neighbours
 
@@ -65,6 +66,12 @@ def test_above_the_limit_neighbours_are_reproducible_and_almost_exact(monkeypatc
     assert (found[:, 0] == np.arange(2000)).all()
     assert (np.diff(distances, axis=1) >= 0).all()
     assert np.mean([len(np.intersect1d(*pair)) / 15 for pair in zip(found, exact, strict=True)]) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_benchmark_of_neighbours_prints_possible_figures(tmp_path):
+    check_benchmark_of_the_map("neighbours", tmp_path)
 
 
 @pytest.mark.parametrize(("n_new", "n_gone", "n_changed"), [(1, 0, 0), (30, 0, 0), (0, 20, 0), (7, 5, 3)])
