@@ -212,3 +212,31 @@ def test_the_last_plan_is_read_only_if_it_may_matter(folder):
     assert [image.path for image in prepare().plan.missing] == [str(photos[0])]  # also in the run after next
     (folder / "aside.jpg").rename(photos[0])  # a rename changes the status
     assert prepare().plan.n_reread == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"retry_failures": True}])
+def test_among_new_photos_the_last_plan_is_read_if_an_old_one_has_changed(folder, options):
+    _finish(prepare())
+    plan = folder / "results" / "photos" / "COLOUR" / "plan.tsv"
+    rows = plan.read_text()
+    shutil.copy2(DEMO_PHOTOS[3], folder / "photos")
+    plan.write_text("damaged")
+    assert prepare(**options).shard_sizes == {"000001": 3, "000002": 1}, "new photos alone need no last plan"
+    plan.write_text(rows)
+    gone, touched, _ = sorted(path for path in (folder / "photos").iterdir() if path.name != DEMO_PHOTOS[3].name)
+    gone.rename(folder / "aside.jpg")
+    assert [image.path for image in prepare(**options).plan.missing] == [str(gone)]
+    (folder / "aside.jpg").rename(gone)
+    assert prepare(**options).plan.n_reread == 1
+    touched.chmod(0o600)
+    assert prepare(**options).plan.n_reread == 2
+    assert prepare(**options).shard_sizes == {"000001": 1, "000002": 3}
+
+
+def test_after_a_lost_list_the_last_plan_is_read(folder):
+    _finish(run := prepare(shard_size=2))
+    (folder / run.state / "shards" / "000002.tsv").unlink()
+    assert prepare(shard_size=2).plan.new_shards == ["000002"]
+    [last] = (image.path for image in run.plan.images if image.shard == "000002")
+    os.chmod(last, 0o600)
+    assert prepare(shard_size=2).plan.new_shards == ["000003"], "the database of 000002 may be of its old contents"
