@@ -7,6 +7,13 @@ from crossfilter_inference.photos.scan import ImageFile, RejectedFile
 from crossfilter_inference.shards import plan
 
 
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder one deeper: pytest's own, with a lock and a plan, would pass for the state of a collection."""
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
 def image(number, *, size=100, mtime_ns=5, folder="photos"):
     uuid = f"00000000-0000-4000-8000-{number:012d}"
     return ImageFile(uuid, f"{folder}/{uuid}.jpg", size, mtime_ns)
