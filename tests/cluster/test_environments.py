@@ -71,13 +71,14 @@ def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
     assert sorted(rule for _, rule in commands) == sorted(expected)
     tables = ("EMBEDDINGS", "UMAP_HAVERSINE")
     before = {table: collection.sql(f"SELECT * FROM {{T}}_{table} ORDER BY UUID") for table in tables}
-    # Run everything again but the plan, which Snakemake's own process makes, and the map: umap-learn compiles itself
-    # for a minute in a fresh environment, so that it is only imported there.
+    # Run everything again but the plan and the record of the configuration, which Snakemake's own process writes, and
+    # the map: umap-learn compiles itself for a minute in a fresh environment, so that it is only imported there.
     collection.database.unlink()
+    map_files = ("map.tsv", "umap_model.pkl", "neighbours.npz", "map_quality.json")
     for path in collection.state.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in ("plan.tsv", "map.tsv", "umap_model.pkl", "neighbours.npz", "map_quality.json"):
+        elif path.name not in ("plan.tsv", "config.json", *map_files):
             path.unlink()
     environments = {}
     for command, rule in commands:
