@@ -71,12 +71,12 @@ lock: .venv/installed .venv/dev .venv/extra .venv/slurm  ## write the installed 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than Python 3.11; choose a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 .venv/dev .venv/extra .venv/slurm: .venv/%: requirements-%.lock .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $< --constraint requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --requirement $< --constraint requirements.lock
 	touch $@
 
 node_modules/.package-lock.json: package.json package-lock.json .venv/dev

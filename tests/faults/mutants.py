@@ -201,7 +201,9 @@ def run_tests(copy: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(copy / "workflow")}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options]
     try:
-        return subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True, errors="replace", timeout=300
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 3, "")  # which is not caught: a test has to fail
 
