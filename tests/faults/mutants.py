@@ -186,7 +186,7 @@ def judge(copy: Path, file: str, old: str, new: str, tests: str) -> str:
         path.write_text(text)
     if process.returncode != 1:
         return "SURVIVED" if process.returncode == 0 else f"NOT TESTED: pytest ended with code {process.returncode}"
-    [name] = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", process.stdout, re.MULTILINE)
+    name, *_ = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", process.stdout, re.MULTILINE)
     return f"caught by {name}" if passes(copy, name) else f"FAILS WITHOUT IT: {name}"
 
 

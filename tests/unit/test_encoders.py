@@ -348,6 +348,25 @@ def test_a_backend_that_the_configuration_does_not_name_is_not_run(tmp_path, mon
     assert not (tmp_path / "harm").exists()
 
 
+def test_code_that_changes_after_it_was_digested_is_not_run(tmp_path, monkeypatch):
+    own, read = tmp_path / "own.py", Path.read_bytes
+    own.write_text(COLOUR_ENCODER.read_text())
+    provenance = registry.resolve_encoder("A", {"backend": str(own), "model": "a"})
+
+    def replaced_when_read(path):
+        code = read(path)
+        if path == own:
+            path.write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\n")
+        return code
+
+    monkeypatch.setattr(Path, "read_bytes", replaced_when_read)
+    assert registry.load_encoder(provenance, backends=[str(own)])
+    assert not (tmp_path / "harm").exists()
+    own.write_text(COLOUR_ENCODER.read_text())
+    assert registry.resolve_encoder("A", {"backend": str(own), "model": "a"}) == provenance
+    assert not (tmp_path / "harm").exists()
+
+
 def test_the_code_that_is_run_is_the_code_that_was_digested(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(COLOUR_ENCODER.read_text())
