@@ -135,7 +135,7 @@ MUTANTS = [
     # Guards; what verify opens
     ("cli/commands.py", 'sample: Annotated[int, {"min": 0}] = 8', "sample: int = 8", "cli: sample"),
     ("verify/checks.py", 'text = f"internal error (please report this): {what}; it says nothing about your files, so delete none"', "text = f'{what}: {self._rebuild}'", "damaged_state: fault_of_this"),
-    ("verify/checks.py", "missing := [column.name for column in table.c if column.name not in columns]", "missing := sorted({column.name for column in table.c} ^ {*columns})", "damaged_state: user_added"),
+    ("verify/checks.py", "columns = columns_in(connection, table)  # the user may have added others\n            if missing := [column.name for column in table.c if column.name not in columns]:", "columns = [there['name'] for there in sa.inspect(connection).get_columns(table.name)]\n            if missing := sorted({column.name for column in table.c} ^ {*columns}):", "damaged_state verify_tables: user"),
     ("verify/checks.py", "        self._rebuild += self._own_things(connection)\n", "", "damaged_state: advice"),
     ("verify/checks.py", '"thumbnails": collection.check_thumbnails,', "", "damaged_state: thumbnail"),
     ("verify/files.py", "elif not _is_intact(path, folder.name):", "elif False:", "damaged_state: every_command_that_reads"),
