@@ -252,3 +252,12 @@ def test_a_shard_whose_list_is_lost_is_taken_over_only_if_no_status_has_changed(
 def test_a_lost_list_is_not_taken_over_by_images_that_other_shards_had(tmp_path):
     last = last_plan(tmp_path, plan.make_plan({"000004": identities(image(9))}, [image(1), image(2)], [], 1))
     assert plan.make_plan({}, [image(1), image(2)], [], 1, last=last).new_shards == ["000007", "000008"]
+
+
+def test_the_digest_of_a_plan_stays_that_of_earlier_versions():
+    """Otherwise, an upgrade would write all lists again."""
+    images = [
+        plan.PlannedImage(f"{number:032x}", f"ph\udce9tos/{number}.jpg", 9, -1, "000001", 7) for number in range(1001)
+    ]
+    assert plan.Plan(images, [RejectedFile("x\ty.jpg", "empty")], ["000001"]).digest() == "915ed862fcc4d55c"
+    assert plan.Plan([], [], []).digest() == "e3b0c44298fc1c14"

@@ -129,10 +129,14 @@ class Plan:
     def digest(self) -> str:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
         sha256 = hashlib.sha256()
-        for rows in (self.images, self.rejected):
-            line = "\0".join(["%s"] * len(rows[0])) + "\n" if rows else ""
-            for row in rows:
-                sha256.update((line % row).encode("utf-8", "surrogateescape"))
+        for start in range(0, len(self.images), 1000):  # together, they would take much memory
+            some = self.images[start : start + 1000]
+            lines = [
+                f"{uuid}\0{path}\0{size}\0{mtime}\0{shard}\0{ctime}\n" for uuid, path, size, mtime, shard, ctime in some
+            ]
+            sha256.update("".join(lines).encode("utf-8", "surrogateescape"))
+        for path, reason in self.rejected:
+            sha256.update(f"{path}\0{reason}\n".encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()[:16]
 
 
