@@ -252,8 +252,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         retry=failed_photos(database, config.embedding_type) if config.retry_failures else frozenset(),
     )
     plan, deletions = plan_after(), None
-    plan_digest = plan.digest()
-    if not _is_last_plan(config, state, plan, plan_digest, known_shards):
+    plan_digest, listed_digest = plan.digests()
+    if not _is_last_plan(config, state, plan, listed_digest, known_shards):
         last = read_last_plan(f"{state}/plan.tsv")
         if may_change_plan(last, plan):
             plan = plan_after(last=last)
@@ -315,13 +315,12 @@ def _upgrade(config: Config, state: str, plan: Plan) -> str:
 
 
 def _is_last_plan(
-    config: Config, state: str, plan: Plan, plan_digest: str, known_shards: dict[str, set[Identity]]
+    config: Config, state: str, plan: Plan, listed_digest: str, known_shards: dict[str, set[Identity]]
 ) -> bool:
     """Return whether the last run had this plan apart from new shards, and no images are missing.
 
     Then the last plan changes nothing, and reading it would take a while.
     """
-    listed_digest = plan.without_new().digest() if plan.new_shards else plan_digest
     return (
         config.missing_images == "keep"
         and os.path.exists(f"{state}/settings/manifest-{listed_digest}")

@@ -25,7 +25,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -121,23 +121,30 @@ class Plan:
         """Count the images that each shard owns."""
         return Counter(image.shard for image in self.images)
 
-    def without_new(self) -> "Plan":
-        """Return the plan without its new shards and their images."""
-        new = set(self.new_shards)
-        return replace(self, images=[image for image in self.images if image.shard not in new], new_shards=[])
-
     def digest(self) -> str:
         """Compute the digest of the planned images and the rejected files: 16 hexadecimal digits."""
-        sha256 = hashlib.sha256()
-        for start in range(0, len(self.images), 1000):  # together, they would take much memory
+        return self.digests()[0]
+
+    def digests(self) -> tuple[str, str]:
+        """Compute the digests of the plan, and of the plan without its new shards and their images."""
+        whole, listed, new = hashlib.sha256(), hashlib.sha256(), {*self.new_shards}
+        for start in range(0, len(self.images), 1000):  # the lines of all would take much memory
             some = self.images[start : start + 1000]
             lines = [
                 f"{uuid}\0{path}\0{size}\0{mtime}\0{shard}\0{ctime}\n" for uuid, path, size, mtime, shard, ctime in some
             ]
-            sha256.update("".join(lines).encode("utf-8", "surrogateescape"))
-        for path, reason in self.rejected:
-            sha256.update(f"{path}\0{reason}\n".encode("utf-8", "surrogateescape"))
-        return sha256.hexdigest()[:16]
+            whole.update(_bytes(lines))
+            if new:
+                listed.update(_bytes(line for line, image in zip(lines, some, strict=True) if image.shard not in new))
+        rejected = _bytes(f"{path}\0{reason}\n" for path, reason in self.rejected)
+        whole.update(rejected)
+        listed.update(rejected)
+        digest = whole.hexdigest()[:16]
+        return digest, listed.hexdigest()[:16] if new else digest
+
+
+def _bytes(lines: Iterable[str]) -> bytes:
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def make_plan(
