@@ -104,6 +104,9 @@ class History:
         self.log: list[str] = []
         self.n_photos = 0
         self.ever: dict[str, set[bytes]] = {}  # the rows that a UUID ever had, by its one spelling
+        self.read: dict[
+            tuple[int, ...], tuple[dict[str, str], dict[tuple, str]]
+        ] = {}  # shards, by the status of the file
         self.old_versions: list[tuple[str, bytes, int]] = []
         self.is_damaged = self.has_lost = False
         self.last_seen: dict[str, Path] = {}
@@ -411,14 +414,11 @@ class History:
         # Rows of a shard are valid only for the same list: the name of a lost list is assigned again.
         for path in self.state.glob("embeddings/[0-9]*.sqlite"):
             try:
-                provenance = read_shard_provenance(path, TYPE)
-                if provenance["encoder_digest"] == encoder:
-                    images = [rows.images for rows, _ in read_shard(path, TYPE) if rows]
-                    values = (zip(*(part[name] for name in FILE_COLUMNS), strict=True) for part in images)
-                    finished = {tuple(identity): digest for part in values for *identity, digest in part}
-                    there["shards"].setdefault((path.stem, provenance["shard_list"]), {}).update(finished)
-            except InputError:
+                provenance, finished = self._read_shard(path)
+            except (InputError, OSError):
                 continue
+            if provenance["encoder_digest"] == encoder:
+                there["shards"].setdefault((path.stem, provenance["shard_list"]), {}).update(finished)
         for path in self.state.glob("embeddings/.*.rows"):
             head, *frames = _frames(path) if path.stat().st_size else [{}]
             if head.get("encoder") == encoder:
@@ -426,6 +426,17 @@ class History:
                 finished = {tuple(identity): digest for *identity, digest in values}
                 there["shards"].setdefault((path.name.split(".")[1], head["list"]), {}).update(finished)
         return there
+
+    def _read_shard(self, path: Path) -> tuple[dict[str, str], dict[tuple, str]]:
+        """Read the provenance of a shard and the digests of its photos, unless the same file was read before."""
+        status = path.stat()
+        key = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        if key not in self.read:
+            provenance = read_shard_provenance(path, TYPE)
+            images = [rows.images for rows, _ in read_shard(path, TYPE) if rows]
+            values = (zip(*(part[name] for name in FILE_COLUMNS), strict=True) for part in images)
+            self.read[key] = provenance, {tuple(identity): digest for part in values for *identity, digest in part}
+        return self.read[key]
 
     def check_killed(self, before: dict) -> None:
         """Check that an interrupted run has lost no more than the batch in progress."""
