@@ -19,6 +19,7 @@ from ..encoders.registry import load_encoder
 from ..errors import InputError
 from ..shards.shard import Embedded
 from ..util.text import printable
+from ..util.threads import result_of
 from .decode_process import Decoded, Failed
 from .reuse import LENGTH_TOLERANCE, Copy
 
@@ -131,7 +132,7 @@ class Encoding:
             yield batch
 
     def _end_oldest(self) -> None:
-        self._counts.encoding += self._under_way.popleft().result() / self._n_streams
+        self._counts.encoding += result_of(self._under_way.popleft()) / self._n_streams
 
     def _encode(self, encoder: Encoder, batch: list[Decoded], finish: Finish) -> float:
         """Encode one batch, in parts if the batch size has been reduced; return the seconds in the encoder."""

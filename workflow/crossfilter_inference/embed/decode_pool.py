@@ -9,6 +9,7 @@ from queue import LifoQueue
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.plan import PlannedImage
+from ..util.threads import result_of
 from .decode_process import Decoded, DecodeProcess, Failed
 from .reuse import Copy
 
@@ -79,6 +80,6 @@ def _in_order(
     for image in images:
         ahead.append(pool.submit(decode, image))
         while len(ahead) >= n_ahead():
-            yield ahead.popleft().result()
+            yield result_of(ahead.popleft())
     while ahead:
-        yield ahead.popleft().result()
+        yield result_of(ahead.popleft())
