@@ -261,3 +261,26 @@ def test_the_digest_of_a_plan_stays_that_of_earlier_versions():
     ]
     assert plan.Plan(images, [RejectedFile("x\ty.jpg", "empty")], ["000001"]).digest() == "915ed862fcc4d55c"
     assert plan.Plan([], [], []).digest() == "e3b0c44298fc1c14"
+
+
+def test_an_image_with_its_former_size_and_time_is_read_again(tmp_path):
+    """It may be another version: both shards list it, and neither says which contents it has now."""
+    shards = {"000001": identities(image(1)), "000002": identities(image(1, mtime_ns=9))}
+    last = last_plan(tmp_path, plan.make_plan(shards, [image(1, mtime_ns=9)._replace(ctime_ns=7)], [], 10))
+    planned = plan.make_plan(shards, [image(1)._replace(ctime_ns=8)], [], 10, last=last)
+    assert (planned.new_shards, planned.n_reread) == (["000003"], 1)
+
+
+def test_an_image_that_the_last_plan_did_not_know_is_read_again(tmp_path):
+    """Its UUID had another spelling then: the shard lists its size and time, but its contents may be others."""
+    shards = {"000001": identities(image(1), image(2))}
+    last = last_plan(tmp_path, plan.make_plan(shards, [image(2)], [], 10))
+    planned = plan.make_plan(shards, [image(1), image(2)], [], 10, last=last)
+    assert (planned.new_shards, planned.n_reread) == (["000002"], 1)
+    assert plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10))
+
+
+def test_new_images_do_not_change_the_plan(tmp_path):
+    shards = {"000001": identities(image(1))}
+    last = last_plan(tmp_path, plan.make_plan(shards, [image(1)], [], 10))
+    assert not plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10))

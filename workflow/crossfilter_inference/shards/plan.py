@@ -198,7 +198,7 @@ def make_plan(
                 new_shards.append(f"{newest + 1 + len(new_shards):06d}")
             shard = new_shards[-1]
             n_new += 1
-            is_taken = is_taken or (not is_listed and _may_have_new_contents(image, shard, last))
+            is_taken = is_taken or (not is_listed and image.uuid in last and _may_have_new_contents(image, shard, last))
         else:
             shard = found
         planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
@@ -211,22 +211,26 @@ def make_plan(
 
 
 def may_change_plan(last: LastPlan, plan: Plan) -> bool:
-    """Return whether a plan that was made without the last one would differ with it."""
-    return any(_may_have_new_contents(image, image.shard, last) for image in plan.images) if last else False
+    """Return whether a plan that was made without the last one could differ with it."""
+    new = {*plan.new_shards}
+    images = (image for image in plan.images if image.shard not in new or image.uuid in last)
+    return any(_may_have_new_contents(image, image.shard, last) for image in images) if last else False
 
 
 def _may_have_new_contents(image: ImageFile | PlannedImage, owner: str, last: LastPlan) -> bool:
-    """Return whether the status of an image has changed since its owner read it, though size and time are the same.
+    """Return whether an image may have changed since its owner read it, though size and time are the same.
 
-    If the last plan gave the image to another shard, that shard was never listed, or could not read it.
+    This is so if its status has changed, or if the last plan knew it otherwise: with another size or time, in a shard
+    that was never listed or could not read it, or only under another spelling of its UUID. Without a last plan, nothing
+    is known of changes.
     """
     row = last.get(image.uuid)
     if row is None:
-        return False
+        return bool(last)
     _, _, size, mtime_ns, shard, ctime_ns, _ = row
-    if shard == owner and (ctime_ns == str(image.ctime_ns) or "0" in (ctime_ns, str(image.ctime_ns))):
-        return False
-    return bool(shard) and (size, mtime_ns) == (str(image.size), str(image.mtime_ns))
+    if (shard, size, mtime_ns) == (owner, str(image.size), str(image.mtime_ns)):
+        return ctime_ns != str(image.ctime_ns) and "0" not in (ctime_ns, str(image.ctime_ns))
+    return True
 
 
 def find_missing(
