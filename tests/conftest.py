@@ -81,8 +81,6 @@ needs_browser = pytest.mark.skipif(
 class Collection:
     """A working folder with a configuration, photos in `photos/`, and the results of runs."""
 
-    packages: tuple[str, ...] = ()  # what its jobs import besides the packages that all jobs import
-
     def __init__(self, folder: Path):
         self.folder = folder
         self.database = folder / "results" / "photos.sqlite"
@@ -90,6 +88,12 @@ class Collection:
     @property
     def type(self) -> str:
         return self.config()["embedding_type"]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What its jobs import besides the packages that all jobs import."""
+        text = (self.folder / "config.yaml").read_text(errors="replace")
+        return warm.SIGLIP if "SIGLIP" in text else ("torch",) if "EFFICIENTNET" in text else ()
 
     @property
     def state(self) -> Path:
@@ -153,7 +157,7 @@ class Collection:
     def script(self, name: str, *options: str) -> subprocess.CompletedProcess:
         """Run one of the user's commands on this collection; a warning is an error."""
         return subprocess.run(
-            [warm.python_of_jobs(self.packages), PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
+            [warm.python(self.packages), PROJECT / "scripts" / name, "--configfile", "config.yaml", *options],
             cwd=self.folder,
             env={**os.environ, "PYTHONWARNINGS": "error"},
             capture_output=True,

@@ -9,9 +9,9 @@ import ctypes
 import functools
 import importlib
 import json
-import multiprocessing
 import os
 import runpy
+import selectors
 import shutil
 import signal
 import socket
@@ -19,23 +19,57 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import warnings
-from multiprocessing import reduction
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-_context = multiprocessing.get_context("forkserver")
-# The last one for a pytest without workers, which is the main module of each start.
-_context.set_forkserver_preload(
-    ["snakemake.cli", "snakemake.api", "snakemake.report", "jsonschema", "sqlalchemy", "pytest"]
+SNAKEMAKE = ("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "jsonschema", "sqlalchemy")
+SIGLIP = (
+    "torch",
+    "transformers.models.siglip.modeling_siglip",
+    "transformers.models.siglip2.modeling_siglip2",
+    "transformers.models.siglip.tokenization_siglip",
 )
+_JOBS = (
+    *("msgpack", "multiprocessing.connection", "numpy", "sqlalchemy.dialects.sqlite", "typer._adapters"),
+    *("PIL.AvifImagePlugin", "PIL.ImageCms", "PIL.ImageOps", "PIL.TiffImagePlugin"),
+)
+_AS_USER = "JOBS_AS_USER"  # variable of the environment of processes without root's privilege
+
+_CLIENT = """#!{python} -IS
+import os, sys
+program, *arguments = sys.argv
+if arguments[:2] == ["-m", "snakemake"]:
+    address = {snakemake!r}
+elif arguments[:1] and arguments[0].endswith("fit_umap.py"):
+    address = {umap!r}
+elif arguments[:1] and arguments[0].endswith(".py"):
+    address = {jobs!r}
+else:
+    os.execv({python!r}, [{python!r}, *arguments])
+import json, signal, socket
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(address)
+socket.send_fds(connection, [b"."], [0, 1, 2])
+connection.sendall(json.dumps([program, arguments, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+answers = connection.makefile()
+process = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(process, number))
+status = int(answers.readline())
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
 
 
 def run(
     command: list[str],
-    folder: str,
+    folder: str | Path,
     timeout: float,
     *,
     env: dict[str, str] | None = None,
@@ -47,7 +81,7 @@ def run(
     Parameters
     ----------
     command : list of str
-    folder : str
+    folder : str or Path
     timeout : float
         Seconds.
     env : dict of str, optional
@@ -63,141 +97,113 @@ def run(
     """
     assert command[1:3] == ["-m", "snakemake"], command
     with tempfile.TemporaryFile() as output:
-        descriptor = reduction.DupFd(output.fileno())
-        arguments = (command[2:], folder, dict(env or os.environ), descriptor, as_user, python_of_jobs(packages))
-        process = _context.Process(target=_snakemake, args=arguments)
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(command, timeout)
+        done = subprocess.run(
+            [python(packages), *command[1:]],
+            cwd=folder,
+            env={**(env or os.environ), **({_AS_USER: "yes"} if as_user else {})},
+            stdout=output,  # not a pipe, which a process that is left over would hold open
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=timeout,
+        )
         output.seek(0)
-        return subprocess.CompletedProcess(command, process.exitcode, output.read().decode())
-
-
-def _snakemake(
-    arguments: list[str],
-    folder: str,
-    environment: dict[str, str],
-    output: reduction.DupFd,
-    as_user: bool,
-    jobs: str,
-) -> None:
-    descriptor = output.detach()
-    for standard in (sys.stdout, sys.stderr):
-        os.dup2(descriptor, standard.fileno())
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.executable = jobs  # the Snakefile looks for `python` beside it
-    if as_user:
-        drop_privilege()
-        os.environ[_AS_USER] = "yes"
-    sys.argv = arguments
-
-    from snakemake.cli import main
-
-    main(arguments[1:])
-
-
-_AS_USER = "JOBS_AS_USER"  # variable of the environment of jobs without root's privilege
-_PACKAGES_OF_JOBS = [
-    "msgpack",
-    "numpy",
-    "PIL.Image",
-    "pydantic",
-    "scipy.spatial",
-    "sqlalchemy",
-    "torch",
-    "typer",
-    "umap",
-]
-PACKAGES_OF_SIGLIP = (
-    "transformers.models.siglip.modeling_siglip",
-    "transformers.models.siglip2.modeling_siglip2",
-    "transformers.models.siglip.tokenization_siglip",
-)
-_CLIENT = """#!{python} -IS
-import os, sys
-if not sys.argv[1:] or not sys.argv[1].endswith(".py"):
-    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-import json, signal, socket
-connection = socket.socket(socket.AF_UNIX)
-connection.connect({address!r})
-socket.send_fds(connection, [b"."], [0, 1, 2])
-connection.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
-answers = connection.makefile()
-job = int(answers.readline())
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, frame: os.kill(job, number))
-status = int(answers.readline())
-if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
-    os.kill(os.getpid(), -status)
-sys.exit(status)
-"""
+        return subprocess.CompletedProcess(command, done.returncode, output.read().decode())
 
 
 @functools.cache
-def python_of_jobs(packages: tuple[str, ...] = ()) -> str:
-    """Start the process that forks jobs; return the path of a program that runs a script in such a fork.
+def python(packages: tuple[str, ...] = ()) -> str:
+    """Return the path of a program that does what Python does with a script or with `-m snakemake`, but sooner.
 
-    Only the main thread may call it: the process ends with the thread that started it.
+    Only the main thread may call it: the processes that it starts end with the thread that started them.
+
+    Parameters
+    ----------
+    packages : tuple of str
+        Modules that the scripts import besides those that all scripts import.
     """
-    assert threading.current_thread() is threading.main_thread()
-    folder = tempfile.mkdtemp()
-    address, program = os.path.join(folder, "socket"), Path(folder, "python")
-    program.write_text(_CLIENT.format(python=sys.executable, address=address))
+    servers = {"snakemake": _server(SNAKEMAKE), "umap": _server((*_JOBS, "umap")), "jobs": _server((*_JOBS, *packages))}
+    addresses = {name: address() for name, address in servers.items()}
+    program = Path(addresses["jobs"]).with_name("python")
+    program.write_text(_CLIENT.format(python=sys.executable, **addresses))
     program.chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, address, *packages])
-    atexit.register(lambda: (server.kill(), server.wait(), shutil.rmtree(folder)))
-    while not os.path.exists(address):
-        assert server.poll() is None, "the process that forks jobs has ended"
-        time.sleep(0.05)
     return str(program)
 
 
-def _serve_jobs(address: str, *packages: str) -> None:
-    """Fork a process for each job that is asked for, until this process is killed or its parent has ended."""
+@functools.cache
+def _server(packages: tuple[str, ...]) -> Callable[[], str]:
+    """Start a process that forks for whoever asks; return a function that waits until it listens, for its address."""
+    assert threading.current_thread() is threading.main_thread()
+    address = os.path.join(tempfile.mkdtemp(), "socket")
+    server = subprocess.Popen([sys.executable, __file__, address, *packages], stdout=subprocess.PIPE)
+    atexit.register(lambda: (server.kill(), server.wait(), shutil.rmtree(os.path.dirname(address))))
+
+    @functools.cache
+    def wait() -> str:
+        assert server.stdout.readline(), "the process that forks has ended"
+        return address
+
+    return wait
+
+
+def _serve(address: str, *packages: str) -> NoReturn:
+    """Fork a process for each client, until this process is killed or its parent has ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    for name in (*_PACKAGES_OF_JOBS, *packages):
+    for name in packages:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address + ".new")
-        listener.listen()
-        os.rename(address + ".new", address)
+    if packages == SNAKEMAKE:
+        sys.modules["snakemake.cli"].get_argument_parser()  # imports all plugins
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(100)
+    print("listening", flush=True)
+    with selectors.DefaultSelector() as events:
+        events.register(listener, selectors.EVENT_READ, lambda: _start(listener.accept()[0], events))
         while True:
-            connection, _ = listener.accept()
-            with connection:
-                if os.fork() == 0:
-                    listener.close()
-                    _answer(connection)
+            for key, _ in events.select():
+                key.data()
 
 
-def _answer(connection: socket.socket) -> NoReturn:
-    """Run a job in a child of this process; send its process ID and its exit code, or minus the number of a signal."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _start(connection: socket.socket, events: selectors.BaseSelector) -> None:
+    """Fork the process of a client; when it ends, send its exit code, or minus the number of a signal.
+
+    A client that is killed takes its process with it.
+    """
     _, descriptors, *_ = socket.recv_fds(connection, 1, 3)
-    arguments, folder, environment = json.loads(connection.makefile().readline())
-    job = os.fork()
-    if job == 0:
-        connection.close()
+    with connection.makefile() as lines:
+        program, arguments, folder, environment = json.loads(lines.readline())
+    process = os.fork()
+    if process == 0:
         code = 1
         try:
-            code = _job(arguments, folder, environment, descriptors)
+            code = _program(program, arguments, folder, environment, descriptors)
         finally:
             os._exit(code)
-    connection.sendall(b"%d\n" % job)
-    status = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
-    connection.sendall(b"%d\n" % status)
-    os._exit(0)
-
-
-def _job(arguments: list[str], folder: str, environment: dict[str, str], descriptors: list[int]) -> int:
-    for standard, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, standard)
+    for descriptor in descriptors:
         os.close(descriptor)
+    connection.sendall(b"%d\n" % process)
+    watch = os.pidfd_open(process)
+
+    def client_ended() -> None:
+        events.unregister(connection)
+        os.kill(process, signal.SIGKILL)
+
+    def process_ended() -> None:
+        events.unregister(watch)
+        os.close(watch)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        with suppress(KeyError):
+            events.unregister(connection)
+        with connection, suppress(OSError):
+            connection.sendall(b"%d\n" % status)
+
+    events.register(connection, selectors.EVENT_READ, client_ended)
+    events.register(watch, selectors.EVENT_READ, process_ended)
+
+
+def _program(program: str, arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> int:
+    for standard, descriptor in enumerate(streams):
+        os.dup2(descriptor, standard)
+    os.closerange(3, 1000)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", errors="backslashreplace", buffering=1, closefd=False)
     os.chdir(folder)
@@ -205,13 +211,18 @@ def _job(arguments: list[str], folder: str, environment: dict[str, str], descrip
     os.environ.update(environment)
     if environment.get(_AS_USER):
         drop_privilege()
-    sys.argv = arguments
-    sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))
+    sys.path[0] = folder if arguments[0] == "-m" else os.path.dirname(os.path.abspath(arguments[0]))
     sys.path[1:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     if environment.get("PYTHONWARNINGS") == "error":
         warnings.simplefilter("error")
     try:
-        runpy.run_path(arguments[0], run_name="__main__")
+        if arguments[0] == "-m":
+            sys.executable = program  # the Snakefile looks for `python` beside it
+            sys.argv = arguments[1:]
+            sys.modules["snakemake.cli"].main(arguments[2:])
+        else:
+            sys.argv = arguments
+            runpy.run_path(arguments[0], run_name="__main__")
         code: object = 0
     except SystemExit as ended:
         code = ended.code or 0
@@ -241,4 +252,4 @@ def drop_privilege() -> None:
 
 
 if __name__ == "__main__":
-    _serve_jobs(*sys.argv[1:])
+    _serve(*sys.argv[1:])

@@ -8,7 +8,6 @@ import sqlite3
 import msgpack_numpy
 import numpy as np
 import pytest
-import warm
 from colour_encoder import PREPROCESSING, ColourEncoder
 from conftest import DEMO_PHOTOS, new_collection
 from PIL import ExifTags, Image
@@ -235,7 +234,6 @@ def siglip_collection(make_collection, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
     collection = make_collection(3, embedding_type="SIGLIP2", encoders=encoders)
-    collection.packages = warm.PACKAGES_OF_SIGLIP
     return collection
 
 

@@ -10,7 +10,6 @@ from uuid import UUID
 import numpy as np
 import pytest
 import torch
-import warm
 from conftest import DEMO_PHOTOS, PROJECT, demo_photo, new_collection, page_data
 from PIL import Image
 from test_kill import started, wait_until
@@ -63,7 +62,6 @@ def siglip_run(tmp_path_factory):
     encoders = {"SIGLIP2": {"backend": "siglip", "model": "someone/tiny-siglip"}}
     settings = {"embedding_type": "SIGLIP2", "encoders": encoders, "reproject_umap_embeddings": True}
     collection = new_collection(folder / "collection", 30, **settings)
-    collection.packages = warm.PACKAGES_OF_SIGLIP
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
         assert collection.run()["embed_words"] == 1
@@ -104,7 +102,6 @@ def test_rows_of_siglip2_equal_those_of_transformers(make_collection, tmp_path):
     processor, model = save_checkpoint(tmp_path / "checkpoint", "siglip2")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
     collection = make_collection(11, embedding_type="SIGLIP2", encoders=encoders)
-    collection.packages = warm.PACKAGES_OF_SIGLIP
     collection.run()
     check_rows(collection, 11, processor, model)
 
@@ -226,7 +223,6 @@ def test_a_checkpoint_without_tokenizer_leaves_regions_without_words(make_collec
     save_checkpoint(tmp_path / "checkpoint", "siglip")
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
     collection = make_collection(5, embedding_type="SIGLIP2", encoders=encoders, reproject_umap_embeddings=True)
-    collection.packages = warm.PACKAGES_OF_SIGLIP
     done = collection.snakemake()
     assert done.returncode == 0, done.stdout
     assert "cannot name regions by words: encoders.SIGLIP2: model: " in done.stdout
@@ -277,7 +273,6 @@ def test_a_run_that_was_killed_gives_the_same_rows(make_collection, tmp_path):
     encoders = {"SIGLIP2": {"backend": "siglip", "model": str(tmp_path / "checkpoint")}}
     settings = {"embedding_type": "SIGLIP2", "encoders": encoders, "shard_size": 31}
     fresh, killed = (make_collection(62, name, **settings) for name in ("fresh", "killed"))
-    fresh.packages = killed.packages = warm.PACKAGES_OF_SIGLIP
     fresh.run()
     with started(killed) as process:
         wait_until(lambda: any(killed.state.glob("embeddings/*.part*")), process, "a row")
