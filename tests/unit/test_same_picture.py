@@ -172,6 +172,7 @@ DIFFERENT = {
     "a filled form and an empty one": lambda: (form(1), form(1, n_filled=0)),
     "chats": lambda: (chat(1), chat(2)),
     "the clock": lambda: (chat(1), chat(1, "12:07")),
+    "the clock on a thumbnail": lambda: (resized(chat(1), 0.25), chat(1, "12:07")),
     "blank": lambda: (Image.new("RGB", (800, 600), "white"), Image.new("RGB", (800, 600), "white")),
     "flat": lambda: (Image.new("RGB", (800, 600), (9, 80, 80)), Image.new("RGB", (800, 600), (90, 80, 80))),
     "gradients": lambda: (Image.linear_gradient("L").convert("RGB"),) * 2,
