@@ -109,6 +109,7 @@ class History:
         ] = {}  # shards, by the status of the file
         self.old_versions: list[tuple[str, bytes, int]] = []
         self.is_damaged = self.has_lost = False
+        self.unnoticed: set[int] = set()  # files with new contents that only their status tells, by inode
         self.last_seen: dict[str, Path] = {}
         self.stored: set[str] = set()  # UUIDs of the rows after the last run
         self.model_before = self.model
@@ -174,6 +175,7 @@ class History:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(data)
             os.utime(path, ns=(mtime_ns, mtime_ns))
+            self.unnoticed.add(os.stat(path).st_ino)
 
     def move(self) -> None:
         """Move a photo, or rename a folder."""
@@ -211,6 +213,7 @@ class History:
         data = photo(self.random.randrange(60, 120))[: status.st_size]
         path.write_bytes(data + bytes(status.st_size - len(data)))
         os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        self.unnoticed.add(status.st_ino)
 
     def change_modes(self) -> None:
         """Change the permissions of all files, and so their status, but not their contents."""
@@ -322,6 +325,13 @@ class History:
             os.utime(path, ns=(keep.st_mtime_ns, keep.st_mtime_ns))
         self.log.append(f"damaged {path.name}")
         self.is_damaged = True
+
+    def touch_unnoticed(self) -> None:
+        """Touch what no run can notice, because the last plan and the database are lost."""
+        if not (self.database.exists() or (self.state / "plan.tsv").exists()):
+            for path in self.files():
+                if path.stat().st_ino in self.unnoticed and path.stat().st_mode & 0o200:
+                    self.touch(path)
 
     def set_clock_back(self) -> None:
         """Date all files into the future."""
@@ -478,6 +488,7 @@ class History:
         manifest = dict(self.manifest())
         self.must(manifest.keys() == expected.keys(), "the manifest has other photos")
         self.check_computed(before, good, manifest)
+        self.unnoticed.clear()
         leftovers = [path.name for path in self.state.rglob(".*") if path.is_file() and path.name != ".lock"]
         self.must(not leftovers, f"left over: {leftovers}")
         self.is_damaged = self.has_lost = False

@@ -76,6 +76,7 @@ def _run_until_right(
     counts: Counter[str] = Counter()
     n_fixes = 0
     while True:
+        history.touch_unnoticed()
         before = history.look()
         fault = history.random.choice(["none", "none", "kill", "kill", "disk" if with_small_disk else "kill"])
         if counts["runs"] > 3:

@@ -146,7 +146,7 @@ def test_an_image_with_another_ctime_goes_into_a_new_shard_once(tmp_path):
     now = [before[0], before[1]._replace(ctime_ns=8)]
     planned = plan.make_plan(shards, now, [], 10, last=last)
     assert (planned.new_shards, planned.n_reread) == (["000002"], 1)
-    assert "to be read again: 1 (their status changed; embedded only if the content differs)" in planned.summary()
+    assert "to be read again: 1 (new or unknown status; embedded only if the content differs)" in planned.summary()
     assert "new among them: 0 " in planned.summary()
     shards["000002"] = identities(image(2))
     again = plan.make_plan(shards, now, [], 10, last=last_plan(tmp_path, planned))
@@ -238,20 +238,42 @@ def test_images_to_retry_go_into_a_new_shard():
 def test_a_shard_whose_list_is_lost_is_taken_over_only_if_no_status_has_changed(tmp_path):
     before = [image(n)._replace(ctime_ns=7) for n in (1, 2)]
     last = last_plan(tmp_path, plan.make_plan({}, before, [], 10))
-    assert plan.make_plan({}, before, [], 10, last=last).new_shards == ["000001"]
+    assert plan.make_plan({}, before, [], 10, last=last, unlisted={"000001"}).new_shards == ["000001"]
     now = [before[0], before[1]._replace(ctime_ns=8)]
-    killed = plan.make_plan({}, now, [], 10, last=last)
+    killed = plan.make_plan({}, now, [], 10, last=last, unlisted={"000001"})
     assert killed.new_shards == ["000002"]
     assert {planned.shard for planned in killed.images} == {"000002"}
-    again = plan.make_plan({}, now, [], 10, last=last_plan(tmp_path, killed))
+    again = plan.make_plan({}, now, [], 10, last=last_plan(tmp_path, killed), unlisted={"000001", "000002"})
     assert again.new_shards == ["000003"], "the database of 000001 may be there still"
     kept = {"000002": identities(image(2))}
-    assert plan.make_plan(kept, now, [], 10, last=last_plan(tmp_path, killed)).new_shards == ["000003"]
+    planned = plan.make_plan(kept, now, [], 10, last=last_plan(tmp_path, killed), unlisted={"000001"})
+    assert planned.new_shards == ["000003"]
 
 
 def test_a_lost_list_is_not_taken_over_by_images_that_other_shards_had(tmp_path):
-    last = last_plan(tmp_path, plan.make_plan({"000004": identities(image(9))}, [image(1), image(2)], [], 1))
-    assert plan.make_plan({}, [image(1), image(2)], [], 1, last=last).new_shards == ["000007", "000008"]
+    images = [image(1), image(2)]
+    last = last_plan(tmp_path, plan.make_plan({"000004": identities(image(9))}, images, [], 1))
+    planned = plan.make_plan({}, images, [], 1, last=last, unlisted={"000004", "000006"})
+    assert planned.new_shards == ["000007", "000008"]
+
+
+def test_if_the_last_plan_is_lost_every_image_is_read_again():
+    shards, images = {"000001": identities(image(1), image(2))}, [image(1), image(2), image(3)]
+    planned = plan.make_plan(shards, images, [], 10, last={})
+    assert (planned.new_shards, planned.n_reread) == (["000002"], 2)
+    assert plan.may_change_plan({}, plan.make_plan(shards, images, [], 10), set())
+    first = plan.make_plan({}, images, [], 10)
+    assert not plan.may_change_plan({}, first, set())
+    assert plan.may_change_plan({}, first, {"000004"})
+    assert plan.make_plan({}, images, [], 10, last={}, unlisted={"000004"}).new_shards == ["000005"]
+
+
+def test_files_of_shards_without_a_list_are_found(tmp_path):
+    assert plan.unlisted_shards(tmp_path, []) == set()
+    (tmp_path / "embeddings").mkdir()
+    for name in ("000001.sqlite", "000002.sqlite", ".000003.0a1b.rows", "000004.unread.tsv", "0000055.sqlite", "notes"):
+        (tmp_path / "embeddings" / name).touch()
+    assert plan.unlisted_shards(tmp_path, ["000002", "000009"]) == {"000001", "000003", "000004"}
 
 
 def test_the_digest_of_a_plan_stays_that_of_earlier_versions():
@@ -277,10 +299,10 @@ def test_an_image_that_the_last_plan_did_not_know_is_read_again(tmp_path):
     last = last_plan(tmp_path, plan.make_plan(shards, [image(2)], [], 10))
     planned = plan.make_plan(shards, [image(1), image(2)], [], 10, last=last)
     assert (planned.new_shards, planned.n_reread) == (["000002"], 1)
-    assert plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10))
+    assert plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10), set())
 
 
 def test_new_images_do_not_change_the_plan(tmp_path):
     shards = {"000001": identities(image(1))}
     last = last_plan(tmp_path, plan.make_plan(shards, [image(1)], [], 10))
-    assert not plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10))
+    assert not plan.may_change_plan(last, plan.make_plan(shards, [image(1), image(2)], [], 10), set())

@@ -236,6 +236,8 @@ def test_among_new_photos_the_last_plan_is_read_if_an_old_one_has_changed(folder
 def test_after_a_lost_list_the_last_plan_is_read(folder):
     _finish(run := prepare(shard_size=2))
     (folder / run.state / "shards" / "000002.tsv").unlink()
+    (folder / run.state / "embeddings").mkdir(exist_ok=True)
+    (folder / run.state / "embeddings" / "000002.sqlite").touch()
     assert prepare(shard_size=2).plan.new_shards == ["000002"]
     [last] = (image.path for image in run.plan.images if image.shard == "000002")
     os.chmod(last, 0o600)

@@ -76,7 +76,7 @@ def test_a_moved_photo_is_not_embedded_again(collection):
     moved = next(photos.glob("*.jpg"))
     moved.rename(photos / "album" / moved.name)
     done = collection.snakemake()
-    assert "to be read again: 1 (their status changed; embedded only if the content differs)" in done.stdout
+    assert "to be read again: 1 (new or unknown status; embedded only if the content differs)" in done.stdout
     assert "embedded 0 photos, copied 1, failed 0" in done.stdout
     assert collection.embeddings() == before
     path = str(photos / "album" / moved.name)

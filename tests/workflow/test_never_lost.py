@@ -280,6 +280,38 @@ def test_a_lost_state_file_is_rebuilt(demo, name):
 
 
 @pytest.mark.slow
+def test_new_content_under_the_old_size_and_time_is_noticed_without_the_last_plan(collection):
+    before = collection.embeddings()
+    (collection.state / "plan.tsv").unlink()
+    assert collection.dry_run() == {}
+    photo, other = photos(collection)[:2]
+    old, status = photo.read_bytes(), photo.stat()
+    content = other.read_bytes()[: status.st_size]
+    photo.write_bytes(content + bytes(status.st_size - len(content)))
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    done = collection.snakemake()
+    assert "new among them: 0 (shards: 3); to be read again: 12" in done.stdout
+    assert "embedded: 1 photo in this run and 11 copied, 12 in total" in done.stdout
+    assert {uuid for uuid, row in collection.embeddings().items() if row != before[uuid]} == {photo.stem}
+    assert collection.dry_run() == {}
+    photo.write_bytes(old)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    collection.run()
+    assert collection.embeddings() == before
+
+
+@pytest.mark.slow
+def test_without_the_last_plan_and_the_database_nothing_is_embedded(collection):
+    before = collection.embeddings()
+    (collection.state / "plan.tsv").unlink()
+    collection.database.unlink()
+    photos(collection)[0].chmod(0o600)
+    collection.run()
+    assert collection.embeddings() == before
+    assert collection.dry_run() == {}
+
+
+@pytest.mark.slow
 def test_a_killed_writer_is_rolled_back_even_without_new_photos(collection):
     before = collection.embeddings()
     leave_hot_journal(collection.database)

@@ -35,6 +35,7 @@ from ..shards.plan import (
     read_last_plan,
     read_shard_lists,
     shards_at_work,
+    unlisted_shards,
 )
 from ..util.files import digest, read_json
 from ..util.text import counted
@@ -255,8 +256,10 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     plan_digest, listed_digest = plan.digests()
     if not _is_last_plan(config, state, plan, listed_digest, known_shards):
         last = read_last_plan(f"{state}/plan.tsv")
-        if may_change_plan(last, plan):
-            plan = plan_after(last=last)
+        unlisted = unlisted_shards(state, known_shards)
+        # Without rows to copy, reading every image again would mean to embed it again.
+        if (last or stored_photos(database, config.embedding_type)) and may_change_plan(last, plan, unlisted):
+            plan = plan_after(last=last, unlisted=unlisted)
             plan_digest = plan.digest()
         plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)

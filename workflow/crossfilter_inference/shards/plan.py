@@ -8,7 +8,7 @@ a list of unread images next to the shard's database: the shard no longer owns t
 
 The plan of the last run remembers two things that the shard lists do not: the time of the last status change of each
 image (ctime), and where missing images were last seen. An image with another ctime goes into a new shard too: its
-contents may be new under the old size and time. Without that plan, no image counts as changed in this way.
+contents may be new under the old size and time. If that plan is lost, this holds for every image.
 
 On disk, below the state folder of the embedding type:
 
@@ -23,8 +23,9 @@ On disk, below the state folder of the embedding type:
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -102,7 +103,9 @@ class Plan:
         n_new = sum(image.shard in new for image in self.images) - self.n_reread
         reread = ""
         if self.n_reread:
-            reread = f"; to be read again: {self.n_reread} (their status changed; embedded only if the content differs)"
+            reread = (
+                f"; to be read again: {self.n_reread} (new or unknown status; embedded only if the content differs)"
+            )
         return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)}){reread}"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
@@ -156,6 +159,7 @@ def make_plan(
     recompute: bool = False,
     retry: frozenset[str] = frozenset(),
     last: LastPlan | None = None,
+    unlisted: Iterable[str] = (),
 ) -> Plan:
     """Assign every image to a shard.
 
@@ -173,7 +177,10 @@ def make_plan(
     retry : frozenset of str
         UUIDs of images to assign to a new shard.
     last : mapping, optional
-        The plan of the last run.
+        The plan of the last run, empty if it is lost. Without it, every image counts as unchanged.
+    unlisted : iterable of str
+        Shards whose lists are lost, but not all of their files: a new shard of the same name and list takes these over,
+        so it must not have that name if the contents of an image may be new.
 
     Returns
     -------
@@ -187,48 +194,55 @@ def make_plan(
     planned: list[PlannedImage] = []
     new_shards: list[str] = []
     n_new, n_reread, is_taken = 0, 0, False
-    newest, last = max(map(int, shards), default=0), last or {}
+    newest = max(map(int, shards), default=0)
+    last_unlisted = max(map(int, unlisted), default=0)
     for image in sorted(images):
         found = owner.pop((image.uuid, image.size, image.mtime_ns), None)
-        is_listed = found is not None
-        if found is not None and image.uuid not in retry and _may_have_new_contents(image, found, last):
+        is_listed, is_retried = found is not None, image.uuid in retry
+        if found and last is not None and not is_retried and _may_have_new_contents(image, found, last):
             found, n_reread = None, n_reread + 1
-        if found is None or image.uuid in retry:
+        if found is None or is_retried:
             if n_new % shard_size == 0:
                 new_shards.append(f"{newest + 1 + len(new_shards):06d}")
             shard = new_shards[-1]
             n_new += 1
-            is_taken = is_taken or (not is_listed and image.uuid in last and _may_have_new_contents(image, shard, last))
+            if not is_listed and last is not None:
+                is_taken |= _may_have_new_contents(image, shard, last, is_listed=False)
         else:
             shard = found
         planned.append(PlannedImage(image.uuid, image.path, image.size, image.mtime_ns, shard, image.ctime_ns))
-    if is_taken:  # lists are lost, and a shard of this name may have a database with old contents
-        after = max((int(row[4]) for row in last.values() if row[4].isdecimal()), default=0) - newest
-        names = {name: f"{int(name) + max(0, after):06d}" for name in new_shards}
+    if is_taken and last_unlisted > newest:
+        names = {name: f"{int(name) + last_unlisted - newest:06d}" for name in new_shards}
         planned = [image._replace(shard=names.get(image.shard, image.shard)) for image in planned]
         new_shards = [*names.values()]
     return Plan(planned, rejected, new_shards, n_reread=n_reread, may_miss_images=recompute or bool(owner))
 
 
-def may_change_plan(last: LastPlan, plan: Plan) -> bool:
+def may_change_plan(last: LastPlan, plan: Plan, unlisted: Collection[str]) -> bool:
     """Return whether a plan that was made without the last one could differ with it."""
     new = {*plan.new_shards}
-    images = (image for image in plan.images if image.shard not in new or image.uuid in last)
-    return any(_may_have_new_contents(image, image.shard, last) for image in images) if last else False
+    images = ((image, image.shard not in new) for image in plan.images)
+    return any(
+        _may_have_new_contents(image, image.shard, last, is_listed=is_listed)
+        for image, is_listed in images
+        if is_listed or unlisted
+    )
 
 
-def _may_have_new_contents(image: ImageFile | PlannedImage, owner: str, last: LastPlan) -> bool:
-    """Return whether an image may have changed since its owner read it, though size and time are the same.
+def _may_have_new_contents(
+    image: ImageFile | PlannedImage, shard: str, last: LastPlan, *, is_listed: bool = True
+) -> bool:
+    """Return whether an image may have changed since its shard read it, though size and time are the same.
 
     This is so if its status has changed, or if the last plan knew it otherwise: with another size or time, in a shard
-    that was never listed or could not read it, or only under another spelling of its UUID. Without a last plan, nothing
-    is known of changes.
+    that was never listed or could not read it, only under another spelling of its UUID; or if the last plan is lost. An
+    image that no shard lists is new if the last plan did not know it.
     """
     row = last.get(image.uuid)
     if row is None:
-        return bool(last)
-    _, _, size, mtime_ns, shard, ctime_ns, _ = row
-    if (shard, size, mtime_ns) == (owner, str(image.size), str(image.mtime_ns)):
+        return is_listed or not last
+    _, _, size, mtime_ns, its_shard, ctime_ns, _ = row
+    if (its_shard, size, mtime_ns) == (shard, str(image.size), str(image.mtime_ns)):
         return ctime_ns != str(image.ctime_ns) and "0" not in (ctime_ns, str(image.ctime_ns))
     return True
 
@@ -311,6 +325,12 @@ def shard_lists(folder: str | Path) -> list[Path]:
 def shard_databases(folder: str | Path) -> list[Path]:
     """Find all shard databases below a state folder, the oldest first; folders and broken links are none."""
     return sorted(path for path in Path(folder, "embeddings").glob(f"{_NAME}.sqlite") if path.is_file())
+
+
+def unlisted_shards(folder: str | Path, shards: Iterable[str]) -> set[str]:
+    """Find all shards below a state folder that have a database or a journal, but no list."""
+    files = Path(folder, "embeddings").glob("*")
+    return {name[1] for file in files if (name := re.match(rf"\.?({_NAME})\.", file.name))} - {*shards}
 
 
 def remove_shard(folder: str | Path, shard: str) -> None:
