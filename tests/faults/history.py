@@ -498,13 +498,18 @@ class History:
     def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
         """Check that exactly the images without a row on the disk were computed."""
         wanted: Counter[str] = Counter()
-        unsure: Counter[str] = Counter()  # shards without their list are used if nothing has to be read again
+        # Shards without their list are used if nothing has to be read again, and other shards that listed an image.
+        unsure: Counter[str] = Counter()
+        former = {row for finished in before["shards"].values() for row in finished.items()}
         lists = {path.stem: digest(read_shard_list(path)) for path in self.state.glob("shards/*.tsv")}
         for uuid_, row in good.items():
             finished = before["shards"].get((manifest[uuid_], lists[manifest[uuid_]]), {})
-            is_finished = finished.get((uuid_, row["SIZE"], row["MTIME_NS"])) == row["DIGEST"]
+            identity = uuid_, row["SIZE"], row["MTIME_NS"]
+            is_finished = finished.get(identity) == row["DIGEST"]
             is_known = row["DIGEST"] in before["database"] and not self.settings.get("recompute_existing_embeddings")
-            if not (is_finished or is_known):
+            if not (is_finished or is_known) and (identity, row["DIGEST"]) in former:
+                unsure[row["pixels"]] += 1
+            elif not (is_finished or is_known):
                 wanted[row["pixels"]] += 1
             elif not is_known and manifest[uuid_] not in before["lists"]:
                 unsure[row["pixels"]] += 1

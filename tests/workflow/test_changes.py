@@ -122,9 +122,24 @@ def test_a_photo_changed_back_gets_its_old_row_back(collection):
     shutil.copy(other, one)
     collection.run()
     shutil.copy2(saved, one)
-    assert collection.run() == {"write_manifest": 1, "store_embeddings": 1}
+    assert "embedded 0 photos, copied 1, failed 0" in collection.snakemake().stdout
     assert collection.embeddings() == before
     assert collection.dry_run() == {}
+
+
+@pytest.mark.slow
+def test_a_photo_changed_back_is_embedded_if_its_old_row_is_damaged(collection):
+    one, other = sorted((collection.folder / "photos").glob("*.jpg"))[:2]
+    saved = collection.folder / "saved"
+    shutil.copy2(one, saved)
+    shutil.copy(other, one)
+    collection.run()
+    connection = sqlite3.connect(collection.state / "embeddings" / "000001.sqlite")
+    connection.execute("UPDATE COLOUR_EMBEDDINGS SET EMBEDDING = (SELECT min(EMBEDDING) FROM COLOUR_EMBEDDINGS)")
+    connection.commit()
+    connection.close()
+    shutil.copy2(saved, one)
+    assert "embedded 1 photo, copied 0, failed 0" in collection.snakemake().stdout
 
 
 def test_a_touched_photo_is_copied_not_computed(collection):

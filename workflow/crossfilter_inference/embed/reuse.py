@@ -1,9 +1,11 @@
 """Reuse rows that the database already holds instead of computing them again.
 
 A row is *copied* for a photo if it was made from a file with the same contents, by the same encoder. If a known row has
-the size of the file, the file is read and its digest compared before it is decoded. A row of unknown
-origin (of the original tool, for example) is *adopted* for the photo with its UUID, if this encoder could have made it:
-its dimension and length are checked, and some of the photos are embedded again for comparison.
+the size of the file, the file is read and its digest compared before it is decoded. A photo that has its former size
+and time again may get its former row back, which the database no longer holds, but a shard does.
+
+A row of unknown origin (of the original tool, for example) is *adopted* for the photo with its UUID, if this encoder
+could have made it: its dimension and length are checked, and some of the photos are embedded again for comparison.
 """
 
 import logging
@@ -24,8 +26,8 @@ from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
 from ..photos.image import ImageError
-from ..shards.plan import PlannedImage
-from ..shards.shard import read_thumbnails
+from ..shards.plan import PlannedImage, read_shard_list, shard_lists
+from ..shards.shard import read_shard, read_shard_provenance, read_thumbnails
 from ..util.text import printable
 from .decode_process import Decoded, read_planned
 
@@ -69,7 +71,7 @@ class KnownRows:
     images : list of PlannedImage
         The photos of the shard.
     shards : Path
-        Folder of the shard databases, which hold the thumbnails.
+        Folder of the shard databases, which hold the thumbnails and former rows.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class KnownRows:
         self._tables = Tables(provenance["name"])
         self._uuids: dict[str, str] = {}  # by the digest of the file
         self._sizes: set[int] = set()  # of their files
+        self._former: dict[str, Path] = {}  # shard databases that hold the former rows of photos, by UUID
         self._unknown: set[str] = set()
         self._to_check: dict[str, Embeddings] = {}
         self._n_seen = self._n_chosen = 0
         if not database or not Path(database).exists():
             return
+        by_uuid, stored = {image.uuid: image for image in images}, []
         with reading(database) as connection:
             recorded = recorded_encoder(connection, provenance["name"]).get("digest")
             if recorded == provenance_digest(provenance):
@@ -96,8 +100,21 @@ class KnownRows:
                     self._uuids[digest] = uuid
                     if size in sizes:
                         self._sizes.add(size)
+                    if uuid in by_uuid:
+                        stored.append(by_uuid[uuid])
             if recorded in (None, provenance_digest(provenance)):
-                self._unknown = unknown_rows(connection, provenance["name"]) & {image.uuid for image in images}
+                self._unknown = unknown_rows(connection, provenance["name"]) & by_uuid.keys()
+        self._find_former(stored)
+
+    def _find_former(self, images: list[PlannedImage]) -> None:
+        """Find the shards that listed images of this shard before, with the same sizes and times."""
+        identities, shards = {image.identity for image in images}, {image.shard for image in images}
+        for path in reversed(shard_lists(self._shards.parent / "shards")) if identities else ():
+            database = self._shards / f"{path.stem}.sqlite"
+            former = identities.intersection(read_shard_list(path) if path.stem not in shards else ())
+            if former and _is_of(database, self._provenance):
+                self._former |= dict.fromkeys((uuid for uuid, *_ in former), database)
+                identities -= former
 
     def copy(self, image: PlannedImage, max_pixels: int) -> Copy | None:
         """Read a photo, and copy the row that was made from the same contents; several threads may do so.
@@ -108,21 +125,19 @@ class KnownRows:
             None if the photo has to be decoded: its contents are new, its row would be too large today or lacks its
             thumbnail, or the file cannot be read.
         """
-        if image.size not in self._sizes:
+        if image.size not in self._sizes and image.uuid not in self._former:
             return None
         start = time.perf_counter()
         try:
             _, digest = read_planned(image, max_pixels)
         except ImageError:  # decoding fails for the same reason, and records it
             return None
-        images, embeddings = self._tables.images, self._tables.embeddings
-        same = (images.c.UUID == self._uuids.get(digest)) & (images.c.DIGEST == digest)
-        query = sa.select(images, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
-        with reading(self._database) as connection:
-            names = columns_in(connection, images)
-            if {*names} != {*images.c.keys()}:  # an older format
-                return None
-            found = connection.execute(query.where(same)).mappings().first()
+        if digest in self._uuids:
+            found = self._read(self._database, self._uuids[digest], digest)
+        elif image.uuid in self._former:
+            found = self._read(self._former[image.uuid], image.uuid, digest)
+        else:
+            return None
         if found is None or (found["WIDTH"] or 0) * (found["HEIGHT"] or 0) > max_pixels:
             return None
         path = self._shards / f"{found['SHARD']}.sqlite"
@@ -132,10 +147,21 @@ class KnownRows:
             return None
         if found["UUID"] not in thumbnails:
             return None
-        uuid, size, mtime_ns = image.identity
-        row = {**found, "UUID": uuid, "SIZE": size, "MTIME_NS": mtime_ns, "JPEG": thumbnails[found["UUID"]]}
-        row |= {"PATH": image.path, "EMBEDDING": pack_embedding(unpack_embedding(found["EMBEDDING"]))}
+        row = {**found, "JPEG": thumbnails[found["UUID"]]}
+        row |= {"UUID": image.uuid, "SIZE": image.size, "MTIME_NS": image.mtime_ns, "PATH": image.path}
+        row["EMBEDDING"] = pack_embedding(unpack_embedding(found["EMBEDDING"]))
         return Copy(image, row, time.perf_counter() - start)
+
+    def _read(self, database: str | Path, uuid: str, digest: str) -> Row | None:
+        images, embeddings = self._tables.images, self._tables.embeddings
+        query = sa.select(images, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
+        query = query.where(images.c.UUID == uuid, images.c.DIGEST == digest)
+        with reading(database) as connection:
+            if {*columns_in(connection, images)} != {*images.c.keys()}:  # an older format
+                return None
+            query = query.where(images.c[VERSION_COLUMN] == self._provenance["embed_version"])
+            found = connection.execute(query).mappings().first()
+        return None if found is None else dict(found)
 
     def find(self, photo: Decoded) -> KnownRow | None:
         """Return the row to reuse for a photo; None if it must be computed, be it to check a row of unknown origin.
@@ -220,3 +246,14 @@ class KnownRows:
         with reading(self._database) as connection:
             blob: bytes | None = connection.scalar(query)
         return blob
+
+
+def _is_of(database: Path, provenance: Mapping[str, Any]) -> bool:
+    """Return whether a shard database is intact and holds rows of this encoder."""
+    try:
+        recorded = read_shard_provenance(database, provenance["name"])
+        for _ in read_shard(database, provenance["name"]):  # to the end, which checks the digest
+            pass
+    except InputError:
+        return False
+    return recorded.get("encoder_digest") == provenance_digest(provenance)
