@@ -232,10 +232,12 @@ class SnakemakePlayer(Player):
 
     def stop(self) -> None:
         """Leave no process behind, neither Snakemake nor jobs that outlive it."""
-        for process in psutil.process_iter(["cwd"]):
-            if process.info["cwd"] == str(self.history.folder):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _processes(self) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(self.history.folder)]
 
     def _command(self, *options: str) -> list[str]:
         return [
@@ -247,7 +249,12 @@ class SnakemakePlayer(Player):
         return self._run_cold() if kill else self._run_warm(timeout=200)
 
     def _run_warm(self, *options: str, timeout: float) -> int:
-        """Run to the end, started from a process that has imported the packages."""
+        """Run to the end, started from a process that has imported the packages.
+
+        A cold start would take longer than a job that is left over.
+        """
+        _, alive = psutil.wait_procs(self._processes(), timeout=60)
+        self.history.must(not alive, "a job is left over")
         done = warm.run(self._command(*options), str(self.history.folder), timeout, as_user=os.geteuid() == 0)
         self.output = done.stdout
         return done.returncode

@@ -234,17 +234,15 @@ def _may_have_new_contents(
 ) -> bool:
     """Return whether an image may have changed since its shard read it, though size and time are the same.
 
-    This is so if its status has changed, or if the last plan knew it otherwise: with another size or time, in a shard
-    that was never listed or could not read it, only under another spelling of its UUID; or if the last plan is lost. An
-    image that no shard lists is new if the last plan did not know it.
+    This is so if its status has changed, or if the last plan knew it otherwise: in another shard, which has another
+    size or time, was never listed, or could not read it; or only under another spelling of its UUID. It is also so if
+    the last plan is lost. An image that no shard lists is new if the last plan did not know it.
     """
     row = last.get(image.uuid)
     if row is None:
         return is_listed or not last
-    _, _, size, mtime_ns, its_shard, ctime_ns, _ = row
-    if (its_shard, size, mtime_ns) == (shard, str(image.size), str(image.mtime_ns)):
-        return ctime_ns != str(image.ctime_ns) and "0" not in (ctime_ns, str(image.ctime_ns))
-    return True
+    _, _, _, _, its_shard, ctime_ns, _ = row
+    return its_shard != shard or (ctime_ns != str(image.ctime_ns) and "0" not in (ctime_ns, str(image.ctime_ns)))
 
 
 def find_missing(
