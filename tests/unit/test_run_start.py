@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -62,6 +64,15 @@ def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     assert "another run is using" in start_elsewhere(tmp_path)
     run._held.pop().close()
     assert start_elsewhere(tmp_path) == "started"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=r"cannot lock '.*\.lock' \(No locks available\); name a database on another"):
+        run.start_run(planned(tmp_path))
 
 
 def test_a_refused_run_leaves_no_lock_file_open(tmp_path):

@@ -48,8 +48,8 @@ def start_run(run: Run) -> None:
     Raises
     ------
     InputError
-        If another run uses this database, or did so while the plan was made; if a shard database comes from another
-        encoder; if the run would delete more than the allowed fraction of the embeddings.
+        If another run uses this database, or did so while the plan was made; if it cannot be locked; if a shard
+        database comes from another encoder; if the run would delete more than the allowed fraction of the embeddings.
     """
     database, folder = run.database, run.state
     root = Path(state_folder(os.path.realpath(database)))  # links to one database share its lock
@@ -62,11 +62,12 @@ def start_run(run: Run) -> None:
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         lock.close()
-        raise InputError(
-            f"output_embeddings_db: another run is using {database!r}; wait until it ends, or stop it"
-        ) from None
+        problem = f"cannot lock {lock.name!r} ({error.strerror}); name a database on another file system"
+        if isinstance(error, BlockingIOError):
+            problem = f"another run is using {database!r}; wait until it ends, or stop it"
+        raise InputError(f"output_embeddings_db: {problem}") from None
     _held.append(lock)
     if [path.stem for path in shard_lists(f"{folder}/shards")] != sorted(run.known_shards):
         raise InputError(

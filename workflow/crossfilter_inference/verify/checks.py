@@ -149,6 +149,8 @@ class _Collection:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"a run is in progress on {self._database!r}; verify again after it ends") from None
+            except OSError:  # where a file system has no locks, no run can be in progress
+                pass
         plan = self._folder / "plan.tsv"
         return plan.stat().st_mtime_ns if plan.exists() else 0
 
