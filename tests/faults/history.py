@@ -173,6 +173,8 @@ class History:
         if self.old_versions:
             path, data, mtime_ns = self.random.choice(self.old_versions)
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            if Path(path).is_symlink():
+                Path(path).unlink()
             Path(path).write_bytes(data)
             os.utime(path, ns=(mtime_ns, mtime_ns))
             self.unnoticed.add(os.stat(path).st_ino)
