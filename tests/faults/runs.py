@@ -56,7 +56,7 @@ class Player:
 
     def apply_fix(self) -> bool:
         """Apply the fix of an error: delete or move away the files that it names, in quotes or in brackets."""
-        errors = "\n".join(line for line in self.output.splitlines() if "delete" in line or "move it aside" in line)
+        errors = "\n".join(line for line in self.output.splitlines() if re.search("delete|move .*aside", line))
         names = re.findall(r"'([^']+)'", errors)
         names += [name for names in re.findall(r"\(([^()]+)\)", errors) for name in names.split(", ")]
         paths = [Path(name) for name in names if self.history.folder in Path(name).resolve().parents]
