@@ -28,6 +28,10 @@ class Copies:
     firsts: NDArray[np.int64]
     group_of: NDArray[np.int64]
 
+    def first_of_each(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the first row of each group; without a copy, these are all rows."""
+        return rows if len(rows) == len(self.firsts) else rows[self.firsts]
+
     def groups_of_previous(self, known: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the group of each photo of a previous map.
 
@@ -61,9 +65,14 @@ def find_copies(rows: NDArray[np.float32]) -> Copies:
     ----------
     rows : array of shape (n_rows, n_dims), float32
     """
-    groups: dict[bytes, int] = {}
+    # Equal rows have equal sums, which are quick to compare.
+    _, sum_of, n_equal = np.unique(rows.sum(axis=1, dtype=np.float64), return_inverse=True, return_counts=True)
+    groups: dict[int | bytes, int] = {}
     # Adding 0 turns -0 into 0.
-    digests = (hashlib.blake2b(row + np.float32(0), digest_size=16).digest() for row in rows)
+    digests = (
+        hashlib.blake2b(rows[number] + np.float32(0), digest_size=16).digest() if may_have_copy else number
+        for number, may_have_copy in enumerate((n_equal[sum_of] > 1).tolist())
+    )
     group_of = np.array([groups.setdefault(digest, len(groups)) for digest in digests], np.int64)
     return Copies(np.unique(group_of, return_index=True)[1], group_of)
 

@@ -121,7 +121,7 @@ def fit(
     previous : SphereMap or None
     """
     copies = find_copies(embeddings)
-    rows = embeddings[copies.firsts]
+    rows = copies.first_of_each(embeddings)
     neighbours, graph = None, None
     unit_vectors = initial_positions(rows)
     if len(rows) < MIN_PHOTOS:
@@ -170,7 +170,7 @@ def update(
         If False, known photos keep their positions to the last bit.
     """
     copies = find_copies(embeddings)
-    rows, known = embeddings[copies.firsts], copies.groups_of_previous(known)
+    rows, known = copies.first_of_each(embeddings), copies.groups_of_previous(known)
     old = known >= 0
     if previous.neighbours is None:
         neighbours = all_neighbours(rows, parameters.n_neighbors, n_threads)
