@@ -104,9 +104,8 @@ class History:
         self.log: list[str] = []
         self.n_photos = 0
         self.ever: dict[str, set[bytes]] = {}  # the rows that a UUID ever had, by its one spelling
-        self.read: dict[
-            tuple[int, ...], tuple[dict[str, str], dict[tuple, str]]
-        ] = {}  # shards, by the status of the file
+        # Provenance and digests of shards that were read, by the status of the file.
+        self.read: dict[tuple[int, ...], tuple[dict[str, str], dict[tuple, str]]] = {}
         self.old_versions: list[tuple[str, bytes, int]] = []
         self.is_damaged = self.has_lost = False
         self.unnoticed: set[int] = set()  # files with new contents that only their status tells, by inode
