@@ -1,6 +1,8 @@
 """Verify a database: each problem is reported with a fix that works, and nothing is written."""
 
+import errno
 import fcntl
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -142,6 +144,16 @@ def test_a_run_in_progress_is_not_disturbed(collection):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=r"^a run is in progress on '.*x\.sqlite'; verify again after it ends$"):
             next(verify(collection.config(), n_sample=0, n_threads=1))
+
+
+def test_a_file_system_without_locks_is_verified(collection, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (collection.root / "x" / ".lock").touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    checks = verify(collection.config(), n_sample=0, n_threads=1)
+    assert [check for check in checks if check.state == "FAILED"] == []
 
 
 def test_a_run_that_starts_during_verification_is_noticed(collection):
