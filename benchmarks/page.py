@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import browser
 
 EMPTY = """<!doctype html><canvas id="sphere" style="position:fixed;inset:0;width:100%;height:100%"></canvas>
-<p id="trouble" hidden></p><script>
+<p>No photos</p><p id="trouble" hidden></p><script>
 const gl = document.getElementById("sphere").getContext("webgl2");
 [gl.canvas.width, gl.canvas.height] = [innerWidth, innerHeight];
 const state = { frames: 1 };
@@ -34,6 +34,7 @@ let pending = 0, flight = null, spin = null;
 </script>"""
 CLEAR = "() => { gl.clearColor(Math.random(), 0, 0, 1); gl.clear(gl.COLOR_BUFFER_BIT); }"
 TURN = "() => { view.longitude += 0.01; cancelAnimationFrame(pending); draw(performance.now()); }"
+FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 # The time between two frames, and the share of it that the page's script takes.
 FRAMES = """async ([step, n]) => {
     const draw_once = eval(step), between = [], inside = [];
@@ -96,10 +97,10 @@ def measure(chromium: object, path: Path, step: str, n_frames: int) -> dict[str,
     """Open a page, draw frames, and return the measurements."""
     start = time.perf_counter()
     with browser.opened(chromium, path) as tab:
+        # On a busy machine, the page's script can be at rest before Chromium shows anything.
+        first = tab.wait_for_function(FIRST_PAINT).json_value()
         opened = time.perf_counter() - start
         between, inside = tab.evaluate(FRAMES, [step, n_frames])
-        # Only now: on a busy machine, Chromium reports the first paint some frames later.
-        first = tab.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
         session = tab.context.new_cdp_session(tab)
         session.send("HeapProfiler.collectGarbage")
         heap = session.send("Runtime.getHeapUsage")["usedSize"]
