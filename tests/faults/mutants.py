@@ -75,6 +75,8 @@ MUTANTS = [
     ("photos/jpeg.py", "min_height=height, strict=strict)", "min_height=height, strict=False)", "whole: lacks"),
     ("photos/jpeg.py", "            return pixels\n    except ValueError as error:", "            return pixels\n        return pixels\n    except ValueError as error:", "whole: scan"),
     ("photos/jpeg.py", "for candidate in _candidates(segments) if may_repair else ():", "for candidate in ():", "whole: whatever"),
+    ("photos/jpeg.py", "data.find(_ZEROS, start) >= 0 or ", "", "whole: zeros"),
+    ("photos/jpeg.py", "max(initial=0) == 0xFF)", "max(initial=0) < 0)", "whole: ones"),
     ("photos/jpeg.py", "zeros_are_flat = len(scans) > 1 or not any(", "zeros_are_flat = True or not any(", "whole: zeros"),
     ("photos/png.py", "    if is_doubtful:\n", "    if False:\n", "whole: png"),
     ("photos/exif.py", 'first.get(ExifTags.Base.Orientation)), 1)', '_read_directories(image)[1].get(ExifTags.Base.Orientation)), 1)', "exif"),

@@ -34,7 +34,8 @@ _PROGRESSIVE, _LAST_HUFFMAN = (0xC2, 0xC6, 0xCA, 0xCE), 0xC7
 # Without filling bytes before them: an expression for a run of bytes takes quadratic time for a long one.
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
-_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_COLOURS = {"L": "GRAY", "RGB": "RGBX", "CMYK": "CMYK"}  # Pillow, too, stores RGB with a fourth byte
+_N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
 # Bytes left over at the end of a scan that is whole: some encoders flush a byte too many. Of scans with an error, one
 # in some hundred leaves as few.
 _FEW_BYTES = 2
@@ -62,8 +63,10 @@ def decode_jpeg(data: bytes, mode: str, least: tuple[int, int]) -> Image.Image:
         pixels = _whole(data, mode, least)
     except _UnknownSubsampling:  # rare: 4:1:0 and the like, which only Pillow decodes, without a warning
         return Image.open(io.BytesIO(data), formats=["JPEG"]).convert(mode)
-    if _has_step(pixels, data) and _exceeds_range(data):
+    if _has_step(pixels[:, :, : _N_CHANNELS[mode]], data) and _exceeds_range(data):
         raise ValueError("some of its pixels are wrong (darker than black or brighter than white)")
+    if mode == "RGB":
+        return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBX")
     if mode == "CMYK":
         pixels = 255 - pixels  # stored inverted, as Adobe does and Pillow assumes
     return Image.fromarray(pixels.squeeze(2) if mode == "L" else pixels, mode)
@@ -107,8 +110,7 @@ def _has_all_scans(data: bytes) -> bool:
             break
     else:
         return False
-    may_have_hole = any(data.find(run, frame.scan_start) >= 0 for run in (_ZEROS, b"\xff\xff"))
-    return not (may_have_hole and _has_hole(list(_Frame().read(data))))
+    return not (_may_have_hole(data, frame.scan_start) and _has_hole(list(_Frame().read(data))))
 
 
 # Zeros are codes, too, but in a row they mean blocks of 63 equal coefficients, unless the shortest code is the end of a
@@ -116,6 +118,12 @@ def _has_all_scans(data: bytes) -> bool:
 _ZEROS = bytes(128)
 _ONES = b"\xff\xff\0"
 _END_OF_BLOCK = 0
+
+
+def _may_have_hole(data: bytes, start: int) -> bool:
+    """Look for _ZEROS, and for two bytes of ones, for which `bytes.find` takes ten times as long."""
+    coded = np.frombuffer(data, np.uint8)[start:]
+    return data.find(_ZEROS, start) >= 0 or bool(np.minimum(coded[1:], coded[:-1]).max(initial=0) == 0xFF)
 
 
 def _has_hole(segments: "list[_Segment | _Scan]") -> bool:
@@ -194,7 +202,7 @@ def _exceeds_range(data: bytes) -> bool:
         if isinstance(part, _Scan) or part[1] not in (_JFIF, _ADOBE):
             kept.append(part)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(numbers)]
-    means = _strictly(b"".join([*kept, _EOI]), mode, (1, 1), strict=False).astype(float)
+    means = _strictly(b"".join([*kept, _EOI]), mode, (1, 1), strict=False)[:, :, : len(numbers)].astype(float)
     return bool((np.abs(means - 128) > [limits[number] for number in numbers]).any())
 
 
