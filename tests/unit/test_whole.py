@@ -77,7 +77,7 @@ def test_a_jpeg_that_lacks_pixels_is_damaged(kind, damage):
     assert raised.value.reason == "damaged"
 
 
-@pytest.mark.parametrize("kind", JPEGS.keys() - {"progressive", "restart markers"})
+@pytest.mark.parametrize("kind", ["baseline", "4:4:4", "optimised", "grey", "CMYK"])
 @pytest.mark.parametrize("hole", ["zeros", "ones"])
 def test_a_hole_that_libjpeg_decodes_without_a_warning_is_damage(kind, hole):
     data = JPEGS[kind]
