@@ -7,6 +7,7 @@ them start them cold.
 import atexit
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -152,6 +153,8 @@ def _serve(address: str, *packages: str) -> NoReturn:
         importlib.import_module(name)
     if packages == SNAKEMAKE:
         sys.modules["snakemake.cli"].get_argument_parser()  # imports all plugins
+    gc.collect()
+    gc.freeze()  # otherwise the garbage collector of each fork copies every page
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(100)
