@@ -1,4 +1,4 @@
-"""Snakemake and its jobs, started from processes that have imported their packages: a third of the time of cold starts.
+"""Snakemake and its jobs, started from processes that have imported their modules: a quarter of a cold start's time.
 
 The programs are the same, and each start is a process of its own. Tests that signal processes, limit them or measure
 them start them cold.
@@ -27,7 +27,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-SNAKEMAKE = ("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "jsonschema", "sqlalchemy")
+_PROJECT = Path(__file__).resolve().parent.parent
+_LIBRARY = "crossfilter_inference"
+SNAKEMAKE = (
+    *("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "jsonschema", "sqlalchemy"),
+    *(f"{_LIBRARY}.{name}" for name in ("cli.outputs", "run.finish", "run.progress", "run.start")),
+)
 SIGLIP = (
     "torch",
     "transformers.models.siglip.modeling_siglip",
@@ -35,8 +40,11 @@ SIGLIP = (
     "transformers.models.siglip.tokenization_siglip",
 )
 _JOBS = (
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.patheffects"),
     *("msgpack", "multiprocessing.connection", "numpy", "sqlalchemy.dialects.sqlite", "typer._adapters"),
     *("PIL.AvifImagePlugin", "PIL.ImageCms", "PIL.ImageOps", "PIL.TiffImagePlugin"),
+    *(f"{_LIBRARY}.{name}" for name in ("cli.commands", "collection", "embed.job", "map.store", "shards.merge")),
+    *(f"{_LIBRARY}.{name}" for name in ("verify.checks", "view.job")),
 )
 _AS_USER = "JOBS_AS_USER"  # variable of the environment of processes without root's privilege
 
@@ -122,7 +130,11 @@ def python(packages: tuple[str, ...] = ()) -> str:
     packages : tuple of str
         Modules that the scripts import besides those that all scripts import.
     """
-    servers = {"snakemake": _server(SNAKEMAKE), "umap": _server((*_JOBS, "umap")), "jobs": _server((*_JOBS, *packages))}
+    servers = {
+        "snakemake": _server(SNAKEMAKE),
+        "umap": _server((*_JOBS, "umap", f"{_LIBRARY}.map.job")),
+        "jobs": _server((*_JOBS, *packages)),
+    }
     addresses = {name: address() for name, address in servers.items()}
     program = Path(addresses["jobs"]).with_name("python")
     program.write_text(_CLIENT.format(python=sys.executable, **addresses))
@@ -149,8 +161,10 @@ def _server(packages: tuple[str, ...]) -> Callable[[], str]:
 def _serve(address: str, *packages: str) -> NoReturn:
     """Fork a process for each client, until this process is killed or its parent has ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    sys.path.insert(0, str(_PROJECT / "workflow"))
     for name in packages:
         importlib.import_module(name)
+    del sys.path[0]
     if packages == SNAKEMAKE:
         sys.modules["snakemake.cli"].get_argument_parser()  # imports all plugins
     gc.collect()
@@ -218,6 +232,9 @@ def _program(program: str, arguments: list[str], folder: str, environment: dict[
     sys.path[1:1] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     if environment.get("PYTHONWARNINGS") == "error":
         warnings.simplefilter("error")
+    if not _is_of_project(folder, arguments):  # of a copy of the project, with a library of its own
+        for name in [name for name in sys.modules if name.partition(".")[0] == _LIBRARY]:
+            del sys.modules[name]
     try:
         if arguments[0] == "-m":
             sys.executable = program  # the Snakefile looks for `python` beside it
@@ -237,6 +254,14 @@ def _program(program: str, arguments: list[str], folder: str, environment: dict[
     sys.stdout.flush()
     sys.stderr.flush()
     return code if isinstance(code, int) else 1
+
+
+def _is_of_project(folder: str, arguments: list[str]) -> bool:
+    """Return whether a command runs a file of this project, not of a copy."""
+    file = arguments[0]
+    if file == "-m":
+        file = arguments[arguments.index("--snakefile") + 1] if "--snakefile" in arguments else ""
+    return _PROJECT in Path(folder, file).resolve().parents
 
 
 def drop_privilege() -> None:
