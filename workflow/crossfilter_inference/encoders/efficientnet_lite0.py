@@ -83,10 +83,10 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features after global average pooling."""
-        x = nn.functional.relu6(self._bn0(self._conv_stem(images)))
+        x = _relu6(self._bn0(self._conv_stem(images)))
         for block in self._blocks:
             x = block(x)
-        features: torch.Tensor = nn.functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+        features: torch.Tensor = _relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
         return features
 
 
@@ -105,8 +105,8 @@ class _Block(nn.Module):
         self._residual = stride == 1 and n_in == n_out
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x: torch.Tensor = nn.functional.relu6(self._bn0(self._expand_conv(images))) if self._expand else images
-        x = nn.functional.relu6(self._bn1(self._depthwise_conv(x)))
+        x: torch.Tensor = _relu6(self._bn0(self._expand_conv(images))) if self._expand else images
+        x = _relu6(self._bn1(self._depthwise_conv(x)))
         x = self._bn2(self._project_conv(x))
         return x + images if self._residual else x
 
@@ -119,11 +119,18 @@ class _SameConv(nn.Conv2d):
         for n, kernel, stride in zip(images.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             total = max((-(n // -stride) - 1) * stride + kernel - n, 0)
             padding += [total // 2, total - total // 2]
+        left, right, top, bottom = padding
+        if (left, top) == (right, bottom):  # spares a copy
+            return nn.functional.conv2d(images, self.weight, None, self.stride, (top, left), 1, self.groups)
         return super().forward(nn.functional.pad(images, padding))
 
 
 def _conv(n_in: int, n_out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     return _SameConv(n_in, n_out, kernel, stride=stride, groups=groups, bias=False)
+
+
+def _relu6(values: torch.Tensor) -> torch.Tensor:
+    return nn.functional.relu6(values, inplace=True)
 
 
 def _norm(n_channels: int) -> nn.BatchNorm2d:
