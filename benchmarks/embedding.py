@@ -261,7 +261,7 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
         ratio = bench.median("reference preprocessing", megapixels) / bench.median("preprocess", megapixels)
         milliseconds = 1e3 * bench.median("preprocess", megapixels)
         name = f"preprocessing, {megapixels} MP, speed-up over the reference ({milliseconds:.1f} ms/photo on all cores)"
-        table.append((name, f"{ratio:.1f}", "6" if megapixels == 12 else ""))
+        table.append((name, f"{ratio:.3g}", "6" if megapixels == 12 else ""))
     for name, values in cosines.items():
         is_reference = name == "reference"
         rows = "float32 rows against the reference" if is_reference else f"{name} rows against float32 torch"
@@ -310,14 +310,14 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
         seconds = bench.median("ours", *setting, what)
         decoding = 0 if what == "ready" else bench.median("preprocess", what)
         photos = "ready pixels" if what == "ready" else f"{what} MP, {N_CORES} processes"
-        rates = f"({1 / seconds:.0f} of {1 / max(bare, decoding):.0f} images/s)"
+        rates = f"({1 / seconds:.3g} of {1 / max(bare, decoding):.3g} images/s)"
         name = f"our loop / limit, {' '.join(setting)}, {photos} {rates}"
         table.append((name, f"{max(bare, decoding) / seconds:.2f}", ".90"))
         if what != "ready":
             theirs = bench.median("reference", what)
-            name = f"our loop {' '.join(setting)} / reference loop, {what} MP ({1 / theirs:.1f} images/s)"
-            table.append((name, f"{theirs / seconds:.1f}", ""))
-    table.append((f"bare model, {' '.join(setting)}, images/s", f"{1 / bare:.0f}", ""))
+            name = f"our loop {' '.join(setting)} / reference loop, {what} MP ({1 / theirs:.3g} images/s)"
+            table.append((name, f"{theirs / seconds:.3g}", ""))
+    table.append((f"bare model, {' '.join(setting)}, images/s", f"{1 / bare:.3g}", ""))
     table.append(cosine_figure(f"{' '.join(setting)} rows against the reference", cosines, "at most 1e-4"))
     return table
 
@@ -384,7 +384,7 @@ def matrix(folder: Path, n_rounds: int, n_rows: int, n_dims: int = 768) -> tuple
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ours, theirs = np.median([[float(number) for number in line.split()] for line in output.splitlines()], axis=0)
     name = f"reading {n_rows:,} rows into a matrix / reading an .npy file ({ours:.2f} / {theirs:.2f} s)"
-    return name, f"{ours / theirs:.1f}", "at most 5"
+    return name, f"{ours / theirs:.3g}", "at most 5"
 
 
 def run_job(shard: Path, n_photos: int, *options: str) -> float:
