@@ -310,14 +310,14 @@ def on_gpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
         seconds = bench.median("ours", *setting, what)
         decoding = 0 if what == "ready" else bench.median("preprocess", what)
         photos = "ready pixels" if what == "ready" else f"{what} MP, {N_CORES} processes"
-        rates = f"({1 / seconds:.3g} of {1 / max(bare, decoding):.3g} images/s)"
+        rates = f"({1 / seconds:.0f} of {1 / max(bare, decoding):.0f} images/s)"
         name = f"our loop / limit, {' '.join(setting)}, {photos} {rates}"
         table.append((name, f"{max(bare, decoding) / seconds:.2f}", ".90"))
         if what != "ready":
             theirs = bench.median("reference", what)
             name = f"our loop {' '.join(setting)} / reference loop, {what} MP ({1 / theirs:.3g} images/s)"
             table.append((name, f"{theirs / seconds:.3g}", ""))
-    table.append((f"bare model, {' '.join(setting)}, images/s", f"{1 / bare:.3g}", ""))
+    table.append((f"bare model, {' '.join(setting)}, images/s", f"{1 / bare:.0f}", ""))
     table.append(cosine_figure(f"{' '.join(setting)} rows against the reference", cosines, "at most 1e-4"))
     return table
 
