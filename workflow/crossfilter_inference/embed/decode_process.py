@@ -31,8 +31,8 @@ from ..shards.plan import PlannedImage
 MOST_SECONDS = 9.0  # of computing time for MAX_PIXELS; the slowest ordinary image of that size takes 8
 _SPARE_BYTES = 2**28  # of memory, for whatever does not grow with the image
 _MOST_LEFT_BYTES = _SPARE_BYTES // 2
-# Threads only cost memory. The GNU C library keeps the memory of a photo for the next one: getting it from the kernel,
-# page by page, takes up to a third of the computing time.
+# Threads only cost memory. The GNU C library keeps some memory of a photo for the next one: getting it from the kernel,
+# page by page, takes up to a third of the computing time. It keeps less than would end the process.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

@@ -35,7 +35,6 @@ _PROGRESSIVE, _LAST_HUFFMAN = (0xC2, 0xC6, 0xCA, 0xCE), 0xC7
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # restart markers belong to the scan
 _COLOURS = {"L": "GRAY", "RGB": "RGBX", "CMYK": "CMYK"}  # Pillow, too, stores RGB with a fourth byte
-_N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
 # Bytes left over at the end of a scan that is whole: some encoders flush a byte too many. Of scans with an error, one
 # in some hundred leaves as few.
 _FEW_BYTES = 2
@@ -63,7 +62,7 @@ def decode_jpeg(data: bytes, mode: str, least: tuple[int, int]) -> Image.Image:
         pixels = _whole(data, mode, least)
     except _UnknownSubsampling:  # rare: 4:1:0 and the like, which only Pillow decodes, without a warning
         return Image.open(io.BytesIO(data), formats=["JPEG"]).convert(mode)
-    if _has_step(pixels[:, :, : _N_CHANNELS[mode]], data) and _exceeds_range(data):
+    if _has_step(pixels[:, :, :3] if mode == "RGB" else pixels, data) and _exceeds_range(data):
         raise ValueError("some of its pixels are wrong (darker than black or brighter than white)")
     if mode == "RGB":
         return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBX")
