@@ -12,7 +12,6 @@ Example:
 
 import argparse
 import json
-import multiprocessing
 import platform
 import shutil
 import statistics
@@ -22,15 +21,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 from unittest.mock import patch
 
-# The processes that decode next to a GPU import this file too: so torch and transformers are imported where used.
 import numpy as np
 from material import N_CORES, SIZES, make_checkpoint, make_photos, plan_shard
 
@@ -121,23 +119,19 @@ class Bench:
                 lambda: list(pool.map(encoder.encode_images, [pixels] * n_calls)),
             )
 
-    def workers(self) -> Executor:
-        """Start workers of the kind that decodes for this device."""
-        if self.device == "cpu":
-            return ThreadPoolExecutor(N_CORES)
-        return ProcessPoolExecutor(N_CORES, multiprocessing.get_context("forkserver"))
-
     def preprocess(self, megapixels: int) -> None:
-        """Run the bare preprocessing on all cores."""
+        """Run the bare preprocessing on all cores, in processes like those of a job."""
         images = self.images(megapixels)
-        with self.workers() as pool:
+        with ThreadPoolExecutor(N_CORES) as pool, ExitStack() as stack:
+            processes = [stack.enter_context(DecodeProcess(self.preprocessing)) for _ in range(N_CORES)]
 
-            def decode_all(images: list[PlannedImage]) -> list[object]:
-                return list(pool.map(decode_image, images, [self.preprocessing] * len(images)))
+            def decode_all(images: list[PlannedImage]) -> list[list[object]]:
+                shares = [images[number::N_CORES] for number in range(N_CORES)]
+                return list(pool.map(lambda process, share: list(map(process.decode, share)), processes, shares))
 
-            decode_all(images[:N_CORES])  # starts the workers
+            decode_all(images[:N_CORES])  # starts the processes
             decoded = self.measure(("preprocess", megapixels), len(images), lambda: decode_all(images))
-        if not all(isinstance(photo, Decoded) for photo in decoded):
+        if not all(isinstance(photo, Decoded) for share in decoded for photo in share):
             raise Invalid("some photos were not decoded")
 
     def ours(self, setting: tuple, megapixels: int, key: object = None) -> None:

@@ -171,7 +171,7 @@ class ClusterCollection(Collection):
         if not self.is_traced:
             return super().snakemake(*options, cores=cores, env=env)
         out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(self.command(*options, cores=cores), cwd=self.folder, env=env, timeout=280, **out)
+        return subprocess.run(self.command(*options, cores=cores), cwd=self.folder, env=env, timeout=800, **out)
 
     def start(self, *options: str, **environment: str) -> subprocess.Popen:
         """Start a run in the background; its output goes to `run.log`."""

@@ -48,13 +48,13 @@ class Broken:
     def job(self):
         return re.search(r"submitted with SLURM jobid (\d+)", self.collection.output)[1]
 
-    def wait_for_second_job(self, seconds=150):
+    def wait_for_second_job(self, seconds=400):
         """Let the encoder continue when the first job is lost; the second job must finish."""
         self.collection.wait_for(lambda: "Trying to restart job" in self.collection.output, seconds)
         (self.pauses / "encode").unlink()
 
     def end(self):
-        code = self.run.wait(timeout=200)
+        code = self.run.wait(timeout=600)
         assert code == 0, self.collection.output[-6000:]
 
 
@@ -146,7 +146,7 @@ def runs(make_cluster_collection, lost):
     return {"local": local, "cluster": cluster, "killed": killed}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["cluster", "killed"])
 def test_the_database_is_that_of_one_machine(runs, name):
     assert len(runs["local"].first["UMAP_HAVERSINE"]) == 59
@@ -203,13 +203,13 @@ def check_that_nothing_was_done_twice(broken, status):
     assert re.search(rf"SLURM status is: '({status})'", collection.output), "the run reports the status of the job"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("status", WAYS)
 def test_a_run_resumes_after_its_job_was_lost(lost, status):
     check_that_nothing_was_done_twice(lost[status].result(), status)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_resumes_after_its_node_was_lost(lost, runs, start_run, slurm):
     for future in lost.values():
         future.result()  # all jobs of this node end with it
@@ -222,7 +222,7 @@ def test_a_run_resumes_after_its_node_was_lost(lost, runs, start_run, slurm):
     check_that_nothing_was_done_twice(broken, "NODE_FAIL")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_ctrl_c_ends_the_jobs_too(start_run, slurm):
     broken = start_run("interrupted")
     broken.wait_until_at_work()
