@@ -335,7 +335,7 @@ def memory(folder: Path, n_rounds: int, n_small: int, n_large: int) -> tuple[str
 
 def start_up(bench: Bench, n_rounds: int) -> tuple[str, str, str]:
     """Compare the job of one photo with importing the libraries and loading the weights."""
-    shard = bench.folder / "start-up"
+    shard = bench.folder / "startup"
     shutil.rmtree(shard, ignore_errors=True)
     plan_shard(shard, bench.folder / "photos-1", 1)
     (shard / "encoder.json").write_text(json.dumps(bench.provenances["float32", "torch"]))
@@ -344,9 +344,9 @@ def start_up(bench: Bench, n_rounds: int) -> tuple[str, str, str]:
         f"({bench.checkpoint!r}, dtype=torch.float32)"
     )
     for _ in range(n_rounds):
-        bench.measure(("start-up",), 1, lambda: run_job(shard, 1, "--batch_size", "1"))
+        bench.measure(("startup",), 1, lambda: run_job(shard, 1, "--batch_size", "1"))
         bench.measure(("imports",), 1, lambda: run([sys.executable, "-c", imports]))
-    ours, theirs = bench.median("start-up"), bench.median("imports")
+    ours, theirs = bench.median("startup"), bench.median("imports")
     name = f"job of one photo, start to end / import torch, transformers, load weights ({ours:.1f} / {theirs:.1f} s)"
     return name, f"{ours / theirs:.2f}", "at most 1.3"
 

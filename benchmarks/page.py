@@ -65,7 +65,7 @@ def make_contents(n_images: int) -> MapContents:
         "SIGLIP2",
         uuids,
         [f"/photos/{2000 + number % 25}/{uuid}.jpg" for number, uuid in enumerate(uuids)],
-        [f"20{number % 25:02}-06-15T12:00:00" for number in range(n_images)],
+        {"TAKEN": [f"20{number % 25:02}-06-15T12:00:00" for number in range(n_images)]},
         np.zeros(n_images, bool),
         latitude,
         longitude,

@@ -22,6 +22,7 @@ import yaml
 from material import DEMO_PHOTOS
 
 from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.shards.plan import SHARD_COLUMNS, read_shard_list, shard_lists
 from crossfilter_inference.shards.shard import Embedded, write_shard_database
 from crossfilter_inference.util.files import digest, read_json
@@ -98,7 +99,8 @@ class Collection:
             embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
             rows = [
                 dict(zip(SHARD_COLUMNS, identity, strict=True))
-                | {"PATH": "x", "DIGEST": random.bytes(32).hex(), "WIDTH": 4000, "HEIGHT": 3000, "TAKEN": None}
+                | dict.fromkeys(Tables(provenance["name"]).facts)
+                | {"PATH": "x", "DIGEST": random.bytes(32).hex(), "WIDTH": 4000, "HEIGHT": 3000}
                 | {"EMBED_VERSION": provenance["embed_version"], "EMBEDDING": pack_embedding(row), "JPEG": b"x"}
                 for identity, row in zip(listed, embeddings, strict=True)
             ]
@@ -106,7 +108,7 @@ class Collection:
             write_shard_database(output, provenance, digest(listed), rows, [], Embedded())
 
     def find(self) -> float:
-        """Time a listing of the same files with size and time stamp, in seconds."""
+        """Time a listing of the same files with size and timestamp, in seconds."""
         start = time.perf_counter()
         command = ["find", self.photos, "-printf", "%p %s %T@\n"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

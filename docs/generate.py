@@ -27,7 +27,7 @@ To change a few keys, put them into a file: `snakemake --cores 8 --configfile mi
 in which you run the command.
 
 If you change the encoder, the next run embeds every photo again. If you change a setting under `umap` that shapes the
-map, it makes a new map. Settings that cannot change the results (`batch_size`, `device`, `--cores`) cause no work.
+map, it makes a new map. Changing `batch_size`, `device` or `--cores` recomputes nothing.
 """
 _CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has its own tables.
 [encoders.md](encoders.md) shows how to add one.

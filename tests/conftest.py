@@ -132,7 +132,7 @@ class Collection:
         shutil.copytree(self.folder, self.folder.with_name("kept"), symlinks=True)
 
     def take_back(self) -> None:
-        """Restore the files of the copy, with time stamps, in the same place."""
+        """Restore the files of the copy, with timestamps, in the same place."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.folder.with_name("kept"), self.folder, symlinks=True)
         self._renew_ctimes()

@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import PROJECT
 
+from crossfilter_inference.db.tables import Tables
+
 TABLES = {
     "EMBEDDINGS": "*",
     "UMAP_HAVERSINE": "*",
     "UMAP_MODEL": "*",
     "FAILURES": "*",
-    "IMAGES": "UUID, SIZE, MTIME_NS, DIGEST, WIDTH, HEIGHT, TAKEN, SHARD",
+    "IMAGES": ", ".join(column.name for column in Tables("").images.c if column.name != "PATH"),
 }
 
 

@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from crossfilter_inference.db.embeddings import pack_embedding
+from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.encoders.identity import provenance_digest
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
@@ -52,6 +53,9 @@ def photo(number: int) -> bytes:
     return jpeg.getvalue()
 
 
+FACTS = Tables("T").facts
+
+
 @cache
 def reference(data: bytes, model: str) -> dict:
     """Embed one file's bytes on their own: the row of its photo, or its failure."""
@@ -63,9 +67,7 @@ def reference(data: bytes, model: str) -> dict:
     return {
         "EMBEDDING": pack_embedding(embedding),
         "DIGEST": hashlib.sha256(data).hexdigest(),
-        "WIDTH": loaded.width,
-        "HEIGHT": loaded.height,
-        "TAKEN": loaded.exif.taken,
+        **{name: loaded.facts[name.lower()] for name in FACTS},
         "pixels": counting_encoder.pixels_digest(loaded.pixels),
     }
 
@@ -131,13 +133,13 @@ class History:
         return [root for root in (self.photos, self.disk) if root.exists()]
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a photo with its own time stamp."""
+        """Write a photo with its own timestamp."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         self.touch(path)
 
     def touch(self, path: Path | None = None) -> None:
-        """Give a photo a new time stamp."""
+        """Give a photo a new timestamp."""
         path = path or self.random.choice(self.files())
         self.n_photos += 1
         when = 1_600_000_000_000_000_000 + self.n_photos * 1_000_000
@@ -168,7 +170,7 @@ class History:
         self.write(path, photo(self.random.randrange(60, 120)) if self.random.random() < 0.8 else b"broken")
 
     def restore(self) -> None:
-        """Restore an old version, with its old time stamp."""
+        """Restore an old version, with its old timestamp."""
         if self.old_versions:
             path, data, mtime_ns = self.random.choice(self.old_versions)
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -200,14 +202,14 @@ class History:
             self.add()
 
     def touch_all(self) -> None:
-        """Copy the collection: every file gets a new time stamp."""
+        """Copy the collection: every file gets a new timestamp."""
         for path in self.files():
             self.touch(path)
 
     # ---- events that hide photos, or their contents -----------------------------------------------------
 
     def rewrite_silently(self) -> None:
-        """Replace the content of a file under its size and time stamp, as tag editors do."""
+        """Replace the content of a file under its size and timestamp, as tag editors do."""
         path = self.random.choice(self.files())
         status = path.stat()
         self.old_versions.append((str(path), path.read_bytes(), status.st_mtime_ns))
@@ -468,7 +470,7 @@ class History:
         self.must(
             self.failures() == {u: (r["PATH"], r["REASON"], r["MESSAGE"]) for u, r in failures.items()}, "failures"
         )
-        names = ("EMBEDDING", "PATH", "SIZE", "MTIME_NS", "DIGEST", "WIDTH", "HEIGHT", "TAKEN")
+        names = ("EMBEDDING", "PATH", "SIZE", "MTIME_NS", "DIGEST", *FACTS)
         for uuid_, row in good.items():
             self.must(uuid_ in rows, f"{uuid_} is missing")
             for name in names:

@@ -114,7 +114,7 @@ MUTANTS = [
     ("cli/command.py", "    print(printable(line), flush=True)", "    print(line, flush=True)", "boundaries: orders"),
     ("cli/command.py", "handler.setFormatter(PrintableFormatter())", "handler.setFormatter(logging.Formatter())", "boundaries: orders"),
     ("cli/workflow.py", '{yaml_text(value)}"', '{value}"', "cli: same_configuration"),
-    ("view/export.py", '"PATH": [*map(stored_path, contents.paths[part])],\n            "TAKEN": contents.taken[part],\n            "MISSING": contents.missing[part],\n            "EMBEDDING"', '"PATH": [*map(printable, contents.paths[part])],\n            "TAKEN": contents.taken[part],\n            "MISSING": contents.missing[part],\n            "EMBEDDING"', "boundaries: true_path"),
+    ("view/export.py", '"PATH": [*map(stored_path, contents.paths[part])],\n            "TAKEN": contents.facts["TAKEN"][part],\n            "MISSING": contents.missing[part],\n            "EMBEDDING"', '"PATH": [*map(printable, contents.paths[part])],\n            "TAKEN": contents.facts["TAKEN"][part],\n            "MISSING": contents.missing[part],\n            "EMBEDDING"', "boundaries: true_path"),
     ("view/web/elements.js", "made.textContent = printable(text);", "made.innerHTML = printable(text);", "text: page_makes"),
     ("../rules/embed.smk", "--shard {input.shard:q}", "--shard {input.shard}", "text: shell"),
     # Outputs destroy nothing

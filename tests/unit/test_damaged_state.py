@@ -13,6 +13,7 @@ from test_map_job import SETTINGS
 from verified import UUID
 
 from crossfilter_inference.cli import commands
+from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map.contents import MapFiles
 from crossfilter_inference.map.files import read_neighbours
@@ -330,10 +331,8 @@ def test_the_advice_to_rebuild_names_what_the_user_added(state):
 def test_a_column_that_no_run_can_fill_is_one_line(state):
     state.sql("CREATE TABLE old AS SELECT * FROM T_FAILURES")
     state.sql("DROP TABLE T_IMAGES")
-    state.sql(
-        "CREATE TABLE T_IMAGES (UUID TEXT PRIMARY KEY, PATH TEXT, SIZE INTEGER, MTIME_NS INTEGER, DIGEST TEXT,"
-        " WIDTH INTEGER, HEIGHT INTEGER, TAKEN TEXT, SHARD TEXT, EMBED_VERSION INTEGER, NOTE TEXT NOT NULL)"
-    )
+    columns = ", ".join(f"{column.name} {column.type}" for column in Tables("T").images.c)
+    state.sql(f"CREATE TABLE T_IMAGES ({columns}, NOTE TEXT NOT NULL)")
     with pytest.raises(
         InputError, match=r"NOT NULL constraint failed: T_IMAGES\.NOTE\); the database is unchanged; give"
     ):

@@ -300,7 +300,7 @@ def test_a_reduced_jpeg_of_odd_sides_shows_the_same_square(orientation, monkeypa
     assert np.abs(reduced - full).mean() < 0.4
 
 
-def test_every_fact_of_the_exif_is_recorded_by_its_name():
+def test_every_fact_is_recorded_by_its_name():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation], exif[ExifTags.Base.DateTime] = 6, "2021:05:06 07:08:09"
     facts = load_image(saved(halves(60, 40), exif=exif), PREPROCESSING).facts

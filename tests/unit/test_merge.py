@@ -636,7 +636,7 @@ def test_only_another_embed_version_is_accepted_beside_rows_of_missing_photos(st
         refuse_mixture(store.path("x.sqlite"), store.path("plan.tsv"), {**encoder, "dimension": 47}, recompute=False)
 
 
-@pytest.mark.parametrize("how", ["a new time stamp", "another name", "read again"])
+@pytest.mark.parametrize("how", ["a new timestamp", "another name", "read again"])
 def test_a_photo_of_known_contents_is_not_decoded(store, monkeypatch, how):
     store.run()
     store.photo(30, source=2) if how == "another name" else store.photo(2, source=2, mtime_ns=5)

@@ -15,7 +15,7 @@ def data_of_page(n, shown, missing=()):
         "SIGLIP2",
         [f"{number:08x}-0000-4000-8000-000000000000" for number in range(n)],
         [f"/photos/{number}.jpg" for number in range(n)],
-        [None] * n,
+        {},
         np.isin(np.arange(n), missing),
         *np.zeros((2, n)),
         ((np.arange(n)[:, None] + [1, 2, 3]) % n).astype(np.int32),

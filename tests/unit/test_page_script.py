@@ -20,7 +20,7 @@ def script():
     no_numbers, no_rows = np.zeros(0), np.zeros((0, 8), np.int32)
     no_regions = np.zeros(0, np.int32)
     contents = MapContents(
-        "SIGLIP2", [], [], [], np.zeros(0, bool), *[no_numbers] * 2, no_rows, no_rows, no_numbers, no_regions, [], {}
+        "SIGLIP2", [], [], {}, np.zeros(0, bool), *[no_numbers] * 2, no_rows, no_rows, no_numbers, no_regions, [], {}
     )
     text, _ = page.make_page(contents, np.arange(0), {})
     return text.rpartition("<script>")[2].partition("</script>")[0]
@@ -52,7 +52,7 @@ def test_texts_of_others_are_text_in_the_page():
             hostile,
             [hostile],
             [f"/{hostile}/x.jpg"],
-            [None],
+            {"TAKEN": [hostile]},
             np.zeros(1, bool),
             one,
             one,

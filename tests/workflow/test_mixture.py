@@ -238,7 +238,7 @@ def siglip_collection(make_collection, tmp_path):
 
 
 def put_another_checkpoint(tmp_path):
-    """Replace the weights by others of the same size with an older time stamp."""
+    """Replace the weights by others of the same size with an older timestamp."""
     weights = tmp_path / "checkpoint" / "model.safetensors"
     save_file({name: tensor * 1.1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     os.utime(weights, (1_500_000_000, 1_500_000_000))

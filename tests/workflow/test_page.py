@@ -69,7 +69,7 @@ def make_contents():
         embedding_type="SIGLIP2",
         uuids=uuids,
         paths=[f"/photos/{folder}/{uuid}.jpg" for folder, uuid in zip(folders, uuids, strict=True)],
-        taken=[None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))],
+        facts={"TAKEN": [None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))]},
         missing=np.arange(n) == 3,
         latitude=np.zeros(n),
         longitude=longitude,
@@ -119,7 +119,7 @@ def test_the_page_has_every_photo_with_its_position_path_and_time(demo_run, page
     data = page_data(page)
     assert data["uuids"] == sorted(places)
     assert tab.evaluate("() => data.uuids.map((_, i) => path(i))") == [images[uuid][0] for uuid in data["uuids"]]
-    assert data["taken"] == [images[uuid][1] for uuid in data["uuids"]]
+    assert tab.evaluate("() => data.uuids.map((_, i) => taken(i))") == [images[uuid][1] for uuid in data["uuids"]]
     vectors = np.array(tab.evaluate("() => Array.from(places)")).reshape(-1, 3)
     latitude, longitude = np.radians([places[uuid] for uuid in data["uuids"]]).T
     expected = [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]
@@ -375,7 +375,7 @@ def test_a_page_with_one_photo_and_an_unusual_path(chromium, page, tmp_path):
         **data,
         "uuids": data["uuids"][:1],
         "names": [odd],
-        "taken": [None],
+        "facts": {},
         "regions": [],
         "folders": [f"{data['folders'][0]}/{odd}"],
     }

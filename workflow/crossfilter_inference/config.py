@@ -88,7 +88,7 @@ class UmapSettings(Section):
     """Settings of the map."""
 
     n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
-        default=15, description="Neighbours of each photo that determine its position."
+        default=15, description="Number of neighbours that set a photo's position."
     )
     min_dist: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1, description="Minimum distance between photos on the map, as a length on the sphere (umap.radius)."
@@ -101,7 +101,7 @@ class UmapSettings(Section):
         default="align", description="How the map changes when photos are added or removed."
     )
     refit_share: Annotated[float, Number(float, 0, 1)] = Field(
-        default=0.2, description="Fraction of new photos above which align makes a new map."
+        default=0.2, description="Share of new photos above which align makes a new map."
     )
     compare_with_plane: Flag = Field(
         default=False, description="Also measure how many neighbours a flat UMAP would keep."
@@ -143,14 +143,14 @@ class Config(Section):
         description="Encoder to use, one of those under encoders. Its name is the prefix of its tables.",
     )
     input_dir: Annotated[tuple[str, ...], Texts(Text(), one=True)] = Field(
-        description="Folder of photos named by UUIDs, searched with all subfolders; or a list of folders."
+        description="Folder of photos named by UUIDs, including subfolders; or a list of folders."
     )
     output_embeddings_db: Annotated[str, Text("[^{}<>]+", "a path without any of { } < >")] = Field(
         description="SQLite database to create and keep up to date."
     )
     batch_size: Annotated[int | Literal["auto"], Number(int, 1, 4096, auto=True)] = Field(
         default="auto",
-        description="Photos per call of the encoder, or auto. It affects the embeddings by rounding at most.",
+        description="Photos per call of the encoder, or auto. It affects embeddings only by rounding.",
     )
     device: Annotated[Device, Choice(get_args(Device))] = Field(
         default="auto", description="Device of the encoder. auto uses a GPU if PyTorch supports it, otherwise the CPU."
@@ -158,7 +158,7 @@ class Config(Section):
     recompute_existing_embeddings: Flag = Field(default=False, description="Embed every photo again in every run.")
     reproject_umap_embeddings: Flag = Field(default=True, description="Update the map after embedding.")
     shard_size: Annotated[int | Literal["auto"], Number(int, 1, 1_000_000, auto=True)] = Field(
-        default="auto", description="Photos per embedding job. auto keeps the start-up of a job below 5 % of its time."
+        default="auto", description="Photos per embedding job. auto keeps the startup of a job below 5% of its time."
     )
     image_extensions: Annotated[
         tuple[str, ...], Texts(Text(r"\.[^./\s]+", "a dot and what follows it, without blanks, such as .jpg"))
@@ -175,26 +175,26 @@ class Config(Section):
     )
     missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
         default="keep",
-        description="Whether to keep or delete the rows of missing photos. delete keeps those that may still exist.",
+        description="Keep or delete the rows of missing photos. delete spares photos that may still exist.",
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.2,
-        description="Largest fraction of the embeddings that one run may delete. Above it, the run stops.",
+        description="Largest share of the embeddings that one run may delete. Above it, the run stops.",
     )
     max_megapixels: Annotated[float, Number(float, 0.001, 4000)] = Field(
         default=268,
-        description="Larger photos are skipped and count as failed, so that one huge image cannot exhaust memory.",
+        description="Larger photos fail, so that one huge image cannot exhaust memory.",
     )
     retry_failures: Flag = Field(default=False, description="Try failed photos again in every run.")
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1,
-        description="Fail the run (after storing everything) if a larger fraction fails. Ignored up to 20 photos.",
+        description="Fail the run (after storing all) if a larger share fails. Ignored for up to 20 photos.",
     )
     labels: Annotated[str, Text(optional=True)] = Field(
         default="", description="CSV file with columns UUID and LABEL, to name regions and to measure map quality."
     )
     encoders: Annotated[dict[TypeName, EncoderSettings], BeforeValidator(_with_shipped_encoders)] = Field(
-        default_factory=dict, description="Encoders, by the prefix of their tables."
+        default_factory=dict, description="Encoders, by name."
     )
     umap: UmapSettings = Field(default_factory=UmapSettings, description="Settings of the map.")
 

@@ -118,15 +118,15 @@ def search(
     force: bool = False,
     collection: CollectionOptions,
 ) -> str:
-    """Find photos similar to a photo of the collection, an image file or a text.
+    """Find photos similar to a photo in the collection, an image file or text.
 
-    Give one of --uuid, --image and --text. Text needs an encoder with a text tower, such as SIGLIP2. The command prints
+    Give one of --uuid, --image and --text. --text needs an encoder for text, such as SIGLIP2. The command prints
     similarity (cosine), UUID and path, the most similar photo first. It marks photos whose file is missing.
 
     Parameters
     ----------
     uuid : str, optional
-        UUID of a photo of the collection; a prefix is enough.
+        UUID of a photo in the collection; a prefix is enough.
     image : Path, optional
         Image file; it need not be in the collection.
     text : str, optional
@@ -195,9 +195,9 @@ def duplicates(
 ) -> str:
     """Find duplicates: identical files, and photos that were recompressed, resized or slightly cropped.
 
-    The command prints groups of duplicates and their class: "identical files", or "same picture", which is confirmed
-    in the pixels. The largest group comes first, and the best photo of each group. Photos that are missing or have
-    changed since the last run are left out. It deletes nothing.
+    The command prints groups of duplicates and their class: "identical files", or "same picture" (confirmed by
+    comparing pixels). The largest group and the best photo of each come first. Photos that are missing or have changed
+    since the last run are left out. Nothing is deleted.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def verify(
     input_dir : list of str, optional
         Folders of photos. Default: as configured, or as in the last run.
     sample : int
-        Number of random photos to re-embed and compare with the stored rows, at most all; 0 skips this check.
+        Number of random photos to re-embed and compare with the stored rows; 0 skips this check.
 
     Examples
     --------
@@ -335,16 +335,16 @@ def verify(
 
 
 def report(file: Path = Path("report.html"), *, force: bool = False, collection: CollectionOptions) -> str:
-    """Write a report of the collection as one HTML file.
+    """Write a report on the collection as one HTML file.
 
     The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
     quality, times and versions. The command first brings the collection up to date. If more photos failed than
-    max_failed_share allows, it also writes the report, and exits with code 3.
+    max_failed_share allows, it still writes the report and exits with code 3.
 
     Parameters
     ----------
     file : Path
-        HTML file to write; with the ending .zip, a ZIP file.
+        HTML file to write, or ZIP file if it ends in .zip.
     force : bool
         Replace a file of another kind; images, videos and databases are never replaced.
 

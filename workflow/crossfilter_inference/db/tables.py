@@ -201,7 +201,7 @@ def _record_embed_versions(connection: Connection, tables: Tables) -> None:
         )
 
 
-# Step 1 leads from format 1 to 2, and so on; a released step never changes. For example, to add a column:
+# Step 1 leads from format 1 to 2, and so on; a step never changes. For example, to add a column:
 # lambda connection, tables: _add_column(connection, tables.images, "CAMERA")
 _STEPS: tuple[Callable[[Connection, Tables], None], ...] = (_record_embed_versions,)
 FORMAT_VERSION = 1 + len(_STEPS)

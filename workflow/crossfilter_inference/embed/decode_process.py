@@ -2,7 +2,7 @@
 
 A decoder is C code that runs on bytes from anywhere: it may loop, take all memory or crash. The headers of a file tell
 most of its demands beforehand (`photos.formats`). For the rest, the process that decodes has two limits that the
-kernel keeps: computing time, and memory. The parent process learns from the exit code why it died, starts another, and
+kernel keeps: CPU time, and memory. The parent process learns from the exit code why it died, starts another, and
 fails that one file. Computing time does not count waiting, so the outcome does not depend on a busy machine or disk.
 """
 
@@ -28,11 +28,11 @@ from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, m
 from ..photos.scan import size_and_time
 from ..shards.plan import PlannedImage
 
-MOST_SECONDS = 9.0  # of computing time for MAX_PIXELS; the slowest ordinary image of that size takes 8
+MOST_SECONDS = 9.0  # of CPU time for MAX_PIXELS; the slowest ordinary image of that size takes 8
 _SPARE_BYTES = 2**28  # of memory, for whatever does not grow with the image
 _MOST_LEFT_BYTES = _SPARE_BYTES // 2
 # Threads only cost memory. The GNU C library keeps some memory of a photo for the next one: getting it from the kernel,
-# page by page, takes up to a third of the computing time. It keeps less than would end the process.
+# page by page, takes up to a third of the CPU time. It keeps less than would end the process.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -177,14 +177,14 @@ def _not_started(why: str) -> InputError:
 
 
 def most_seconds(max_pixels: int) -> float:
-    """Return how long decoding may take, in seconds of computing time."""
+    """Return how long decoding may take, in seconds of CPU time."""
     return MOST_SECONDS * max(1.0, max_pixels / MAX_PIXELS)
 
 
 def _died_of(status: int, max_pixels: int) -> ImageError:
     """Make the error for a photo at which the process died, from its exit code."""
     if status == -signal.SIGPROF:
-        return ImageError("too slow", f"decoding takes more than {most_seconds(max_pixels):g} s of computing time")
+        return ImageError("too slow", f"decoding takes more than {most_seconds(max_pixels):g} s of CPU time")
     if status == -signal.SIGKILL:
         return ImageError("out of memory", "the process that decoded it was killed twice")
     cause = signal.Signals(-status).name if status < 0 else f"exit code {status}"

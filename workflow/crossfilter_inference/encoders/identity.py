@@ -94,7 +94,7 @@ def cpu_cost(backend: str) -> tuple[float, float, float]:
 def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
     """Digest the settings and local files that an encoder is resolved from: 16 hexadecimal digits.
 
-    A local file counts with its size and time stamp. A time stamp alone would not do: a checkpoint that replaces
+    A local file counts with its size and timestamp. A timestamp alone would not do: a checkpoint that replaces
     another may be the older one.
 
     Raises

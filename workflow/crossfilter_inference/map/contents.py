@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..db.connect import chunks, reading
 from ..db.embeddings import read_embeddings
-from ..db.tables import Tables
+from ..db.tables import Tables, columns_in
 from ..shards.plan import MANIFEST_COLUMNS
 from ..shards.shard import read_thumbnails as read_shard_thumbnails
 from ..util.files import damaged, read_json, read_tsv
@@ -48,8 +48,8 @@ class MapContents:
     ----------
     embedding_type : str
     uuids, paths : list of str
-    taken : list of str or None
-        ISO 8601 without a time zone.
+    facts : dict from str to list
+        Recorded facts of each photo, by column of `<TYPE>_IMAGES`; None is unknown.
     missing : array of shape (n_images,), bool
         Photos that were missing at the last run, or whose file is missing now.
     latitude, longitude : arrays of shape (n_images,), float64, degrees
@@ -69,7 +69,7 @@ class MapContents:
     embedding_type: str
     uuids: list[str]
     paths: list[str]
-    taken: list[str | None]
+    facts: dict[str, list[Any]]
     missing: NDArray[np.bool_]
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
@@ -108,16 +108,15 @@ def read_contents(embedding_type: str, files: MapFiles) -> MapContents:
     uuids, latitude, longitude = read_positions(files.map)
     unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
     neighbours, similarity = read_neighbours(files.neighbours, len(uuids))
-    images = _read_images(files.database, embedding_type)
-    paths, taken = zip(*(images.get(uuid, (f"{uuid}.jpg", None)) for uuid in uuids), strict=True)
+    paths, facts = _read_images(files.database, embedding_type, uuids)
     manifest = read_manifest_paths(Path(files.embeddings).parent / "manifest.tsv")
-    region_of, names = _name_regions(embedding_type, files, uuids, list(paths), unit_vectors)
+    region_of, names = _name_regions(embedding_type, files, uuids, paths, unit_vectors)
     kept = _share_kept(unit_vectors, neighbours)
     return MapContents(
         embedding_type,
         uuids,
-        list(paths),
-        list(taken),
+        paths,
+        facts,
         np.array([is_missing(uuid, path, manifest) for uuid, path in zip(uuids, paths, strict=True)], bool),
         latitude,
         longitude,
@@ -189,11 +188,18 @@ def read_thumbnails(
     return found
 
 
-def _read_images(database: str, embedding_type: str) -> dict[str, tuple[str, str | None]]:
-    images = Tables(embedding_type).images
+def _read_images(database: str, embedding_type: str, uuids: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
+    """Read path and facts of photos; an older database lacks some facts."""
+    tables = Tables(embedding_type)
+    images = tables.images
     with reading(database) as connection:
-        rows = connection.execute(sa.select(images.c.UUID, images.c.PATH, images.c.TAKEN))
-        return {uuid: (path, taken) for uuid, path, taken in rows}
+        existing = columns_in(connection, images)
+        facts = [name for name in tables.facts if name in existing]
+        query = sa.select(images.c.UUID, images.c.PATH, *(images.c[name] for name in facts))
+        rows = {uuid: values for uuid, *values in connection.execute(query)}
+    unknown = [None] * len(facts)
+    paths, *columns = zip(*(rows.get(uuid, (f"{uuid}.jpg", *unknown)) for uuid in uuids), strict=True)
+    return list(paths), {name: list(column) for name, column in zip(facts, columns, strict=True)}
 
 
 def _name_regions(

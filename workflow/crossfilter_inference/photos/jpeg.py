@@ -154,7 +154,7 @@ def _strictly(data: bytes, mode: str, least: tuple[int, int], *, strict: bool = 
 
 
 _N_COLUMNS = 64  # that are looked at, or up to twice as many
-# Of 255. 96 % of the damaged photos that are decoded without a warning have such a step.
+# Of 255. 96% of the damaged photos that are decoded without a warning have such a step.
 _STEP, _CLIPPED = 20, 0.25
 _MOST_BESIDE = 0.5  # of a step, in the next rows
 

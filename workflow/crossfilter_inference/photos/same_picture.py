@@ -7,7 +7,7 @@ same picture as another.
 
 The difference of a block is the root mean square of its differences in brightness, divided by its contrast plus the
 noise of the pair. Of the demo photos and drawn pages, forms and screenshots, copies (JPEG of quality 30 to 95, WebP, 25
-to 100 % of the size, up to 5 % cropped from each side) differ by 0.48 or less in their worst block, and others by 0.56
+to 100% of the size, up to 5% cropped from each side) differ by 0.48 or less in their worst block, and others by 0.56
 or more.
 
 References

@@ -33,7 +33,7 @@ _UUID = operator.attrgetter("uuid")
 class ImageFile(NamedTuple):
     """An image file; `uuid` as the file name spells it, `size` in bytes, times in nanoseconds, `ctime_ns` 0 if unknown.
 
-    The time of the last status change, `ctime_ns`, also shows new contents under an old size and time stamp.
+    The time of the last status change, `ctime_ns`, also shows new contents under an old size and timestamp.
     """
 
     uuid: str

@@ -94,7 +94,7 @@ def _is_new(path: Path, since: float) -> bool:
 
 def _count_embedded(folder: str, since: float) -> tuple[int, int]:
     """Count the photos that jobs of this run computed, and those that they copied from other rows."""
-    # The time stamp of a kept shard is new too, because Snakemake touches it.
+    # The timestamp of a kept shard is new too, because Snakemake touches it.
     shards = [path for path in shard_databases(folder) if _is_new(path, since)]
     timings = [read_shard_provenance(path, Path(folder).name) for path in shards]
     finished = [timing for timing in timings if float(timing.get("timing_finished", 0)) >= since]

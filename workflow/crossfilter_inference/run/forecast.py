@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def shard_size(self) -> int:
-        """Photos per shard that keep the start of a job below 5 % of its time."""
+        """Photos per shard that keep the start of a job below 5% of its time."""
         n_photos = (1 / _START_SHARE - 1) * self.start / self.per_photo
         return min(max(math.ceil(n_photos / 100) * 100, _FEWEST), _MOST)
 

@@ -102,7 +102,7 @@ def _check_deletions(deletions: Deletions, max_share: float) -> None:
 
 
 def _date_back(folder: str) -> None:
-    """Set time stamps in the future to now. If the clock was set back, Snakemake would consider such files newer."""
+    """Set timestamps in the future to now. If the clock was set back, Snakemake would consider such files newer."""
     now = time.time()
     for path in Path(folder).rglob("*"):
         with suppress(OSError):  # a broken link, or a file that a job of a killed run removes

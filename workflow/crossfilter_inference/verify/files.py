@@ -1,4 +1,4 @@
-"""Check every file of the state folder that no other check opens."""
+"""Check every file in the state folder that no other check opens."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _MAP_FILES = ("map.html", "map.png", "map.svg", "map_quality.json", "map_stored.
 
 
 def check_files(folder: Path, merged: set[str], *, with_map: bool) -> str:
-    """Check the files of the state folder of an embedding type that the other checks do not open.
+    """Check the files in the state folder of an embedding type that the other checks do not open.
 
     Parameters
     ----------

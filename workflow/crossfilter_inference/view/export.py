@@ -48,7 +48,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
         return {
             "UUID": uuids[part],
             "PATH": [*map(stored_path, contents.paths[part])],
-            "TAKEN": contents.taken[part],
+            "TAKEN": contents.facts["TAKEN"][part],
             "MISSING": contents.missing[part],
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
             "LATITUDE": contents.latitude[part],
@@ -102,7 +102,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         return {
             "UUID": collection.uuids[part],
             "PATH": [*map(stored_path, contents.paths[part])],
-            "TAKEN": contents.taken[part],
+            "TAKEN": contents.facts["TAKEN"][part],
             "MISSING": contents.missing[part],
             "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
             "X": x[part],

@@ -6,6 +6,7 @@ thumbnails are base64, one per line.
 """
 
 import base64
+import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,9 +36,8 @@ _MODULES = (
 )
 MOST_BYTES = 95_000_000  # of the file
 _MOST_PHOTOS = 500_000  # of more, the page shows a random sample
-_DATA_BYTES = 45_000_000  # of everything but the thumbnails
-_PHOTO_BYTES = 76  # of a photo without its neighbours: UUID, position, time, quality, folder and region
-_NEIGHBOUR_BYTES = 10.7
+_DATA_BYTES = 60_000_000  # of everything but the thumbnails
+_NEIGHBOUR_BYTES = 2 * 4 * 4 / 3  # index and similarity, in base64
 _MOST_NEIGHBOURS = 8
 
 
@@ -59,7 +59,8 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
     n_thumbnails : int
         Number of thumbnails on the page.
     """
-    data = _data(contents, photos, _n_neighbours(len(photos)))
+    data = _data(contents, photos)
+    data |= _neighbours(contents, photos, _DATA_BYTES - len(script_json(data)))
     rows = {int(row): i for i, row in enumerate(photos)}
     room = MOST_BYTES - len(script_json(data))
     lines = {row: base64.b64encode(jpeg).decode() for row, jpeg in thumbnails.items()}
@@ -112,14 +113,18 @@ def _join_modules() -> Html:
     return Html(re.sub(r"^import\b[^;]*;\n|^export ", "", modules, flags=re.MULTILINE))
 
 
-def _n_neighbours(n_images: int) -> int:
-    room = (_DATA_BYTES / max(n_images, 1) - _PHOTO_BYTES) / _NEIGHBOUR_BYTES
-    return int(np.clip(room, 0, _MOST_NEIGHBOURS))
-
-
-def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) -> dict[str, object]:
+def _neighbours(contents: MapContents, photos: npt.NDArray[Any], room: int) -> dict[str, object]:
+    """Return the neighbours that fit into so many bytes, as many for each photo."""
+    n_neighbours = int(np.clip(room / (_NEIGHBOUR_BYTES * max(len(photos), 1)), 0, _MOST_NEIGHBOURS))
     on_page = np.full(len(contents), -1, np.int32)
     on_page[photos] = np.arange(len(photos))
+    return {
+        "neighbours": _base64(on_page[contents.neighbours[photos, :n_neighbours]], "<i4"),
+        "similarities": _base64(contents.similarity[photos, :n_neighbours], "<f4"),
+    }
+
+
+def _data(contents: MapContents, photos: npt.NDArray[Any]) -> dict[str, object]:
     folders: dict[str, int] = {}
     folder_of, names = [], []
     for row in photos:
@@ -133,11 +138,9 @@ def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) ->
         "names": names,
         "folders": list(folders),
         "folder": _base64(folder_of, "<i4"),
-        "taken": [contents.taken[row] for row in photos],
+        "facts": _facts(contents, photos),
         "missing": _base64(np.flatnonzero(contents.missing[photos]), "<i4"),
         "places": _base64(places, "<f4"),
-        "neighbours": _base64(on_page[contents.neighbours[photos, :n_neighbours]], "<i4"),
-        "similarities": _base64(contents.similarity[photos, :n_neighbours], "<f4"),
         "quality": _base64((100 * contents.kept[photos]).round(), "u1"),
         "region": _base64(contents.region_of[photos], "<i4"),
         "regions": [
@@ -145,6 +148,20 @@ def _data(contents: MapContents, photos: npt.NDArray[Any], n_neighbours: int) ->
             for region in contents.regions
         ],
     }
+
+
+def _facts(contents: MapContents, photos: npt.NDArray[Any]) -> dict[str, object]:
+    """Encode the recorded facts; those that no photo has are left out."""
+    encoded: dict[str, object] = {}
+    for column, values in contents.facts.items():
+        shown = [values[row] for row in photos]
+        texts = {value: None for value in shown if isinstance(value, str)}
+        if texts:
+            index = {text: number for number, text in enumerate(texts)}
+            encoded[column] = {"texts": [*texts], "index": _base64([index.get(value, -1) for value in shown], "<i4")}
+        elif any(value is not None for value in shown):
+            encoded[column] = _base64([math.nan if value is None else value for value in shown], "<f4")
+    return encoded
 
 
 def _base64(values: npt.ArrayLike, dtype: str) -> str:

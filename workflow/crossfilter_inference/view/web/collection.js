@@ -12,7 +12,8 @@ import { onSphere } from "./sphere.js";
  * @property {(string | null)[]} names file names; null stands for `<uuid>.jpg`
  * @property {string[]} folders
  * @property {string} folder int32: an index of `folders` for each photo
- * @property {(string | null)[]} taken ISO 8601 without a time zone
+ * @property {Record<string, string | { texts: string[], index: string }>} facts by column of `<TYPE>_IMAGES`: float32,
+ *   NaN is unknown; or texts and int32, an index of `texts` for each photo, -1 is unknown
  * @property {string} missing int32: the photos whose files were missing when the page was written
  * @property {string} places float32: latitude and longitude of each photo, in degrees
  * @property {string} neighbours int32: the most similar photos of each photo, best first; -1 is a photo that is not on the page
@@ -50,6 +51,33 @@ export const withThumbnail = numbers(data.thumbnails, Int32Array);
 /** Regions that have a name, and their unit vectors. */
 export const regions = data.regions.filter((region) => region.name);
 export const regionPlaces = onSphere(regions.flatMap((region) => region.place));
+
+/**
+ * Return a function from a photo to a number that is recorded of it; null is unknown.
+ * @param {string} column of `<TYPE>_IMAGES`
+ * @returns {(photo: number) => number | null}
+ */
+export function recordedNumber(column) {
+  const fact = data.facts[column];
+  if (typeof fact !== "string") return () => null;
+  const values = numbers(fact, Float32Array);
+  return (photo) => (Number.isNaN(values[photo]) ? null : values[photo]);
+}
+
+/**
+ * Return a function from a photo to a text that is recorded of it; null is unknown.
+ * @param {string} column of `<TYPE>_IMAGES`
+ * @returns {(photo: number) => string | null}
+ */
+export function recordedText(column) {
+  const fact = data.facts[column];
+  if (typeof fact !== "object") return () => null;
+  const index = numbers(fact.index, Int32Array);
+  return (photo) => fact.texts[index[photo]] ?? null;
+}
+
+/** The time when a photo was taken: ISO 8601 without a time zone. */
+export const taken = recordedText("TAKEN");
 
 /**
  * Return the unit vector of a photo: x, y, z.

@@ -1,7 +1,8 @@
 // The colourings of the points. The menu, the legend and the painting follow from this list.
 //
-// To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py.
-import { data, folders, nNeighbours, quality, regionOf } from "./collection.js";
+// To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py, in the same order.
+// `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
+import { data, folders, n, nNeighbours, quality, regionOf, taken } from "./collection.js";
 
 /**
  * A colouring by category: the ten largest categories have a colour each.
@@ -24,6 +25,20 @@ import { data, folders, nNeighbours, quality, regionOf } from "./collection.js";
 
 /** @typedef {CategoryColouring | NumberColouring} Colouring */
 
+/**
+ * Return whether the photos differ in a category or a number.
+ * @param {(photo: number) => string | number | null} value
+ */
+function differ(value) {
+  let first = null;
+  for (let photo = 0; photo < n; photo++) {
+    const other = value(photo);
+    first ??= other;
+    if (other !== null && other !== first) return true;
+  }
+  return false;
+}
+
 /** @type {Record<string, Colouring>} */
 export const COLOURINGS = {
   folder: {
@@ -41,8 +56,8 @@ export const COLOURINGS = {
   },
   time: {
     title: "Time",
-    isOffered: data.taken.filter(Boolean).length > 1,
-    number: (photo) => (data.taken[photo] ? Date.parse(`${data.taken[photo]}Z`) : null),
+    isOffered: differ(taken),
+    number: (photo) => (taken(photo) ? Date.parse(`${taken(photo)}Z`) : null),
     text: (time) => new Date(time).toISOString().slice(0, 10),
   },
   quality: {

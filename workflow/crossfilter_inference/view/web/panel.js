@@ -1,5 +1,5 @@
 // The facts about a photo: the card at the pointer, and the panel of the selected photo.
-import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf } from "./collection.js";
+import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf, taken } from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
 
@@ -48,8 +48,8 @@ export function select(photo) {
 /** @param {number} photo */
 function describe(photo) {
   const lines = [create("div", data.uuids[photo], "uuid"), create("div", data.folders[folders[photo]], "path")];
-  const taken = data.taken[photo];
-  if (taken) lines.push(create("div", taken.replace("T", " "), "taken"));
+  const time = taken(photo);
+  if (time) lines.push(create("div", time.replace("T", " "), "taken"));
   if (isMissing(photo)) lines.push(create("div", "file missing", "missing"));
   return lines;
 }
