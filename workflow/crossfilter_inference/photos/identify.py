@@ -1,0 +1,154 @@
+"""Give photos whose names are no UUIDs a UUID, and recognise them by it for life.
+
+A photo is known by the path, size and time of the last run. Each file gets the UUID of the first known photo that it
+may be, in this order:
+
+1. the same path, size and time: unchanged;
+2. the same name, size and time: moved, alone or with its folder;
+3. the same size and time, which no other file and no other known photo have: renamed;
+4. the same path: edited in place;
+5. the same size and contents: moved or renamed without its time.
+
+So two files that swap their names keep their UUIDs. A file that is none of them is new: its UUID is made from its path
+within its folder of `input_dir`, so that the same folder has the same UUIDs on another machine.
+"""
+
+import os
+import unicodedata
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from .names import canonical_uuid
+from .scan import ImageFile
+
+_NAMESPACE = uuid.UUID("a1e5a2a0-63f4-5d0f-9c3c-0f3c4f0d7a51")
+
+
+class KnownPhoto(NamedTuple):
+    """A photo of the last run, whether its file was there or missing; size in bytes, time in nanoseconds."""
+
+    uuid: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+_Item = TypeVar("_Item", ImageFile, KnownPhoto)
+
+
+def identify(
+    files: Iterable[ImageFile],
+    known: Iterable[KnownPhoto],
+    roots: Sequence[str],
+    has_contents_of: Callable[[ImageFile, KnownPhoto], bool],
+    taken: Iterable[str] = (),
+) -> list[ImageFile]:
+    """Give every file a UUID.
+
+    Parameters
+    ----------
+    files : iterable of ImageFile
+        Files whose names are no UUIDs, each path once; their `uuid` is ignored.
+    known : iterable of KnownPhoto
+        Photos of the last run, each UUID once.
+    roots : sequence of str
+        The folders of `input_dir`, as absolute paths.
+    has_contents_of : function
+        Whether a file has the contents that a known photo of the same size had; it may read the file.
+    taken : iterable of str
+        UUIDs of other photos: of files that are named by one.
+
+    Returns
+    -------
+    list of ImageFile
+        With their UUIDs, in order of path.
+    """
+    used = {canonical_uuid(uuid_) for uuid_ in taken}
+    photos = {photo.path: photo for photo in known if canonical_uuid(photo.uuid) not in used}
+    named, unknown = [], []
+    for file in files:
+        photo = photos.get(file.path)
+        if photo is not None and photo.size == file.size and photo.mtime_ns == file.mtime_ns:
+            named.append(file._replace(uuid=photo.uuid))
+            del photos[file.path]
+        else:
+            unknown.append(file)
+    if unknown:
+        unknown.sort(key=_path)
+        used.update(canonical_uuid(image.uuid) for image in named)
+        used.update(canonical_uuid(photo.uuid) for photo in photos.values())
+        found = _recognise(unknown, photos, has_contents_of)
+        named += [file._replace(uuid=found.get(file.path) or _new_uuid(file.path, roots, used)) for file in unknown]
+    return sorted(named, key=_path)
+
+
+def _recognise(
+    files: list[ImageFile],
+    photos: dict[str, KnownPhoto],
+    has_contents_of: Callable[[ImageFile, KnownPhoto], bool],
+) -> dict[str, str]:
+    """Find files that have changed among known photos by path, and remove these; return the UUIDs, by path."""
+    found: dict[str, str] = {}
+
+    def is_same(file: ImageFile, photo: KnownPhoto) -> None:
+        found[file.path] = photo.uuid
+        del photos[photo.path]
+
+    for key in (_name_size_time, _size_time):
+        there, before = (_grouped(items, key) for items in (_rest(files, found), [*photos.values()]))
+        for values, group in there.items():
+            candidates = before.get(values, [])
+            if key is _name_size_time or len(candidates) == len(group) == 1:
+                for file, photo in zip(group, candidates, strict=False):
+                    is_same(file, photo)
+    for file in _rest(files, found):
+        if file.path in photos:
+            is_same(file, photos[file.path])
+    by_size = _grouped([*photos.values()], _size)
+    for file in _rest(files, found):
+        for photo in by_size.get(file.size, []):
+            if photo.path in photos and has_contents_of(file, photo):
+                is_same(file, photo)
+                break
+    return found
+
+
+def _rest(files: list[ImageFile], found: dict[str, str]) -> list[ImageFile]:
+    return [file for file in files if file.path not in found]
+
+
+def _grouped(items: list[_Item], key: Callable[[_Item], Hashable]) -> dict[Hashable, list[_Item]]:
+    groups = defaultdict(list)
+    for item in sorted(items, key=_path):
+        groups[key(item)].append(item)
+    return groups
+
+
+def _path(item: ImageFile | KnownPhoto) -> bytes:
+    return os.fsencode(item.path)
+
+
+def _size(item: ImageFile | KnownPhoto) -> Hashable:
+    return item.size
+
+
+def _size_time(item: ImageFile | KnownPhoto) -> Hashable:
+    return item.size, item.mtime_ns
+
+
+def _name_size_time(item: ImageFile | KnownPhoto) -> Hashable:
+    return unicodedata.normalize("NFC", os.path.basename(item.path)), item.size, item.mtime_ns
+
+
+def _new_uuid(path: str, roots: Sequence[str], used: set[str]) -> str:
+    """Make a UUID from a path within its folder of `input_dir`, and add it to those in use."""
+    root = max((root for root in roots if path.startswith(os.path.join(root, ""))), key=len, default="")
+    name = os.fsencode(unicodedata.normalize("NFC", os.path.relpath(path, root) if root else path))
+    number, new = 1, ""
+    while not new or new in used:
+        new = str(uuid.uuid5(_NAMESPACE, f"{name.hex()}{f' {number}' if number > 1 else ''}"))
+        number += 1
+    used.add(new)
+    return new
