@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .encoders.identity import backends
 from .errors import InputError
+from .photos.names import EXTENSIONS, JPEG_EXTENSIONS
 from .util.kinds import Choice, Number, Switch, Text, Texts, nearest, refusal, shown
 
 Flag = Annotated[bool, Switch()]
@@ -25,6 +26,7 @@ Runtime = Literal["torch", "openvino"]
 Update = Literal["align", "place", "refit"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 MissingImages = Literal["keep", "delete"]
+Names = Literal["uuid", "any"]
 
 
 class Section(BaseModel):
@@ -160,10 +162,18 @@ class Config(Section):
     shard_size: Annotated[int | Literal["auto"], Number(int, 1, 1_000_000, auto=True)] = Field(
         default="auto", description="Photos per embedding job. auto keeps the startup of a job below 5% of its time."
     )
+    names: Annotated[Names, Choice(get_args(Names))] = Field(
+        default="uuid",
+        description="Which file names photos may have. any: a photo whose name is no UUID is given one, and keeps it "
+        "when it is edited, moved or renamed.",
+    )
     image_extensions: Annotated[
-        tuple[str, ...], Texts(Text(r"\.[^./\s]+", "a dot and what follows it, without blanks, such as .jpg"))
+        tuple[str, ...] | Literal["auto"],
+        Texts(Text(r"\.[^./\s]+", "a dot and what follows it, without blanks, such as .jpg"), auto=True),
     ] = Field(
-        default=(".jpg", ".jpeg"), description="File extensions of photos, each with its dot; case does not matter."
+        default="auto",
+        description="File extensions of photos, each with its dot; case does not matter. auto: .jpg and .jpeg, and "
+        "with names: any those of every format that is read.",
     )
     exclude: Annotated[
         tuple[str, ...],
@@ -197,6 +207,13 @@ class Config(Section):
         default_factory=dict, description="Encoders, by name."
     )
     umap: UmapSettings = Field(default_factory=UmapSettings, description="Settings of the map.")
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """File extensions of photos."""
+        if self.image_extensions != "auto":
+            return self.image_extensions
+        return JPEG_EXTENSIONS if self.names == "uuid" else EXTENSIONS
 
     @property
     def encoder(self) -> EncoderSettings:

@@ -50,6 +50,7 @@ def run(
     folder: list[str] | None = None,
     *snakemake_options: str,
     output_embeddings_db: Path | None = None,
+    names: str | None = None,
     embedding_type: str | None = None,
     batch_size: str | None = None,
     recompute_existing_embeddings: bool | None = None,
@@ -66,11 +67,14 @@ def run(
     Parameters
     ----------
     folder : list of str, optional
-        Folders of photos named by UUIDs; subfolders are included.
+        Folders of photos; subfolders are included.
     *snakemake_options : str
         Options for Snakemake; `--config` overrides the options above.
     output_embeddings_db : Path, optional
         SQLite database to create or update.
+    names : str, optional
+        File names that photos may have: uuid, or any, which gives a UUID to each photo whose name is none. Default: as
+        in the last run; in the first, uuid if a photo has a UUID for a name.
     embedding_type : str, optional
         Encoder to use: SIGLIP2 (the default), EFFICIENTNET_LITE0, or one from a configuration file.
     batch_size : str, optional
@@ -88,7 +92,7 @@ def run(
 
     Examples
     --------
-        crossfilter-inference run ~/photos-by-uuid --output_embeddings_db photos.sqlite
+        crossfilter-inference run ~/Pictures --output_embeddings_db photos.sqlite
         crossfilter-inference run --configfile mine.yaml -- --dry-run
     """
     from .workflow import run_workflow
@@ -96,6 +100,7 @@ def run(
     changes = {
         "input_dir": folder or None,
         "output_embeddings_db": output_embeddings_db and str(output_embeddings_db),
+        "names": names or _names(folder, output_embeddings_db, configfile),
         "embedding_type": embedding_type,
         "batch_size": batch_size,
         "recompute_existing_embeddings": recompute_existing_embeddings,
@@ -105,6 +110,27 @@ def run(
     if not (folder or configfile or snakemake_options):
         raise InputError(f"name a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
     run_workflow(configfile or [], changes, snakemake_options, cores)
+
+
+def _names(folders: list[str] | None, database: Path | None, files: list[Path] | None) -> str | None:
+    """Choose which file names photos may have, if neither options nor files say so; None leaves the default."""
+    from ..config import Config, read_config_file
+    from ..db.state import state_folder
+    from ..photos.names import EXTENSIONS
+    from ..photos.scan import check_folder, has_photo_named_by_uuid
+    from ..util.files import read_json
+
+    if not (folders and database) or any("names" in read_config_file(path) for path in files or []):
+        return None
+    last = sorted(Path(state_folder(str(database))).glob("*/config.json"))
+    if last:
+        return next((str(names) for names in (read_json(path).get("names") for path in last) if names), None)
+    for folder in folders:
+        check_folder(folder)
+    if has_photo_named_by_uuid(folders, EXTENSIONS, Config.model_fields["exclude"].default):
+        return None
+    logger.info("names: any, because no photo has a UUID for a name; each is given one, and keeps it")
+    return "any"
 
 
 def search(

@@ -7,7 +7,8 @@ may be, in this order:
 2. the same name, size and time: moved, alone or with its folder;
 3. the same size and time, which no other file and no other known photo have: renamed;
 4. the same path: edited in place;
-5. the same size and contents: moved or renamed without its time.
+5. the same path within its folder of `input_dir`: edited, or restored without its time, on another disk;
+6. the same size and contents: moved or renamed without its time.
 
 So two files that swap their names keep their UUIDs. A file that is none of them is new: its UUID is made from its path
 within its folder of `input_dir`, so that the same folder has the same UUIDs on another machine.
@@ -27,12 +28,17 @@ _NAMESPACE = uuid.UUID("a1e5a2a0-63f4-5d0f-9c3c-0f3c4f0d7a51")
 
 
 class KnownPhoto(NamedTuple):
-    """A photo of the last run, whether its file was there or missing; size in bytes, time in nanoseconds."""
+    """A photo of earlier runs, whether its file was there or missing; size in bytes, time in nanoseconds.
+
+    The digest is empty if it is only in the shard.
+    """
 
     uuid: str
     path: str
     size: int
     mtime_ns: int
+    shard: str = ""
+    digest: str = ""
 
 
 _Item = TypeVar("_Item", ImageFile, KnownPhoto)
@@ -79,7 +85,7 @@ def identify(
         unknown.sort(key=_path)
         used.update(canonical_uuid(image.uuid) for image in named)
         used.update(canonical_uuid(photo.uuid) for photo in photos.values())
-        found = _recognise(unknown, photos, has_contents_of)
+        found = _recognise(unknown, photos, roots, has_contents_of)
         named += [file._replace(uuid=found.get(file.path) or _new_uuid(file.path, roots, used)) for file in unknown]
     return sorted(named, key=_path)
 
@@ -87,6 +93,7 @@ def identify(
 def _recognise(
     files: list[ImageFile],
     photos: dict[str, KnownPhoto],
+    roots: Sequence[str],
     has_contents_of: Callable[[ImageFile, KnownPhoto], bool],
 ) -> dict[str, str]:
     """Find files that have changed among known photos by path, and remove these; return the UUIDs, by path."""
@@ -106,6 +113,10 @@ def _recognise(
     for file in _rest(files, found):
         if file.path in photos:
             is_same(file, photos[file.path])
+    by_uuid = {photo.uuid: photo for photo in photos.values()}
+    for file in _rest(files, found):
+        if (photo := by_uuid.get(_uuid_of_path(file.path, roots))) and photo.path in photos:
+            is_same(file, photo)
     by_size = _grouped([*photos.values()], _size)
     for file in _rest(files, found):
         for photo in by_size.get(file.size, []):
@@ -144,11 +155,15 @@ def _name_size_time(item: ImageFile | KnownPhoto) -> Hashable:
 
 def _new_uuid(path: str, roots: Sequence[str], used: set[str]) -> str:
     """Make a UUID from a path within its folder of `input_dir`, and add it to those in use."""
-    root = max((root for root in roots if path.startswith(os.path.join(root, ""))), key=len, default="")
-    name = os.fsencode(unicodedata.normalize("NFC", os.path.relpath(path, root) if root else path))
-    number, new = 1, ""
-    while not new or new in used:
-        new = str(uuid.uuid5(_NAMESPACE, f"{name.hex()}{f' {number}' if number > 1 else ''}"))
+    number, new = 1, _uuid_of_path(path, roots)
+    while new in used:
         number += 1
+        new = _uuid_of_path(path, roots, f" {number}")
     used.add(new)
     return new
+
+
+def _uuid_of_path(path: str, roots: Sequence[str], suffix: str = "") -> str:
+    root = max((root for root in roots if path.startswith(os.path.join(root, ""))), key=len, default="")
+    name = os.fsencode(unicodedata.normalize("NFC", path[len(root) :].lstrip(os.sep)))
+    return str(uuid.uuid5(_NAMESPACE, name.hex() + suffix))

@@ -32,6 +32,7 @@ class MissingPhotoSearch:
         self._names: dict[str, set[str] | str | None] = {}
         self._roots = [os.path.abspath(folder) for folder in folders]
         self._unusable, self._unnamed = scan.unusable(), scan.unnamed
+        self._rejected = dict(scan.rejected)
         self._is_complete = not scan.unseen and not any(self._shows_nothing(root) for root in self._roots)
 
     def doubt(self, uuid: str, path: str) -> str:
@@ -43,7 +44,7 @@ class MissingPhotoSearch:
         path : str
             Where it was last seen; empty if unknown.
         """
-        if reason := self._unusable.get(canonical_uuid(uuid)):
+        if reason := self._unusable.get(canonical_uuid(uuid)) or self._rejected.get(path):
             return f"the file is there, but {reason}"
         if not path and canonical_uuid(uuid) in self._unnamed:
             return f"the file is there, but {_UNNAMED}"

@@ -1,7 +1,13 @@
-"""UUIDs in file names: 8-4-4-4-12 hexadecimal digits, or 32 without hyphens, in any case."""
+"""File names of photos: UUIDs (8-4-4-4-12 hexadecimal digits, or 32 without hyphens, in any case), and extensions."""
 
 import re
 
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+# Of the formats that are read (`photos.formats`), as cameras, phones and programs write them.
+EXTENSIONS = (
+    *(*JPEG_EXTENSIONS, ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".dib"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
+)
 _UUID_LENGTH = 36
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)

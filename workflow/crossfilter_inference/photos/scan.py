@@ -58,6 +58,8 @@ class Scan:
     ----------
     images : list of ImageFile
         In order of UUID.
+    nameless : list of ImageFile
+        Image files whose names are no UUIDs, if these are allowed; without UUID.
     rejected : list of RejectedFile
         In order of path.
     n_others : Counter
@@ -71,6 +73,7 @@ class Scan:
     """
 
     images: list[ImageFile] = field(default_factory=list)
+    nameless: list[ImageFile] = field(default_factory=list)
     rejected: list[RejectedFile] = field(default_factory=list)
     n_others: Counter[str] = field(default_factory=Counter)
     n_excluded: Counter[str] = field(default_factory=Counter)
@@ -93,7 +96,7 @@ class Scan:
                 reasons[uuid] = reason
         return reasons
 
-    def check(self, folders: list[str]) -> None:
+    def check(self, folders: list[str], *, any_name: bool = False) -> None:
         """Check that the folders hold at least one image.
 
         Raises
@@ -105,9 +108,9 @@ class Scan:
             return
         where = ", ".join(repr(os.path.abspath(folder)) for folder in folders)
         example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
+        kind, fix = ("photos", "") if any_name else ("<uuid>.jpg photos", ", or names to any if theirs are no UUIDs")
         raise InputError(
-            f"input_dir: no <uuid>.jpg photos in {where} ({self.summary()}{example}); set it to a folder of photos "
-            "named by UUID"
+            f"input_dir: no {kind} in {where} ({self.summary()}{example}); set it to a folder of photos{fix}"
         )
 
 
@@ -120,7 +123,9 @@ def _counted(kinds: Counter[str]) -> str:
     return f"{kinds.total()} ({parts}{', ...' if len(kinds) > 5 else ''})"
 
 
-def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[str] = ()) -> Scan:
+def scan_folders(
+    folders: list[str], extensions: list[str], exclude: Iterable[str] = (), *, any_name: bool = False
+) -> Scan:
     """Find the images of a collection.
 
     Parameters
@@ -130,6 +135,8 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
         With the dot; case does not matter.
     exclude : iterable of str
         Patterns of names of folders and files below `folders` to leave out, as in a shell; case does not matter.
+    any_name : bool
+        Whether the names of photos need not be UUIDs.
 
     Returns
     -------
@@ -161,9 +168,12 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
             else:
                 scan.n_others[extension] += 1
             continue
-        image = _check(entry, stem, started) if key else RejectedFile(entry.path, "not a UUID")
+        image = _check(entry, stem if key else "", started) if key or any_name else _not_a_uuid(entry)
         if isinstance(image, RejectedFile):
             scan.rejected.append(image)
+            continue
+        if not key:
+            scan.nameless.append(image)
             continue
         if is_hidden:
             hidden.add(image.path)
@@ -176,6 +186,17 @@ def scan_folders(folders: list[str], extensions: list[str], exclude: Iterable[st
     scan.images = sorted(found.values(), key=_UUID)
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
+
+
+def has_photo_named_by_uuid(folders: list[str], extensions: Iterable[str], exclude: Iterable[str]) -> bool:
+    """Return whether a folder holds a photo whose name is a UUID; parameters as of `scan_folders`."""
+    known = {extension.lower() for extension in extensions}
+    roots = [os.path.abspath(folder) for folder in folders]
+    for entry, _, excluded_by in _walk(roots, excluding(exclude), Scan()):
+        stem, _, extension = entry.name.rpartition(".")
+        if not excluded_by and f".{extension.lower()}" in known and read_uuid(stem):
+            return True
+    return False
 
 
 def excluding(patterns: Iterable[str]) -> Callable[[str], str]:
@@ -250,6 +271,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links is checked like a file
         return False
+
+
+def _not_a_uuid(entry: os.DirEntry[str]) -> RejectedFile:
+    return RejectedFile(entry.path, "not a UUID")
 
 
 def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | RejectedFile:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from ..config import Config, check_config, read_config_file
@@ -22,8 +22,9 @@ from ..encoders import identity
 from ..map import settings as map_settings
 from ..photos.missing import MissingPhotoSearch
 from ..photos.names import canonical_uuid
-from ..photos.scan import Scan, excluding, scan_folders
+from ..photos.scan import Scan, excluding
 from ..shards.merge import STORE_VERSION
+from ..shards.naming import scan_photos
 from ..shards.plan import (
     REMOVED,
     Identity,
@@ -241,8 +242,9 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     check_database_path(database, config.input_dir)
     check_database_format(database, config.embedding_type)
     known_shards = read_shard_lists(state)
-    scan = scan_folders(list(config.input_dir), list(config.image_extensions), config.exclude)
-    scan.check(list(config.input_dir))
+    last_plan = cache(partial(read_last_plan, f"{state}/plan.tsv"))
+    scan = scan_photos(config, state, last_plan)
+    scan.check(list(config.input_dir), any_name=config.names == "any")
     plan_after = partial(
         make_plan,
         known_shards,
@@ -255,7 +257,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     plan, deletions = plan_after(), None
     plan_digest, listed_digest = plan.digests()
     if not _is_last_plan(config, state, plan, listed_digest, known_shards):
-        last = read_last_plan(f"{state}/plan.tsv")
+        last = last_plan()
         unlisted = unlisted_shards(state, known_shards)
         # Without rows to copy, reading every image again would mean to embed it again.
         if (last or stored_photos(database, config.embedding_type)) and may_change_plan(last, plan, unlisted):

@@ -127,22 +127,29 @@ class Texts(Kind):
         Whether a single text is allowed instead of a list of one.
     optional : bool
         Whether the list may be empty.
+    auto : bool
+        Whether `auto` is allowed instead of a list.
     """
 
     item: Text
     one: bool = False
     optional: bool = False
+    auto: bool = False
 
     def schema(self) -> dict[str, Any]:
         text = self.item.schema()
         texts = {"type": "array", **({} if self.optional else {"minItems": 1}), "items": text}
-        return {"anyOf": [text, texts]} if self.one else texts
+        words = [*([text] if self.one else []), *([{"const": _AUTO}] if self.auto else [])]
+        return {"anyOf": [*words, texts]} if words else texts
 
-    def check(self, value: object) -> tuple[str, ...]:
+    def check(self, value: object) -> tuple[str, ...] | str:
+        if self.auto and value == _AUTO:
+            return _AUTO
         if isinstance(value, str) and self.one:
             return (self.item.check(value),)
         if not isinstance(value, list | tuple):
-            raise refusal(f"{shown(value)} is not {'a text or ' if self.one else ''}a list")
+            others = f"{'a text or ' if self.one else ''}{'auto or ' if self.auto else ''}"
+            raise refusal(f"{shown(value)} is not {others}a list")
         if not value and not self.optional:
             raise refusal(f"{shown(value)} is empty")
         return tuple(map(self.item.check, value))

@@ -24,7 +24,8 @@ from ..db.state import state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in, read_provenance
 from ..encoders.identity import read_encoder
 from ..errors import InputError
-from ..photos.scan import scan_folders
+from ..shards.naming import scan_photos
+from ..shards.plan import read_last_plan
 from ..util.files import damaged, read_json
 from ..util.text import counted
 from .files import check_files, check_thumbnails
@@ -237,7 +238,7 @@ class _Collection:
         return f"{counted(n_rows, 'rows')} with digest {digest[:8]}, as stored"
 
     def check_outcomes(self) -> str:
-        scan = scan_folders(list(self._config.input_dir), list(self._config.image_extensions), self._config.exclude)
+        scan = scan_photos(self._config, str(self._folder), partial(read_last_plan, self._folder / "plan.tsv"))
         keep = self._config.missing_images == "keep"
         with reading(self._database) as connection:
             return check_outcomes(connection, self._type, self._folder, scan, keep=keep, rebuild=self._rebuild)
