@@ -157,7 +157,7 @@ def test_one_folder_and_several_are_a_list():
         ({"output_embeddings_db": "a\nb"}, "output_embeddings_db: "),
         ({"embedding_type": ""}, 'embedding_type: "" is empty'),
         ({"encoders": {"MINE": {"backend": "siglip", "revision": "a\r"}}}, "encoders.MINE.revision: "),
-        ({"image_extensions": "jpg"}, 'image_extensions: "jpg" is not a list'),
+        ({"image_extensions": "jpg"}, 'image_extensions: "jpg" is not auto or a list'),
         ({"missing_images": ["keep"]}, 'missing_images: ["keep"] is not allowed; choose keep or delete'),
         ({"encoders": 3}, "encoders: 3 is not a section of keys"),
         ({"encoders": {"MINE": 3}}, "encoders.MINE: 3 is not a section of keys"),

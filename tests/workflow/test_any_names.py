@@ -43,7 +43,7 @@ def run_again(collection: Collection, n_embedded: int = 0) -> dict[str, str]:
     done = collection.snakemake()
     assert done.returncode == 0, done.stdout[-4000:]
     if jobs(done.stdout):
-        assert f"embedded: {n_embedded} photos in this run" in done.stdout
+        assert f"embedded: {n_embedded} photo" in done.stdout, done.stdout
     assert collection.dry_run() == {}
     return uuids(collection)
 

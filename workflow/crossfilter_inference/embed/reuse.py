@@ -85,7 +85,10 @@ class KnownRows:
         self._unknown: set[str] = set()
         self._to_check: dict[str, Embeddings] = {}
         self._n_seen = self._n_chosen = 0
-        if not database or not Path(database).exists():
+        if not database:
+            return
+        if not Path(database).exists():  # lost, but shards may hold the rows of photos that are read again
+            self._find_former(images)
             return
         by_uuid, stored = {image.uuid: image for image in images}, []
         with reading(database) as connection:
