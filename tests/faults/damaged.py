@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "photos"
@@ -22,6 +23,7 @@ DEMO_PHOTOS = sorted(DEMO.rglob("*.jpg"), key=lambda path: path.name)
 def originals() -> tuple[bytes, ...]:
     """Return small photos, JPEGs of every kind twice."""
     paths = DEMO_PHOTOS
+    pillow_heif.register_heif_opener()
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2021:05:06 07:08:09"
@@ -67,6 +69,9 @@ def originals() -> tuple[bytes, ...]:
         saved("AVIF", 12, speed=10, exif=exif, icc_profile=icc, xmp=_XMP),
         saved("AVIF", 13, speed=10, save_all=True),
         HEIC.read_bytes(),
+        *(saved("HEIF", i, mode, exif=exif.tobytes()) for i, mode in enumerate(["RGB", "RGBA", "L"])),
+        saved("HEIF", 14, icc_profile=icc, xmp=_XMP, tile_size=64),
+        saved("HEIF", 15, save_all=True),
         *(saved("JPEG2000", i, mode) for i, mode in enumerate(["RGB", "L", "RGBA"])),
         saved("JPEG2000", 10, no_jp2=True, tile_size=(64, 64), codeblock_size=(8, 8), precinct_size=(32, 32)),
         *(

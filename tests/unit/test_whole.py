@@ -217,7 +217,6 @@ def test_thumbnails_hold_pixels_alone():
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (b"\0\0\0\x18ftypcrx \0\0\0\0", "Canon CR3"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "MP4"),
         (b"\xff\x0a\0\0", "JPEG XL"),

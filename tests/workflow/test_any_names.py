@@ -66,7 +66,10 @@ CHANGES = {
         [("Urlaub 2021", "Ferien")],
         {name: name.replace("Urlaub 2021", "Ferien") for name in NAMES},
     ),
-    "a folder is moved": ([("Taufe", "Familie/Feste/Taufe")], {f"Taufe/DSC {n}.jpg": f"Familie/Feste/Taufe/DSC {n}.jpg" for n in (1, 2)}),
+    "a folder is moved": (
+        [("Taufe", "Familie/Feste/Taufe")],
+        {f"Taufe/DSC {n}.jpg": f"Familie/Feste/Taufe/DSC {n}.jpg" for n in (1, 2)},
+    ),
     "a file is renamed": ([("a.b.c.jpg", "d.jpg")], {"a.b.c.jpg": "d.jpg"}),
     "a file takes a path that was free": ([("a.b.c.jpg", "Taufe/IMG_0001.JPG")], {"a.b.c.jpg": "Taufe/IMG_0001.JPG"}),
     "two files swap their names": (

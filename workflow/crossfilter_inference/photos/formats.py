@@ -5,14 +5,17 @@ number of pixels of an ordinary image that take as much memory or time. An image
 not decoded.
 """
 
+import io
 import re
 import struct
 from collections.abc import Iterator
+from functools import cache
 
 from PIL import AvifImagePlugin, Image, TiffImagePlugin
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000")
+_OF_PILLOW = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000")
+FORMATS = (*_OF_PILLOW, "HEIC")
 MAX_PIXELS = 2**28  # 268 megapixels, which decode into up to 4.3 GB; the largest phone cameras make 200
 BYTES_PER_PIXEL = 8  # 16-bit RGBA, not compressed: no file needs more
 _MOST_SEGMENTS = 256  # of each kind: a profile has at most 255, ICC.1:2022 B.4
@@ -23,12 +26,31 @@ Image.MAX_IMAGE_PIXELS = None
 # Several photos are decoded at the same time; a thread for each core in every decoder would only cost memory.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
+# Brands of HEIC in an ISO base media file (ISO 14496-12, 23008-12); the last three also hold AVIF.
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)", re.DOTALL)
+
 # A marker that begins a segment with a length, after whatever fills the space before it.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xda-\xfe]")
 _METADATA = frozenset((*range(0xE0, 0xF0), 0xFE))  # APP0 to APP15, and comments
 _NEEDED = (b"JFIF", b"Exif", b"ICC_", b"Adob", b"MPF\0")  # how they begin; they tell how to show the pixels
 _MOST_FILLING = 2**10  # bytes
 _START_OF_SCAN = 0xDA
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image file of one of `FORMATS`, whatever its name; its pixels are not decoded yet."""
+    is_heic = _HEIC.match(data) is not None and b"avif" not in data[8 : int.from_bytes(data[:4], "big")]
+    if is_heic:
+        _add_heic()
+    return Image.open(io.BytesIO(data), formats=["HEIF"] if is_heic else _OF_PILLOW)
+
+
+@cache
+def _add_heic() -> None:
+    """Teach Pillow HEIC. Its library takes as long to load as photos to decode, so only a HEIC file loads it."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 def demands(image: Image.Image, data: bytes) -> Iterator[tuple[int, str]]:

@@ -20,7 +20,8 @@ from PIL import Image, UnidentifiedImageError
 
 from .colours import profile_of, to_srgb
 from .exif import Exif, read_exif, without_xmp
-from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands, without_surplus
+from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands, open_image, without_surplus
+from .heic import zeroed_bytes
 from .jpeg import decode_jpeg
 from .png import is_png, pixels_alone
 from .signatures import broken_format, raw_format, unread_format
@@ -222,7 +223,7 @@ def _decode(
     profile : bytes or None
     """
     data = pixels_alone(data) if is_png(data) else without_surplus(data)
-    file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    file = open_image(data)
     without_xmp(file)
     size = file.size
     for n_pixels, description in demands(file, data):
@@ -236,6 +237,8 @@ def _decode(
         part = next((part for part in (8, 4, 2) if scale >= part), 1)
         image = decode_jpeg(data, file.mode, (-(-file.width // part), -(-file.height // part)))
     else:
+        if file.format == "HEIF" and (n_bytes := zeroed_bytes(data)):
+            raise ImageError("damaged", f"{n_bytes:,} bytes of the coded image are zeros")
         file.load()
         image = file
     return _opaque(image), size, read_exif(file), profile_of(file)

@@ -40,11 +40,15 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3\0", "SQLite database", "remove it from the photos"),
 )
 _BRANDS = (  # of an ISO base media file, ISO 14496-12
-    (rb"hei[cxms]|hev[cxms]|mif[12]|msf1", "HEIC", f"{_CONVERT}, for example with heif-convert"),
     (rb"crx ", "Canon CR3, a camera's raw format", _RAW),
     (rb"qt  |mp4.|iso.|M4V.|avc1|3gp.|MSNV|dash", "MP4 or QuickTime video", "extract a frame, for example with ffmpeg"),
 )
-_DECODED = ((rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"), (rb"....ftypavi[fs]", "AVIF"), (rb"RIFF....WEBP", "WebP"))
+_DECODED = (
+    (rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"),
+    (rb"....ftypavi[fs]", "AVIF"),
+    (rb"....ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)", "HEIC"),
+    (rb"RIFF....WEBP", "WebP"),
+)
 _MARKUP = (
     (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", "SVG drawing", _CONVERT),
     (rb"<!DOCTYPE html|<html|<head|<body", "HTML page", "download the photo itself"),

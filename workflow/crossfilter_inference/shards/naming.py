@@ -16,6 +16,7 @@ from ..photos.identify import KnownPhoto, identify
 from ..photos.scan import ImageFile, Scan, scan_folders
 from .plan import LastPlan
 
+
 def scan_photos(config: Config, state: str, last: Callable[[], LastPlan]) -> Scan:
     """Find the photos of a collection, each with its UUID.
 
