@@ -103,6 +103,12 @@ class History:
             "max_failed_share": 1,
             "max_deleted_share": 1,
         }
+        self.any_name = seed % 2 == 1
+        if self.any_name:
+            self.settings["names"] = "any"
+        self.assigned: dict[str, str] = {}  # the UUIDs of the last run, by path
+        self.known: dict[int, tuple[str, str, int, int]] = {}  # UUID, path, size and time in the last run, by inode
+        self.former: dict[str, set[tuple]] = {}  # path, size and time of every run, by UUID
         self.log: list[str] = []
         self.n_photos = 0
         self.ever: dict[str, set[bytes]] = {}  # the rows that a UUID ever had, by its one spelling
@@ -110,6 +116,7 @@ class History:
         self.read: dict[tuple[int, ...], tuple[dict[str, str], dict[tuple, str]]] = {}
         self.old_versions: list[tuple[str, bytes, int]] = []
         self.is_damaged = self.has_lost = False
+        self.knows_names = True  # neither the last plan nor the database is lost
         self.unnoticed: set[int] = set()  # files with new contents that only their status tells, by inode
         self.last_seen: dict[str, Path] = {}
         self.stored: set[str] = set()  # UUIDs of the rows after the last run
@@ -160,6 +167,8 @@ class History:
             name = str(uuid.UUID(int=self.random.getrandbits(128)))
             if kind == 3:
                 name = "holiday"
+            elif self.any_name and self.random.random() < 0.7:
+                name = f"IMG {self.random.randrange(12)}"
             folder = self.random.choice([self.photos, self.photos / "album", *self.roots()])
             self.write(folder / f"{name}.{self.random.choice(['jpg', 'JPEG'])}", data)
 
@@ -285,8 +294,8 @@ class History:
                 self.settings["retry_failures"] = self.random.random() < 0.5
             case 3:
                 self.settings["recompute_existing_embeddings"] = self.random.random() < 0.3
-            # else rows of missing photos refuse it
-            case 4 if self.settings.get("missing_images") == "delete" and not self.in_doubt():
+            # else rows of missing photos refuse it; before a run, only names that are UUIDs tell which are missing
+            case 4 if self.settings.get("missing_images") == "delete" and not self.any_name and not self.in_doubt():
                 self.settings["encoders"][TYPE]["model"] = self.random.choice(["a", "another"])
             case _:
                 self.settings["batch_size"] = self.random.choice([BATCH_SIZE, 1])
@@ -303,6 +312,7 @@ class History:
             path = self.random.choice([*files, *files[:1] * 3])
             self.log.append(f"lost {path.name}")
             self.has_lost = True
+            self.knows_names &= path not in (self.database, self.state / "plan.tsv")
             path.unlink()
             Path(f"{path}-journal").unlink(missing_ok=True)
         else:
@@ -368,15 +378,19 @@ class History:
         """Return the rows that the database must hold for the existing photos, by UUID."""
         found: dict[str, Path] = {}
         for path in sorted(self.files(), key=lambda path: (".hidden" in path.parts, os.fsencode(path))):
-            is_photo = UUID.fullmatch(path.stem) and path.suffix.lower() in (".jpg", ".jpeg")
+            is_photo = (self.any_name or UUID.fullmatch(path.stem)) and path.suffix.lower() in (".jpg", ".jpeg")
             if is_photo and path.stat().st_size and not self._is_trash(path) and not self._is_locked(path):
-                found.setdefault(spelling(path.stem), path)
+                found.setdefault(spelling(self.uuid_of(path)), path)
         rows = {}
         for path in found.values():
             status = path.stat()
             identity = {"file": path, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
-            rows[path.stem] = {**reference(path.read_bytes(), self.model), **identity}
+            rows[self.uuid_of(path)] = {**reference(path.read_bytes(), self.model), **identity}
         return rows
+
+    def uuid_of(self, path: Path) -> str:
+        """Return the UUID that the name of a photo is, or else the one that it was given; its path before that."""
+        return path.stem if UUID.fullmatch(path.stem) else self.assigned.get(str(path), str(path))
 
     def _is_trash(self, path: Path) -> bool:
         return bool({*TRASH} & {*path.parts})
@@ -396,6 +410,12 @@ class History:
             for other in root.rglob("*"):
                 is_seen = not self._is_trash(other) and not any(map(self._is_locked, other.parents))
                 if is_seen and spelling(other.stem) == spelling(uuid_) and other.suffix.lower() in (".jpg", ".jpeg"):
+                    return True
+                if (
+                    other.is_file()
+                    and self._is_locked(other)
+                    and self.known.get(os.lstat(other).st_ino, ("",))[0] == uuid_
+                ):
                     return True
         if os.path.lexists(path):
             return True
@@ -464,6 +484,7 @@ class History:
 
     def check(self, before: dict) -> None:
         """Check a successful run."""
+        self.check_names()
         expected, rows = self.expected(), self.rows()
         failures = {uuid: row for uuid, row in expected.items() if "REASON" in row}
         good = {uuid: row for uuid, row in expected.items() if "REASON" not in row}
@@ -488,7 +509,7 @@ class History:
             self.must(is_kept, f"{uuid_} is missing, but its row is kept")
             self.must(spelling(uuid_) not in there, f"{uuid_} exists in another spelling")
             self.must(rows[uuid_]["EMBEDDING"] in self.ever[spelling(uuid_)], f"{uuid_} never had this row")
-        manifest = dict(self.manifest())
+        manifest = {uuid_: shard for uuid_, _, shard in self.manifest()}
         self.must(manifest.keys() == expected.keys(), "the manifest has other photos")
         self.check_computed(before, good, manifest)
         self.unnoticed.clear()
@@ -497,6 +518,30 @@ class History:
         self.is_damaged = self.has_lost = False
         self.last_seen |= {uuid_: row["file"] for uuid_, row in expected.items()}
         self.stored = {*rows}
+
+    def check_names(self) -> None:
+        """Check that each photo has one UUID, and kept it unless its path, time and size have all changed."""
+        planned = self.manifest()
+        self.assigned = {path: uuid_ for uuid_, path, _ in planned if not UUID.fullmatch(Path(path).stem)}
+        self.must(len({spelling(uuid_) for uuid_, _, _ in planned}) == len(planned), "two photos have one UUID")
+        now, path_of = {}, {uuid_: path for uuid_, path, _ in planned}
+        for path, uuid_ in self.assigned.items():
+            status = os.stat(path)
+            now[status.st_ino] = uuid_, path, status.st_size, status.st_mtime_ns
+        if self.knows_names and not self.is_damaged:
+            for inode in now.keys() & self.known.keys():
+                (uuid_, path, *identity), (old_uuid, old_path, *old_identity) = now[inode], self.known[inode]
+                holder = path_of.get(old_uuid, "")
+                is_swapped = holder == old_path or (
+                    holder and [os.stat(holder).st_size, os.stat(holder).st_mtime_ns] == old_identity
+                )
+                has_returned = (path, *identity) in self.former.get(uuid_, ())
+                if path == old_path or identity == old_identity:
+                    is_right = uuid_ == old_uuid or is_swapped or has_returned
+                    self.must(is_right, f"{path} was {old_uuid}, and is now {uuid_}")
+        self.known, self.knows_names = now, True
+        for uuid_, *seen in now.values():
+            self.former.setdefault(uuid_, set()).add(tuple(seen))
 
     def check_computed(self, before: dict, good: dict[str, dict], manifest: dict[str, str]) -> None:
         """Check that exactly the images without a row on the disk were computed."""
@@ -542,12 +587,12 @@ class History:
         finally:
             connection.close()
 
-    def manifest(self) -> list[tuple[str, str]]:
-        """Read UUID and shard of every photo."""
+    def manifest(self) -> list[tuple[str, str, str]]:
+        """Read UUID, path and shard of every photo."""
         from crossfilter_inference.shards.plan import MANIFEST_COLUMNS
         from crossfilter_inference.util.files import read_tsv
 
-        return [(row[0], row[4]) for row in read_tsv(self.state / "manifest.tsv", MANIFEST_COLUMNS)]
+        return [(row[0], row[1], row[4]) for row in read_tsv(self.state / "manifest.tsv", MANIFEST_COLUMNS)]
 
     def must(self, is_so: bool, what: str) -> None:
         """Raise a Violation if a condition is false."""

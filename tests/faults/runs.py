@@ -223,10 +223,19 @@ class SnakemakePlayer(Player):
         options = ("--config", f"output_embeddings_db={fresh}/photos.sqlite")
         history.must(self._run_warm(*options, timeout=200) == 0, "the run from scratch fails")
         in_doubt = history.in_doubt()
+        paths, fresh_paths = (
+            {row[0]: row[1] for name in ("IMAGES", "FAILURES") for row in _table(database, name)}
+            for database in (history.database, fresh / "photos.sqlite")
+        )
         for name in ("EMBEDDINGS", "IMAGES", "FAILURES"):
-            rows = [row for row in _table(history.database, name) if row[0] not in in_doubt]
-            history.must(rows == _table(fresh / "photos.sqlite", name), f"{name} from scratch")
-        if self.with_map and history.settings["umap"]["update"] == "refit" and not in_doubt:
+            rows, fresh_rows = _table(history.database, name), _table(fresh / "photos.sqlite", name)
+            rows = [row for row in rows if row[0] not in in_doubt]
+            if history.any_name:  # a photo that has moved has another UUID from scratch
+                rows = sorted((paths[uuid], *row) for uuid, *row in rows)
+                fresh_rows = sorted((fresh_paths[uuid], *row) for uuid, *row in fresh_rows)
+            history.must(rows == fresh_rows, f"{name} from scratch")
+        is_same_map = self.with_map and history.settings["umap"]["update"] == "refit" and not history.any_name
+        if is_same_map and not in_doubt:
             history.must(self._map(history.database) == self._map(fresh / "photos.sqlite"), "the map from scratch")
         shutil.rmtree(fresh)
 

@@ -97,3 +97,14 @@ def test_the_order_of_the_files_does_not_matter(photos):
     now = [file(f"new/{number}.jpg", number % 7, number % 3) for number in range(0, 60, 2)]
     shuffled = random.Random(1).sample(now, len(now))
     assert by_name(shuffled, known(many)) == by_name(now, known(many)[::-1])
+
+
+def test_an_overwritten_photo_does_not_take_the_path_from_the_one_that_is_there(photos):
+    first, second, _ = known(photos)
+    moved_over = second._replace(path=first.path)
+    for order in ([moved_over, first._replace(is_missing=True)], [first._replace(is_missing=True), moved_over]):
+        assert by_name([file("a/1.jpg", 200, 6)], order) == {"a/1.jpg": second.uuid}
+        assert by_name([file("a/1.jpg", 201, 8)], order) == {"a/1.jpg": second.uuid}, "edited"
+        assert by_name([file("a/1.jpg")], order) == {"a/1.jpg": first.uuid}, "restored"
+        unknown_status = [photo._replace(is_missing=False) for photo in order]  # as the database has it
+        assert by_name([file("a/1.jpg", 200, 6)], unknown_status) == {"a/1.jpg": second.uuid}

@@ -117,7 +117,7 @@ def _names(folders: list[str] | None, database: Path | None, files: list[Path] |
     from ..config import Config, read_config_file
     from ..db.state import state_folder
     from ..photos.names import EXTENSIONS
-    from ..photos.scan import check_folder, has_photo_named_by_uuid
+    from ..photos.scan import has_photo_named_by_uuid
     from ..util.files import read_json
 
     if not (folders and database) or any("names" in read_config_file(path) for path in files or []):
@@ -125,9 +125,8 @@ def _names(folders: list[str] | None, database: Path | None, files: list[Path] |
     last = sorted(Path(state_folder(str(database))).glob("*/config.json"))
     if last:
         return next((str(names) for names in (read_json(path).get("names") for path in last) if names), None)
-    for folder in folders:
-        check_folder(folder)
-    if has_photo_named_by_uuid(folders, EXTENSIONS, Config.model_fields["exclude"].default):
+    is_readable = all(map(os.path.isdir, folders))  # otherwise the run is refused
+    if not is_readable or has_photo_named_by_uuid(folders, EXTENSIONS, Config.model_fields["exclude"].default):
         return None
     logger.info("names: any, because no photo has a UUID for a name; each is given one, and keeps it")
     return "any"

@@ -30,7 +30,7 @@ _NAMESPACE = uuid.UUID("a1e5a2a0-63f4-5d0f-9c3c-0f3c4f0d7a51")
 class KnownPhoto(NamedTuple):
     """A photo of earlier runs, whether its file was there or missing; size in bytes, time in nanoseconds.
 
-    The digest is empty if it is only in the shard.
+    The digest is empty if it is only in the shard. A missing photo has the path at which it was last seen.
     """
 
     uuid: str
@@ -39,6 +39,7 @@ class KnownPhoto(NamedTuple):
     mtime_ns: int
     shard: str = ""
     digest: str = ""
+    is_missing: bool = False
 
 
 _Item = TypeVar("_Item", ImageFile, KnownPhoto)
@@ -72,36 +73,49 @@ def identify(
         With their UUIDs, in order of path.
     """
     used = {canonical_uuid(uuid_) for uuid_ in taken}
-    photos = {photo.path: photo for photo in known if canonical_uuid(photo.uuid) not in used}
+    photos = {photo.uuid: photo for photo in known if canonical_uuid(photo.uuid) not in used}
+    files = [*files]
+    by_path = _by_path(photos, files)
     named, unknown = [], []
     for file in files:
-        photo = photos.get(file.path)
+        photo = by_path.get(file.path)
         if photo is not None and photo.size == file.size and photo.mtime_ns == file.mtime_ns:
             named.append(file._replace(uuid=photo.uuid))
-            del photos[file.path]
+            del photos[photo.uuid]
         else:
             unknown.append(file)
     if unknown:
         unknown.sort(key=_path)
         used.update(canonical_uuid(image.uuid) for image in named)
-        used.update(canonical_uuid(photo.uuid) for photo in photos.values())
-        found = _recognise(unknown, photos, roots, has_contents_of)
+        used.update(map(canonical_uuid, photos))
+        found = _recognise(unknown, photos, by_path, roots, has_contents_of)
         named += [file._replace(uuid=found.get(file.path) or _new_uuid(file.path, roots, used)) for file in unknown]
     return sorted(named, key=_path)
+
+
+def _by_path(photos: dict[str, KnownPhoto], files: list[ImageFile]) -> dict[str, KnownPhoto]:
+    """Find the photo that each path belongs to: of several, one that is unchanged, else one that was not missing."""
+    by_path = {photo.path: photo for photo in photos.values()}
+    if len(by_path) < len(photos):  # a photo was overwritten by another
+        unchanged = {(file.path, file.size, file.mtime_ns) for file in files}
+        by_path |= {photo.path: photo for photo in photos.values() if not photo.is_missing}
+        by_path |= {photo.path: photo for photo in photos.values() if photo[1:4] in unchanged}
+    return by_path
 
 
 def _recognise(
     files: list[ImageFile],
     photos: dict[str, KnownPhoto],
+    by_path: dict[str, KnownPhoto],
     roots: Sequence[str],
     has_contents_of: Callable[[ImageFile, KnownPhoto], bool],
 ) -> dict[str, str]:
-    """Find files that have changed among known photos by path, and remove these; return the UUIDs, by path."""
+    """Find files that have changed among known photos by UUID, and remove these; return the UUIDs, by path."""
     found: dict[str, str] = {}
 
     def is_same(file: ImageFile, photo: KnownPhoto) -> None:
         found[file.path] = photo.uuid
-        del photos[photo.path]
+        del photos[photo.uuid]
 
     for key in (_name_size_time, _size_time):
         there, before = (_grouped(items, key) for items in (_rest(files, found), [*photos.values()]))
@@ -111,16 +125,15 @@ def _recognise(
                 for file, photo in zip(group, candidates, strict=False):
                     is_same(file, photo)
     for file in _rest(files, found):
-        if file.path in photos:
-            is_same(file, photos[file.path])
-    by_uuid = {photo.uuid: photo for photo in photos.values()}
+        if (photo := by_path.get(file.path)) and photo.uuid in photos:
+            is_same(file, photo)
     for file in _rest(files, found):
-        if (photo := by_uuid.get(_uuid_of_path(file.path, roots))) and photo.path in photos:
+        if photo := photos.get(_uuid_of_path(file.path, roots)):
             is_same(file, photo)
     by_size = _grouped([*photos.values()], _size)
     for file in _rest(files, found):
         for photo in by_size.get(file.size, []):
-            if photo.path in photos and has_contents_of(file, photo):
+            if photo.uuid in photos and has_contents_of(file, photo):
                 is_same(file, photo)
                 break
     return found

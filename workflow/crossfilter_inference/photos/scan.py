@@ -27,6 +27,7 @@ from .names import read_uuid
 _WILDCARDS = frozenset("*?[")
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _SAME_UUID = "the same UUID as"
+NOT_A_UUID = "not a UUID"
 _UUID = operator.attrgetter("uuid")
 
 
@@ -168,7 +169,8 @@ def scan_folders(
             else:
                 scan.n_others[extension] += 1
             continue
-        image = _check(entry, stem if key else "", started) if key or any_name else _not_a_uuid(entry)
+        is_named = bool(key or any_name)
+        image = _check(entry, stem if key else "", started) if is_named else RejectedFile(entry.path, NOT_A_UUID)
         if isinstance(image, RejectedFile):
             scan.rejected.append(image)
             continue
@@ -271,10 +273,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links is checked like a file
         return False
-
-
-def _not_a_uuid(entry: os.DirEntry[str]) -> RejectedFile:
-    return RejectedFile(entry.path, "not a UUID")
 
 
 def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | RejectedFile:

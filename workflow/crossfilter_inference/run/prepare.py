@@ -22,7 +22,7 @@ from ..encoders import identity
 from ..map import settings as map_settings
 from ..photos.missing import MissingPhotoSearch
 from ..photos.names import canonical_uuid
-from ..photos.scan import Scan, excluding
+from ..photos.scan import NOT_A_UUID, Scan, excluding
 from ..shards.merge import STORE_VERSION
 from ..shards.naming import scan_photos
 from ..shards.plan import (
@@ -277,7 +277,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         n_reread=plan.n_reread,
     )
     to_delete = deletions.line("to delete:") if deletions else ""
-    notes = (f"{plan.summary()}; {scan.summary()}", to_delete, expected or page_line(state))
+    notes = (f"{plan.summary()}; {scan.summary()}", _nameless(scan), to_delete, expected or page_line(state))
     store_generation, map_generation = (
         generation(database, f"{state}/{receipt}", config.embedding_type, key)
         for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
@@ -297,6 +297,16 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         deletions,
         notes=tuple(filter(None, notes)),
         warnings=tuple(filter(None, (stranger, _upgrade(config, state, plan)))),
+    )
+
+
+def _nameless(scan: Scan) -> str:
+    """Report photos that are left out for their names alone, and how to include them; empty if there are none."""
+    n_photos = sum(file.reason == NOT_A_UUID for file in scan.rejected)
+    return (
+        f"left out: {counted(n_photos, 'photos')} without a UUID as name; set names: any to include them"
+        if n_photos
+        else ""
     )
 
 

@@ -52,8 +52,8 @@ def scan_photos(config: Config, state: str, last: Callable[[], LastPlan]) -> Sca
 
 def _in_plan(last: LastPlan) -> list[KnownPhoto]:
     return [
-        KnownPhoto(uuid, path, int(size), int(mtime_ns), shard)
-        for uuid, path, size, mtime_ns, shard, _, _ in last.values()
+        KnownPhoto(uuid, path, int(size), int(mtime_ns), shard, is_missing=bool(reason))
+        for uuid, path, size, mtime_ns, shard, _, reason in last.values()
         if path and size and mtime_ns
     ]
 
