@@ -1,5 +1,6 @@
 """Photos with any names: the same photo keeps its UUID, whatever happens to its file."""
 
+import operator
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from crossfilter_inference.photos.identify import KnownPhoto, identify
 from crossfilter_inference.photos.scan import ImageFile
 
 ROOT = "/p"
+PATH = operator.attrgetter("path")
 
 
 def file(path, size=100, mtime_ns=5):
@@ -17,7 +19,7 @@ def file(path, size=100, mtime_ns=5):
 def by_name(files, known=(), contents=(), roots=(ROOT,), taken=()):
     """Identify files; return UUIDs by path within the root."""
     same = set(contents)
-    images = identify(files, known, roots, lambda new, old: (new.path, old.path) in same, taken)
+    images = sorted(identify(files, known, roots, lambda new, old: (new.path, old.path) in same, taken), key=PATH)
     assert [image.path for image in images] == sorted(one.path for one in files)
     assert len({image.uuid for image in images}) == len(images)
     return {image.path.removeprefix(f"{ROOT}/"): image.uuid for image in images}
@@ -36,7 +38,7 @@ def photos():
 def test_a_new_photo_has_the_same_uuid_on_another_machine(photos):
     here = by_name(photos)
     there = identify([one._replace(path=f"/disk{one.path}") for one in photos], [], ["/disk/p"], lambda *_: False)
-    assert [image.uuid for image in there] == [*here.values()]
+    assert [image.uuid for image in sorted(there, key=PATH)] == [*here.values()]
     composed, decomposed = by_name([file("caf\u00e9.jpg")]), by_name([file("cafe\u0301.jpg")])
     assert [*composed.values()] == [*decomposed.values()]
 

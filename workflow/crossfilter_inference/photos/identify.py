@@ -70,7 +70,7 @@ def identify(
     Returns
     -------
     list of ImageFile
-        With their UUIDs, in order of path.
+        With their UUIDs.
     """
     used = {canonical_uuid(uuid_) for uuid_ in taken}
     photos = {photo.uuid: photo for photo in known if canonical_uuid(photo.uuid) not in used}
@@ -80,7 +80,7 @@ def identify(
     for file in files:
         photo = by_path.get(file.path)
         if photo is not None and photo.size == file.size and photo.mtime_ns == file.mtime_ns:
-            named.append(file._replace(uuid=photo.uuid))
+            named.append(ImageFile(photo.uuid, *file[1:]))
             del photos[photo.uuid]
         else:
             unknown.append(file)
@@ -90,7 +90,7 @@ def identify(
         used.update(map(canonical_uuid, photos))
         found = _recognise(unknown, photos, by_path, roots, has_contents_of)
         named += [file._replace(uuid=found.get(file.path) or _new_uuid(file.path, roots, used)) for file in unknown]
-    return sorted(named, key=_path)
+    return named
 
 
 def _by_path(photos: dict[str, KnownPhoto], files: list[ImageFile]) -> dict[str, KnownPhoto]:
