@@ -4,9 +4,12 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 from test_merge import Store
 
 from crossfilter_inference.collection import Collection
@@ -275,5 +278,30 @@ def test_a_map_table_of_another_layout_is_replaced(store):
     assert store_map("T", database, *MAP_FILES, store.path("map_stored.json"), generation=1) == 12
 
 
-def test_columns_that_pass_a_merge_are_texts_and_whole_numbers():
-    assert {str(column.type) for column in Tables("T").images.c} <= {"TEXT", "INTEGER"}
+def test_facts_pass_a_merge_without_rounding(store):
+    places = [(-48.8584123, 179.9999999, -430.125), (0.0000001, -2.2945678, 8848.86), (90.0, -180.0, 0.0)]
+    for number, (latitude, longitude, altitude) in enumerate(places):
+        store.photo(number, number)
+        path, exif = Path(store.images[number].path), Image.Exif()
+        degrees = [(IFDRational(round(abs(value) * 10**7), 10**7), 0, 0) for value in (latitude, longitude)]
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update(
+            {
+                ExifTags.GPS.GPSLatitude: degrees[0],
+                ExifTags.GPS.GPSLatitudeRef: "S" if latitude < 0 else "N",
+                ExifTags.GPS.GPSLongitude: degrees[1],
+                ExifTags.GPS.GPSLongitudeRef: "W" if longitude < 0 else "E",
+                ExifTags.GPS.GPSAltitude: IFDRational(round(abs(altitude) * 1000), 1000),
+                ExifTags.GPS.GPSAltitudeRef: b"\1" if altitude < 0 else b"\0",
+            }
+        )
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+        store.stamp(number, path)
+    store.run()
+    query = "SELECT LATITUDE, LONGITUDE, ALTITUDE FROM T_IMAGES ORDER BY UUID"
+    assert sql(store.path("x.sqlite"), query) == places
+    assert sql(store.path("embeddings/000001.sqlite"), query) == places
+
+
+def test_columns_that_pass_a_merge_are_texts_and_numbers():
+    assert {str(column.type) for column in Tables("T").images.c} == {"TEXT", "INTEGER", "REAL"}

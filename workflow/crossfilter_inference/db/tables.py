@@ -70,12 +70,12 @@ class Tables:
         def uuid() -> Column[str]:
             return Column("UUID", TEXT, primary_key=True)
 
-        def fact(name: str, kind: type[INTEGER] | type[TEXT]) -> Column[Any]:
+        def fact(name: str, kind: type[INTEGER] | type[REAL[Any]] | type[TEXT]) -> Column[Any]:
             return Column(name, kind, info={"is_fact": True})
 
         self.embeddings = table("EMBEDDINGS", uuid(), Column("EMBEDDING", BLOB, nullable=False))
-        # A fact is a key of `LoadedImage.facts`, in lower case there. No REAL: a merge reads rows as JSON, for
-        # which SQLite rounds to 15 digits.
+        # A fact is a key of `LoadedImage.facts`, in lower case there. Round a REAL to less than 15 digits: a merge
+        # reads rows as JSON, for which SQLite rounds to 15.
         self.images = table(
             "IMAGES",
             uuid(),
@@ -88,6 +88,8 @@ class Tables:
             fact("TAKEN", TEXT),
             Column("SHARD", TEXT),
             Column(VERSION_COLUMN, INTEGER),
+            *(fact(name, TEXT) for name in ("TAKEN_OFFSET", "TAKEN_FROM", "CAMERA")),
+            *(fact(name, REAL) for name in ("LATITUDE", "LONGITUDE", "ALTITUDE")),
         )
         self.failures = table(
             "FAILURES",
@@ -201,7 +203,19 @@ def _record_embed_versions(connection: Connection, tables: Tables) -> None:
         )
 
 
-# Step 1 leads from format 1 to 2, and so on; a step never changes. For example, to add a column:
-# lambda connection, tables: _add_column(connection, tables.images, "CAMERA")
-_STEPS: tuple[Callable[[Connection, Tables], None], ...] = (_record_embed_versions,)
+def _add_image_columns(*names: str) -> Callable[[Connection, Tables], None]:
+    """Return a step that adds columns to the image table, with NULL in the existing rows."""
+
+    def step(connection: Connection, tables: Tables) -> None:
+        for name in names:
+            _add_column(connection, tables.images, name)
+
+    return step
+
+
+# Step 1 leads from format 1 to 2, and so on; a step never changes.
+_STEPS: tuple[Callable[[Connection, Tables], None], ...] = (
+    _record_embed_versions,
+    _add_image_columns("TAKEN_OFFSET", "TAKEN_FROM", "CAMERA", "LATITUDE", "LONGITUDE", "ALTITUDE"),
+)
 FORMAT_VERSION = 1 + len(_STEPS)

@@ -25,6 +25,7 @@ from ..db.tables import VERSION_COLUMN, Row, Tables, columns_in
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
+from ..photos.facts import with_file_name
 from ..photos.image import ImageError
 from ..shards.plan import PlannedImage, read_shard_list, shard_lists
 from ..shards.shard import read_shard, read_shard_provenance, read_thumbnails
@@ -152,6 +153,8 @@ class KnownRows:
             return None
         row = {**found, "JPEG": thumbnails[found["UUID"]]}
         row |= {"UUID": image.uuid, "SIZE": image.size, "MTIME_NS": image.mtime_ns, "PATH": image.path}
+        named = with_file_name({"taken": row["TAKEN"] if row["TAKEN_FROM"] != "name" else None}, image.path)
+        row |= {name.upper(): value for name, value in named.items()}
         row["EMBEDDING"] = pack_embedding(unpack_embedding(found["EMBEDDING"]))
         return Copy(image, row, time.perf_counter() - start)
 
