@@ -69,7 +69,10 @@ def make_contents():
         embedding_type="SIGLIP2",
         uuids=uuids,
         paths=[f"/photos/{folder}/{uuid}.jpg" for folder, uuid in zip(folders, uuids, strict=True)],
-        facts={"TAKEN": [None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))]},
+        facts={
+            "TAKEN": [None, None, *(f"{2001 + number % 4}-05-17T12:00:00" for number in range(n - 2))],
+            "CAMERA": [None, None, *["Fairphone"] * 6, *["NIKON D850"] * (n - 8)],
+        },
         missing=np.arange(n) == 3,
         latitude=np.zeros(n),
         longitude=longitude,
@@ -297,6 +300,7 @@ LEGENDS = {
     "folder": ["beach 6", "forest 4", "town 2"],
     "region": ["sea 6", "Region 2 4", "other 2"],
     "time": ["2001-05-17 2004-05-17"],
+    "camera": ["Fairphone 6", "NIKON D850 4", "other 2"],
     "quality": ["0% 100%"],
 }
 

@@ -39,10 +39,14 @@ def clone(tmp_path_factory):
     ignored = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", "node_modules", ".*_cache")
     shutil.copytree(PROJECT, clone, ignore=ignored)
     (clone / ".venv").symlink_to(sys.prefix)
-    (home / "Pictures").mkdir()
+    (home / "Pictures" / "fish").mkdir(parents=True)
     [fish] = [path for path in DEMO_PHOTOS if path.stem == SEARCHED]
-    for path in [*DEMO_PHOTOS[:12], fish]:
-        shutil.copy(path, home / "Pictures")
+    for number, path in enumerate(DEMO_PHOTOS[:12]):
+        shutil.copy(path, home / "Pictures" / f"IMG_{number:04}.JPG")
+    shutil.copy(fish, home / "Pictures" / "fish" / "IMG_0001.JPG")
+    (home / "photos-by-uuid").mkdir()
+    for path in DEMO_PHOTOS[:12]:
+        shutil.copy(path, home / "photos-by-uuid")
     shutil.copy(fish, clone / "snapshot.jpg")
     repository = home / "hub" / "models--google--siglip2-base-patch16-224"
     (repository / "refs").mkdir(parents=True)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.config import read_config
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.search import find_uuid, search
+from crossfilter_inference.search import find_path, find_uuid, search
 
 
 def opened(collection, **changes):
@@ -72,7 +72,7 @@ def test_by_image_file_by_uuid_and_as_a_contact_sheet(demo_run, tmp_path):
         assert photo["path"] == paths[photo["uuid"]]
     sheet = tmp_path / "sheet.html"
     done = demo_run.script("search.py", "--uuid", uuid[:8], "--n", "4", "--html", str(sheet))
-    assert [line.split()[1] for line in done.stdout.splitlines()] == [photo["uuid"] for photo in found]
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == [photo["uuid"] for photo in found]
     page = sheet.read_text()
     assert page.count("data:image/jpeg;base64,") == 5, "the query photo, and four results"
     shown = [uuid, *(photo["uuid"] for photo in found)]
@@ -130,6 +130,18 @@ def test_an_impossible_search_ends_in_one_line(demo_run, options, message):
     assert line.startswith("error: ")
     assert message in line
     assert done.stdout == ""
+
+
+def test_photos_are_found_by_the_end_of_their_path(demo_run):
+    collection = Collection(demo_run.database)
+    uuid = collection.uuids[7]
+    path = Path(collection.photos([uuid])[uuid].path)
+    for text in (path, path.name, f"{path.parent.name}/{path.name}", str(path).upper(), f"./{path.name}"):
+        assert find_path(collection, str(text)) == uuid
+    with pytest.raises(InputError, match=r"--path: none of the 62 photos in .* matches 'x.jpg'; check the path"):
+        find_path(collection, "x.jpg")
+    with pytest.raises(InputError, match="none of the 62 photos"):
+        find_path(collection, path.name[1:])
 
 
 def test_uuids_are_found_in_any_spelling(demo_run):

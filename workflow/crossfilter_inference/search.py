@@ -1,6 +1,8 @@
 """Search a collection: find the photos whose embeddings are most similar to a text, an image or a photo."""
 
+import os
 import re
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from .collection import Collection
 from .errors import InputError
+from .util.text import printable
 
 
 class Found(NamedTuple):
@@ -57,6 +60,38 @@ def search(collection: Collection, query: NDArray[np.float32], n: int, without: 
         Found(photo.uuid, photo.path, float(similarity[row]), collection.is_missing(photo))
         for photo, row in zip(photos.values(), rows, strict=True)
     ]
+
+
+def find_path(collection: Collection, text: str) -> str:
+    """Find a photo by its path, or by the end of it, such as the file name; case matters only if it decides.
+
+    Returns
+    -------
+    str
+        Its UUID.
+
+    Raises
+    ------
+    InputError
+        If not exactly one photo matches.
+    """
+    paths = {photo.uuid: photo.path for photo in collection.photos(collection.uuids).values()}
+    wanted = unicodedata.normalize("NFC", text)
+    ends = {uuid: unicodedata.normalize("NFC", path) for uuid, path in paths.items()}
+    whole = os.path.abspath(wanted)
+    found = [uuid for uuid, path in ends.items() if path == whole]
+    for spelling in (str, str.casefold):
+        tail = f"/{spelling(wanted).lstrip('./')}"
+        found = found or [uuid for uuid, path in ends.items() if spelling(path).endswith(tail)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        examples = " and ".join(printable(paths[uuid]) for uuid in found[:2])
+        raise InputError(f"--path: {len(found)} photos match {text!r}, for example {examples}; give more of the path")
+    raise InputError(
+        f"--path: none of the {len(paths):,} photos in {collection.database!r} matches {text!r}; check the path, and "
+        f"see the table {collection.embedding_type}_FAILURES for photos that failed"
+    )
 
 
 def find_uuid(collection: Collection, text: str) -> str:

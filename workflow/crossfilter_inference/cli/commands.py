@@ -134,6 +134,7 @@ def _names(folders: list[str] | None, database: Path | None, files: list[Path] |
 
 def search(
     *,
+    path: str | None = None,
     uuid: str | None = None,
     image: Path | None = None,
     text: str | None = None,
@@ -145,11 +146,13 @@ def search(
 ) -> str:
     """Find photos similar to a photo in the collection, an image file or text.
 
-    Give one of --uuid, --image and --text. --text needs an encoder for text, such as SIGLIP2. The command prints
-    similarity (cosine), UUID and path, the most similar photo first. It marks photos whose file is missing.
+    Give one of --path, --uuid, --image and --text. --text needs an encoder for text, such as SIGLIP2. The command
+    prints similarity (cosine), path and UUID, the most similar photo first. It marks photos whose file is missing.
 
     Parameters
     ----------
+    path : str, optional
+        Path of a photo in the collection; its end is enough, such as the file name.
     uuid : str, optional
         UUID of a photo in the collection; a prefix is enough.
     image : Path, optional
@@ -167,20 +170,20 @@ def search(
 
     Examples
     --------
-        crossfilter-inference search --output_embeddings_db photos.sqlite --uuid 5237ab3d
+        crossfilter-inference search --output_embeddings_db photos.sqlite --path IMG_0001.JPG
         crossfilter-inference search --output_embeddings_db photos.sqlite --image demo/photos/fish/1487d17f*.jpg --n 5
     """
-    if sum(bool(query) for query in (uuid, image, text)) != 1:
-        raise UsageError("give one of --uuid, --image and --text")
+    if sum(bool(query) for query in (path, uuid, image, text)) != 1:
+        raise UsageError("give one of --path, --uuid, --image and --text")
 
-    from ..search import find_uuid
+    from ..search import find_path, find_uuid
     from ..search import search as find
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
     photos = _open(collection)
     sheet = _output("--html", html, outputs.HTML, collection, photos, force)
-    known = find_uuid(photos, uuid) if uuid else None
+    known = find_path(photos, path) if path else find_uuid(photos, uuid) if uuid else None
     loaded = photos.load_image(str(image)) if image else None
     if known:
         query = photos.embeddings[photos.uuids.index(known)]
@@ -191,7 +194,7 @@ def search(
         _print_json([photo._asdict() for photo in found])
     else:
         for photo in found:
-            command.show(f"{photo.similarity:.4f}  {photo.uuid}  {photo.path}{_mark(photo.missing)}")
+            command.show(f"{photo.similarity:.4f}  {photo.path}{_mark(photo.missing)}  {photo.uuid}")
     if html and sheet:
         pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}", photo.missing) for photo in found]
         groups = [("Most similar first", pictures)]
@@ -258,7 +261,7 @@ def duplicates(
         for number, group in enumerate(groups, 1):
             command.show(f"group {number}: {group.kind}")
             for photo in group.photos:
-                command.show(f"  {photo.uuid}  {_size(photo)}  {photo.path}")
+                command.show(f"  {photo.path}  {_size(photo)}  {photo.uuid}")
     if html and sheet:
         sections = [
             (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo), False) for photo in group.photos])

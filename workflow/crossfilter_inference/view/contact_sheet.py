@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..photos.names import read_uuid
 from ..util.files import write_text
 from ..util.text import Html
 
@@ -67,14 +68,15 @@ def _item(uuid: str, path: str, caption: str, is_missing: bool, thumbnail: bytes
         picture = Html('<img src="data:image/jpeg;base64,$jpeg" alt="">').fill(jpeg=jpeg)
     if path and not is_missing:
         picture = Html('<a href="$link">$picture</a>').fill(link=Path(path).absolute().as_uri(), picture=picture)
-    name = Path(path).parent.name if uuid else Path(path).name
+    is_named = not read_uuid(Path(path).stem)
+    lines = [Path(path).name] * is_named + [Path(path).parent.name] * bool(uuid)
     # CSS truncates each line; a click selects the whole UUID, and a tooltip shows the path.
-    return Html('<li$dimmed title="$path">$picture$caption$missing<small>$name</small>$uuid</li>\n').fill(
+    return Html('<li$dimmed title="$path">$picture$caption$missing$lines$uuid</li>\n').fill(
         dimmed=Html(' class="missing"') if is_missing else "",
         path=path,
         picture=picture,
         caption=Html("<b>$caption</b>").fill(caption=caption) if caption else "",
         missing=Html("<b>file missing</b>") if is_missing else "",
-        name=name,
+        lines=Html.of([Html("<small>$line</small>").fill(line=line) for line in lines if line]),
         uuid=Html('<small class="uuid">$uuid</small>').fill(uuid=uuid) if uuid else "",
     )

@@ -2,7 +2,7 @@
 //
 // To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py, in the same order.
 // `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
-import { data, folders, n, nNeighbours, quality, regionOf, taken } from "./collection.js";
+import { data, folders, n, nNeighbours, quality, recordedText, regionOf, taken } from "./collection.js";
 
 /**
  * A colouring by category: the ten largest categories have a colour each.
@@ -39,6 +39,8 @@ function differ(value) {
   return false;
 }
 
+const camera = recordedText("CAMERA");
+
 /** @type {Record<string, Colouring>} */
 export const COLOURINGS = {
   folder: {
@@ -59,6 +61,11 @@ export const COLOURINGS = {
     isOffered: differ(taken),
     number: (photo) => (taken(photo) ? Date.parse(`${taken(photo)}Z`) : null),
     text: (time) => new Date(time).toISOString().slice(0, 10),
+  },
+  camera: {
+    title: "Camera",
+    isOffered: differ(camera),
+    category: camera,
   },
   quality: {
     title: "Placement quality",

@@ -47,10 +47,13 @@ export function select(photo) {
 
 /** @param {number} photo */
 function describe(photo) {
-  const lines = [create("div", data.uuids[photo], "uuid"), create("div", data.folders[folders[photo]], "path")];
+  const name = data.names[photo];
+  const lines = name ? [create("div", name, "name")] : [];
+  lines.push(create("div", data.folders[folders[photo]], "path"));
   const time = taken(photo);
   if (time) lines.push(create("div", time.replace("T", " "), "taken"));
   if (isMissing(photo)) lines.push(create("div", "file missing", "missing"));
+  lines.push(create("div", data.uuids[photo], "uuid"));
   return lines;
 }
 
@@ -73,7 +76,7 @@ function portrait(photo) {
   if (!thumbnails.has(photo)) return [];
   const image = new Image();
   image.src = thumbnails.source(photo);
-  image.alt = `photo ${data.uuids[photo]}`;
+  image.alt = `photo ${data.names[photo] ?? data.uuids[photo]}`;
   return [image];
 }
 
@@ -81,7 +84,7 @@ function portrait(photo) {
 function neighbourItem({ photo, similarity }) {
   const button = create("button", "");
   button.dataset.uuid = data.uuids[photo];
-  button.title = `${printable(data.uuids[photo])}\n${printable(path(photo))}${isMissing(photo) ? "\nfile missing" : ""}`;
+  button.title = `${printable(path(photo))}\n${printable(data.uuids[photo])}${isMissing(photo) ? "\nfile missing" : ""}`;
   if (isMissing(photo)) button.classList.add("missing");
   button.append(...portrait(photo), create("span", similarity.toFixed(2)));
   button.onclick = () => {
