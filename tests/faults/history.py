@@ -26,6 +26,7 @@ from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.encoders.identity import provenance_digest
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos.facts import with_file_name
 from crossfilter_inference.photos.image import ImageError, load_image
 from crossfilter_inference.shards.journal import _frames
 from crossfilter_inference.shards.plan import read_shard_list
@@ -67,7 +68,7 @@ def reference(data: bytes, model: str) -> dict:
     return {
         "EMBEDDING": pack_embedding(embedding),
         "DIGEST": hashlib.sha256(data).hexdigest(),
-        **{name: loaded.facts[name.lower()] for name in FACTS},
+        **{name: loaded.facts.get(name.lower()) for name in FACTS},
         "pixels": counting_encoder.pixels_digest(loaded.pixels),
     }
 
@@ -168,7 +169,7 @@ class History:
             if kind == 3:
                 name = "holiday"
             elif self.any_name and self.random.random() < 0.7:
-                name = f"IMG {self.random.randrange(12)}"
+                name = self.random.choice(["IMG {}", "IMG_20210506_0708{:02}"]).format(self.random.randrange(6))
             folder = self.random.choice([self.photos, self.photos / "album", *self.roots()])
             self.write(folder / f"{name}.{self.random.choice(['jpg', 'JPEG'])}", data)
 
@@ -385,7 +386,11 @@ class History:
         for path in found.values():
             status = path.stat()
             identity = {"file": path, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
-            rows[self.uuid_of(path)] = {**reference(path.read_bytes(), self.model), **identity}
+            row = {**reference(path.read_bytes(), self.model), **identity}
+            if "REASON" not in row:
+                named = with_file_name({"taken": row["TAKEN"]}, str(path))
+                row |= {name.upper(): value for name, value in named.items()}
+            rows[self.uuid_of(path)] = row
         return rows
 
     def uuid_of(self, path: Path) -> str:
