@@ -222,6 +222,7 @@ class SnakemakePlayer(Player):
             history.must(self.apply_fix(), "an error without a fix")
         options = ("--config", f"output_embeddings_db={fresh}/photos.sqlite")
         history.must(self._run_warm(*options, timeout=200) == 0, "the run from scratch fails")
+        history.check_names()  # also of photos that are back
         in_doubt = history.in_doubt()
         paths, fresh_paths = (
             {row[0]: row[1] for name in ("IMAGES", "FAILURES") for row in _table(database, name)}
