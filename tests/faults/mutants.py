@@ -20,12 +20,23 @@ from pathlib import Path
 _NOT_COPIED = ".git", ".venv", ".soak", ".snakemake", "results"
 PROJECT = Path(__file__).resolve().parent.parent.parent
 LIBRARY = "workflow/crossfilter_inference"
-_EXIF = "ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime"
 # File of the library, old text, new text, files of tests (words that their names begin with); after a colon, an
 # expression that selects tests by their names.
 MUTANTS = [
     # What is recorded
-    ("photos/exif.py", f"({_EXIF})", f"({', '.join(reversed(_EXIF.split(', ')))})", "exif"),
+    ("photos/exif.py", "in _TIMES:", "in reversed(_TIMES):", "exif"),
+    ("photos/exif.py", "-degrees if letter == letters[1] else degrees", "degrees", "facts: spelling"),
+    ("photos/exif.py", "or None in parts:", "or parts[0] is None:", "facts: spelling"),
+    ("photos/exif.py", "abs(degrees) <= most", "True", "facts: impossible"),
+    ("photos/exif.py", "-altitude if is_below else altitude", "altitude", "facts: altitude"),
+    ("photos/facts.py", "os.path.basename(path)", "path", "facts: file_name"),
+    ("embed/reuse.py", 'row["TAKEN"] if row["TAKEN_FROM"] != "name" else None', 'row["TAKEN"]', "merge: file_name"),
+    # A photo keeps its UUID
+    ("photos/identify.py", "for photo in photos.values() if not photo.is_missing}", "for photo in ()}", "identify: overwritten"),
+    ("photos/identify.py", "or len(candidates) == len(group) == 1", "or True", "identify"),
+    ("photos/identify.py", "    while new in used:\n", "    while False:\n", "identify: in_use or new_file"),
+    ("photos/identify.py", 'unicodedata.normalize("NFC", path[len(root) :]', '(path[len(root) :]', "identify: machine"),
+    ("photos/heic.py", "_ZEROS = bytes(32)", "_ZEROS = bytes(10**9)", "heic"),
     ("photos/image.py", "_REDUCED_SIDES * preprocessing.size", "2 * preprocessing.size", "image: reduced"),
     ("photos/image.py", "max(max_pixels, MAX_PIXELS)", "max_pixels", "image: may_be_larger"),
     ("photos/scan.py", "(time_ns + 2**63) % 2**64 - 2**63", "time_ns", "scan: time_stamp"),
@@ -49,7 +60,7 @@ MUTANTS = [
     ("map/copies.py", "groups.setdefault(digest, len(groups)) for digest in digests", "number for number, _ in enumerate(digests)", "copies: one_position"),
     ("view/page.py", "on_page[contents.neighbours[photos, :n_neighbours]]", "contents.neighbours[photos, :n_neighbours]", "page_data"),
     # Deleting needs knowledge
-    ("photos/missing.py", "if reason := self._unusable.get(canonical_uuid(uuid)):", "if reason := '':", "scan: knowledge"),
+    ("photos/missing.py", "if reason := self._unusable.get(canonical_uuid(uuid)) or self._rejected.get(path):", "if reason := '':", "scan: knowledge"),
     ("photos/missing.py", "            if isinstance(names, str):\n                return names\n", "            if isinstance(names, str):\n                return ''\n", "scan: knowledge"),
     ("photos/missing.py", "if self._shows_nothing(folder) else", "if False else", "scan: knowledge"),
     ("photos/missing.py", "not scan.unseen and ", "", "scan: outside"),
@@ -86,7 +97,7 @@ MUTANTS = [
     ("photos/colours.py", "source.profile.xcolor_space != _SPACES.get(mode)", "False", "whole: profile"),
     ("photos/image.py", "unread or f", "f", "whole: named"),
     ("photos/image.py", "    if raw := raw_format(file, data):", "    if raw := '':", "whole: preview"),
-    ("photos/exif.py", "if _FIRST_YEAR <= time.year <= datetime.now().year + 1:", "if True:", "exif: impossible"),
+    ("photos/exif.py", "if _FIRST_YEAR <= time.year <= datetime.now().year + 1 else None", "", "exif: impossible"),
     # No file holds up or ends a run
     ("photos/formats.py", "is_surplus = n_segments[kind] > _MOST_SEGMENTS", "is_surplus = False", "formats: surplus"),
     ("photos/formats.py", 'yield width * height * n_scans // 64, f"{n_scans} scans of {size}"', "yield 0, size", "image decode_process: hostile or long"),

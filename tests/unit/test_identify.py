@@ -67,6 +67,14 @@ def test_a_photo_with_a_new_time_and_name_is_recognised_by_its_contents(photos):
     assert by_name([copied], known(photos), contents) == {"c/x.jpg": by_name(photos)["a/1.jpg"]}
 
 
+def test_contents_decide_between_photos_of_one_size_and_time():
+    twins = [file("a.jpg"), file("b.jpg")]
+    before = by_name(twins)
+    contents = [("/p/x.jpg", "/p/b.jpg"), ("/p/y.jpg", "/p/a.jpg")]
+    after = by_name([file("x.jpg"), file("y.jpg")], known(twins), contents)
+    assert after == {"x.jpg": before["b.jpg"], "y.jpg": before["a.jpg"]}
+
+
 def test_two_copies_are_two_photos_and_stay_so():
     copies = [file("a/1.jpg"), file("b/1.jpg")]
     before = by_name(copies)

@@ -256,6 +256,31 @@ def test_damage_inside_a_shard_database_is_not_blamed_on_the_database(store):
     assert store.rows() == before
 
 
+def test_a_copied_row_has_the_time_of_its_own_file_name(store):
+    def named(number, time):
+        path = store.folder / "photos" / f"IMG_{time}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(DEMO_PHOTOS[0], path)
+        store.stamp(number, path)
+        store.images[number] = store.images[number]._replace(uuid=f"00000000-0000-4000-8000-{number:012d}")
+
+    named(1, "20210506_070809")
+    store.run()
+    named(2, "20220607_080910")
+    named(3, "0001")
+    for shard in store.plan().new_shards:
+        assert store.embed(shard, store.path("x.sqlite")).n_copied == 2
+    store.merge()
+    with reading(store.path("x.sqlite")) as connection:
+        query = "SELECT UUID, TAKEN, TAKEN_FROM FROM T_IMAGES"
+        taken = {uuid: (time, source) for uuid, time, source in connection.exec_driver_sql(query)}
+    assert [taken[store.images[number].uuid] for number in (1, 2, 3)] == [
+        ("2021-05-06T07:08:09", "name"),
+        ("2022-06-07T08:09:10", "name"),
+        (None, None),
+    ]
+
+
 def test_the_same_content_is_copied_under_the_same_encoder_only(store):
     store.run()
     store.photo(20, source=3)

@@ -74,8 +74,7 @@ def identify(
     """
     used = {canonical_uuid(uuid_) for uuid_ in taken}
     photos = {photo.uuid: photo for photo in known if canonical_uuid(photo.uuid) not in used}
-    files = [*files]
-    by_path = _by_path(photos, files)
+    by_path = _by_path(photos)
     named, unknown = [], []
     for file in files:
         photo = by_path.get(file.path)
@@ -93,13 +92,11 @@ def identify(
     return named
 
 
-def _by_path(photos: dict[str, KnownPhoto], files: list[ImageFile]) -> dict[str, KnownPhoto]:
-    """Find the photo that each path belongs to: of several, one that is unchanged, else one that was not missing."""
+def _by_path(photos: dict[str, KnownPhoto]) -> dict[str, KnownPhoto]:
+    """Find the photo that each path belongs to; of several, it is not one that was missing."""
     by_path = {photo.path: photo for photo in photos.values()}
     if len(by_path) < len(photos):  # a photo was overwritten by another
-        unchanged = {(file.path, file.size, file.mtime_ns) for file in files}
         by_path |= {photo.path: photo for photo in photos.values() if not photo.is_missing}
-        by_path |= {photo.path: photo for photo in photos.values() if photo[1:4] in unchanged}
     return by_path
 
 
