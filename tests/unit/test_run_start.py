@@ -53,7 +53,7 @@ def start_elsewhere(folder):
     queue = context.Queue()
     process = context.Process(target=start, args=(folder, queue))
     process.start()
-    answer = queue.get(timeout=30)
+    answer = queue.get(timeout=200)
     process.join()
     return answer
 

@@ -81,7 +81,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("lost", ["", "plan.tsv", "database", "state"])
+@pytest.mark.parametrize(
+    "lost", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan.tsv", "database", "state"))]
+)
 def test_moves_and_renames_change_no_uuid_and_embed_nothing(library, change, lost):
     before, rows = uuids(library), library.embeddings()
     moves, new_names = CHANGES[change]

@@ -15,6 +15,7 @@ from conftest import DEMO_PHOTOS, PROJECT
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
+pytestmark = pytest.mark.slow
 pillow_heif.register_heif_opener()
 COMMAND = "from crossfilter_inference.cli.commands import main; main()"
 SETTINGS = ("--output_embeddings_db", "photos.sqlite", "--embedding_type", "EFFICIENTNET_LITE0")
