@@ -170,7 +170,7 @@ def search(
 
     Examples
     --------
-        crossfilter-inference search --output_embeddings_db photos.sqlite --path IMG_0001.JPG
+        crossfilter-inference search --output_embeddings_db photos.sqlite --uuid 5237ab3d
         crossfilter-inference search --output_embeddings_db photos.sqlite --image demo/photos/fish/1487d17f*.jpg --n 5
     """
     if sum(bool(query) for query in (path, uuid, image, text)) != 1:
