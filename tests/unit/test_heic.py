@@ -10,6 +10,7 @@ from conftest import DEMO_PHOTOS
 from PIL import ExifTags, Image
 
 from crossfilter_inference.encoders.registry import load_encoder, resolve_encoder
+from crossfilter_inference.photos.heic import zeroed_bytes
 from crossfilter_inference.photos.image import ImageError, Preprocessing, load_image
 
 PREPROCESSING = Preprocessing(64, Image.Resampling.BICUBIC, (0.5,) * 3, (0.5,) * 3)
@@ -103,3 +104,13 @@ def test_many_whole_files_are_not_damaged(photos):
     for image in [*photos, *flat]:
         for quality in (10, 50, 95):
             assert load_image(saved(image, quality=quality), PREPROCESSING).width == image.width
+
+
+def test_boxes_that_cannot_be_read_are_left_to_the_decoder(photos):
+    data = saved(photos[0])
+    assert zeroed_bytes(data[: data.index(b"meta") - 4]) == 0
+    for name in (b"iinf", b"iloc"):
+        assert zeroed_bytes(data.replace(name, b"free", 1)) == 0
+    at = data.index(b"iloc") + 8
+    endless = data[:at] + b"\0\0" + b"\xff" * 200 + data[at + 202 :]
+    assert zeroed_bytes(endless) == 0

@@ -27,7 +27,7 @@ Image.MAX_IMAGE_PIXELS = None
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # Brands of HEIC in an ISO base media file (ISO 14496-12, 23008-12); the last three also hold AVIF.
-_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)", re.DOTALL)
+HEIC_START = rb"....ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)"
 
 # A marker that begins a segment with a length, after whatever fills the space before it.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xda-\xfe]")
@@ -39,7 +39,9 @@ _START_OF_SCAN = 0xDA
 
 def open_image(data: bytes) -> Image.Image:
     """Open an image file of one of `FORMATS`, whatever its name; its pixels are not decoded yet."""
-    is_heic = _HEIC.match(data) is not None and b"avif" not in data[8 : int.from_bytes(data[:4], "big")]
+    is_heic = (
+        re.match(HEIC_START, data, re.DOTALL) is not None and b"avif" not in data[8 : int.from_bytes(data[:4], "big")]
+    )
     if is_heic:
         _add_heic()
     return Image.open(io.BytesIO(data), formats=["HEIF"] if is_heic else _OF_PILLOW)

@@ -4,10 +4,11 @@ Coded images never hold three zero bytes in a row (ITU-T H.265, 7.4.1), so many 
 as an interrupted download or a failing disk leaves it.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 
-_ZEROS = bytes(32)
+_ZEROS = re.compile(rb"\0{32,}")
 _CODED = b"hvc1"
 
 
@@ -20,23 +21,14 @@ def zeroed_bytes(data: bytes) -> int:
         A HEIC file (ISO 23008-12).
     """
     try:
-        return sum(_zeros(part) for part in _coded_parts(data))
-    except (struct.error, IndexError, ValueError):
+        return sum(len(zeros) for part in _coded_parts(data) for zeros in _ZEROS.findall(part))
+    except (struct.error, LookupError):
         return 0
-
-
-def _zeros(part: bytes) -> int:
-    n, start = 0, part.find(_ZEROS)
-    while start >= 0:
-        length = len(part) - start - len(part[start:].lstrip(b"\0"))
-        n, start = n + length, part.find(_ZEROS, start + length)
-    return n
 
 
 def _coded_parts(data: bytes) -> Iterator[bytes]:
     """Yield the extents of all coded images."""
-    meta = next(content for kind, content in _boxes(data) if kind == b"meta")
-    boxes = dict(_boxes(meta[4:]))
+    boxes = dict(_boxes(dict(_boxes(data))[b"meta"][4:]))
     coded = {number for number, kind in _items(boxes[b"iinf"]) if kind == _CODED}
     for number, offset, length in _extents(boxes[b"iloc"]):
         if number in coded:
@@ -67,9 +59,10 @@ def _items(iinf: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _extents(iloc: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield item, position in the file and length of every extent that lies in the file itself."""
-    version, at = iloc[0], 4
+    version, at = iloc[0], 6
     sizes = [iloc[4] >> 4, iloc[4] & 15, iloc[5] >> 4, iloc[5] & 15 if version else 0]
-    at = 6
+    if not sizes[0] + sizes[1]:  # extents of no bytes would be without end
+        return
 
     def number(n_bytes: int) -> int:
         nonlocal at

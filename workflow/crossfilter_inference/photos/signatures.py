@@ -5,6 +5,8 @@ import re
 
 from PIL import Image, TiffImagePlugin
 
+from .formats import HEIC_START
+
 _CONVERT = "convert it to JPEG"
 _RAW = "export it as JPEG with a raw converter, such as darktable"
 
@@ -46,7 +48,7 @@ _BRANDS = (  # of an ISO base media file, ISO 14496-12
 _DECODED = (
     (rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"),
     (rb"....ftypavi[fs]", "AVIF"),
-    (rb"....ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)", "HEIC"),
+    (HEIC_START, "HEIC"),
     (rb"RIFF....WEBP", "WebP"),
 )
 _MARKUP = (
