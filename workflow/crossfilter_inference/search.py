@@ -81,7 +81,7 @@ def find_path(collection: Collection, text: str) -> str:
     whole = os.path.abspath(wanted)
     found = [uuid for uuid, path in ends.items() if path == whole]
     for spelling in (str, str.casefold):
-        tail = f"/{spelling(wanted).lstrip('./')}"
+        tail = f"/{spelling(wanted).removeprefix('./').removeprefix('/')}"
         found = found or [uuid for uuid, path in ends.items() if spelling(path).endswith(tail)]
     if len(found) == 1:
         return found[0]
