@@ -35,13 +35,19 @@ def pixels_digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
 
 
-class CountingEncoder:
+def embed(images: np.ndarray, model: str) -> np.ndarray:
     """Embed images as their own pixels, shifted by the length of the model's name."""
+    rows = images.reshape(len(images), -1).astype(np.float32) + np.float32(len(model))
+    return rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+
+
+class CountingEncoder:
+    """Record images, and embed them with `embed`."""
 
     preprocessing = PREPROCESSING
 
     def __init__(self, model: str):
-        self._offset = np.float32(len(model))
+        self._model = model
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
         """Record the images, then embed them: a job that is killed in between has tried to embed them."""
@@ -50,5 +56,4 @@ class CountingEncoder:
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(handle, lines.encode())
             os.close(handle)
-        rows = images.reshape(len(images), -1).astype(np.float32) + self._offset
-        return rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        return embed(images, self._model)

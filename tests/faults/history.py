@@ -64,7 +64,7 @@ def reference(data: bytes, model: str) -> dict:
         loaded = load_image(data, counting_encoder.PREPROCESSING)
     except ImageError as error:
         return {"REASON": error.reason, "MESSAGE": str(error)}
-    [embedding] = counting_encoder.CountingEncoder(model).encode_images(loaded.pixels[None])
+    [embedding] = counting_encoder.embed(loaded.pixels[None], model)
     return {
         "EMBEDDING": pack_embedding(embedding),
         "DIGEST": hashlib.sha256(data).hexdigest(),

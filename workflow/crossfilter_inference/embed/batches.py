@@ -32,7 +32,7 @@ Finish = Callable[[list[Decoded], Embeddings], None]
 
 
 class Encoding:
-    """Encode photos in batches. The encoder is loaded when the first photo needs it.
+    """Encode photos in batches. The encoder is loaded when the first photo needs it, or before by `load`.
 
     Parameters
     ----------
@@ -63,6 +63,7 @@ class Encoding:
         self._device, self._n_threads = device, n_threads
         self._batch_size = batch_size or _BATCH_SIZE
         self._n_streams = 1
+        self._encoder: Encoder | None = None
         self._lock = threading.Lock()
         self._under_way: deque[Future[float]] = deque()
 
@@ -98,7 +99,7 @@ class Encoding:
         first = next(photos, None)
         if first is None:
             return
-        encoder = self._load()
+        encoder = self._encoder or self.load()
         pool = ThreadPoolExecutor(self._n_streams, "encode")
         try:
             for batch in self._batches(chain([first], photos)):
@@ -112,9 +113,16 @@ class Encoding:
             raise
         pool.shutdown()
 
-    def _load(self) -> Encoder:
+    def load(self) -> Encoder:
+        """Load the encoder.
+
+        Raises
+        ------
+        InputError
+            If it cannot be loaded.
+        """
         start = time.perf_counter()
-        encoder = load_encoder(self._provenance, self._device, self._n_threads, self._backends)
+        self._encoder = encoder = load_encoder(self._provenance, self._device, self._n_threads, self._backends)
         self._counts.device = str(getattr(encoder, "device", "cpu"))
         self._batch_size = self._asked or int(getattr(encoder, "batch_size", _BATCH_SIZE))
         self._n_streams = int(getattr(encoder, "n_streams", 1))

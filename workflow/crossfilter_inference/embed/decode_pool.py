@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from queue import LifoQueue
 
 from ..photos.formats import MAX_PIXELS
@@ -26,7 +27,7 @@ def decoding(
     n_ahead: Callable[[], int],
     copy: Callable[[PlannedImage, int], Copy | None] = lambda image, max_pixels: None,
 ) -> Iterator[Iterator[Decoded | Failed | Copy]]:
-    """Decode photos, in order.
+    """Decode photos, in order. Begin at once, before the first of them is taken.
 
     Parameters
     ----------
@@ -62,7 +63,9 @@ def decoding(
 
     pool = ThreadPoolExecutor(n_workers, "decode")
     try:
-        yield _in_order(pool, decode, images, n_ahead)
+        remaining = iter(images)
+        ahead = deque(pool.submit(decode, image) for image in islice(remaining, n_ahead()))
+        yield _in_order(pool, decode, remaining, ahead, n_ahead)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
@@ -73,13 +76,13 @@ def decoding(
 def _in_order(
     pool: ThreadPoolExecutor,
     decode: Callable[[PlannedImage], Decoded | Failed | Copy],
-    images: list[PlannedImage],
+    images: Iterator[PlannedImage],
+    ahead: deque[Future[Decoded | Failed | Copy]],
     n_ahead: Callable[[], int],
 ) -> Iterator[Decoded | Failed | Copy]:
-    ahead: deque[Future[Decoded | Failed | Copy]] = deque()
     for image in images:
-        ahead.append(pool.submit(decode, image))
         while len(ahead) >= n_ahead():
             yield result_of(ahead.popleft())
+        ahead.append(pool.submit(decode, image))
     while ahead:
         yield result_of(ahead.popleft())

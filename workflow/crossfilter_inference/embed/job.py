@@ -5,6 +5,7 @@ next job resumes if this one is killed. When every photo has an outcome, the sha
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -119,6 +120,8 @@ def embed_shard(
                 recorder.add_batch(batch, embeddings, known)
                 progress.update(len(batch))
 
+            if not known.may_be_reused and to_do and os.access(to_do[0].path, os.R_OK):
+                encoding.load()  # while the first photos are decoded
             encoding.encode(_to_compute(encoding.timed(photos), known, recorder, progress), finish)
         settled = {_identity(row) for row in journal.rows()}
         final = [image for image, failure in recorder.failures if failure["REASON"] not in TRANSIENT]

@@ -110,6 +110,11 @@ class KnownRows:
                 self._unknown = unknown_rows(connection, provenance["name"]) & by_uuid.keys()
         self._find_former(stored)
 
+    @property
+    def may_be_reused(self) -> bool:
+        """Whether any of the rows may be reused for a photo of the shard."""
+        return bool(self._sizes or self._former or self._unknown)
+
     def _find_former(self, images: list[PlannedImage]) -> None:
         """Find the shards that listed images of this shard before, with the same sizes and times."""
         identities, shards = {image.identity for image in images}, {image.shard for image in images}
