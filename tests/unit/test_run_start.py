@@ -167,7 +167,7 @@ def test_odd_entries_of_the_state_folder_end_no_run(tmp_path, what):
     run._held.pop().close()
     assert logs_of(folder / "embeddings" / "000001.sqlite") == []
     write_stamp(folder / "settings" / "umap-1")
-    assert finish.last_errors(str(folder), since=0) == []
+    assert finish.reasons(str(folder), since=0, is_stopped=False) == []
     assert finish._count_embedded(str(folder), since=0) == (0, 0)
     shares = share_out(1, None, None, may_use_gpu=False)
     assert not embedding_cost(folder, "siglip", shares).is_measured
@@ -223,7 +223,9 @@ def test_the_errors_of_this_run_are_collected(tmp_path):
     (logs / "new.log").write_text("working\nerror: n_neighbors: too many\n")
     (logs / "good.log").write_text("error: overcome\nmap: fitted\n")
     (logs / "empty.log").touch()
-    assert finish.last_errors(str(tmp_path), since=100) == ["error: n_neighbors: too many"]
+    assert finish.reasons(str(tmp_path), since=100, is_stopped=False) == ["error: n_neighbors: too many"]
+    [line] = finish.reasons(str(tmp_path), since=100, is_stopped=True)
+    assert line.endswith("to resume, run the same command again")
 
 
 def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
@@ -235,13 +237,16 @@ def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        run.pass_on_sigterm()
+        run.handle_signals()
         with lock:
             os.kill(os.getpid(), signal.SIGTERM)  # without a thread of its own, this never returns
             assert not ended.is_set()
         assert ended.wait(10)
+        assert run.is_stopped.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.is_stopped.clear()
 
 
 def test_a_second_run_through_a_link_to_the_database_is_refused(tmp_path, monkeypatch):

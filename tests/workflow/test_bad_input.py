@@ -49,7 +49,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(make_collection, as_user, con
     last = done.stdout.strip().splitlines()[-1]
     assert message in last
     assert "Traceback" not in done.stdout
-    assert "Building DAG" not in done.stdout
+    assert "Job stats" not in done.stdout
     assert snapshot(collection.folder) == before
 
 

@@ -101,7 +101,7 @@ def test_by_a_copied_shard_file(first_run, shard_of_another_model):
     line, output = refused(collection)
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
     assert line.endswith("delete it and run snakemake to embed its photos again")
-    assert "Finished jobid" not in output
+    assert "embed shard" not in output
     (collection.state / "embeddings" / "000001.sqlite").unlink()
     collection.run()
     assert len(collection.embeddings()) == 8
@@ -216,7 +216,7 @@ def test_by_a_changed_configuration_with_rows_of_missing_photos(make_collection)
     assert done.returncode != 0
     assert "error: COLOUR_EMBEDDINGS has 1 embedding of missing photos" in done.stdout
     assert "(model: a -> another; weights_sha256: a -> another); set missing_images: delete" in done.stdout
-    assert "Finished jobid" not in done.stdout, "nothing may be computed before"
+    assert "embed shard" not in done.stdout, "nothing may be computed before"
     assert collection.embeddings() == before
     configured = collection.config()
     collection.configure(encoders=first)

@@ -14,11 +14,11 @@ from snakemake.logging import logger
 
 from crossfilter_inference.cli import outputs
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.run import finish, forecast, prepare, progress, start
+from crossfilter_inference.run import finish, forecast, prepare, progress, start, terminal
 from crossfilter_inference.util.text import printable
 
 SCRIPTS = f"{workflow.basedir}/scripts"
-start.print_safely(logger)
+terminal.shorten(logger)
 with start.mistakes_in_one_line():
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
     outputs.check_snakemake(sys.argv[1:], RUN.config)
@@ -38,10 +38,10 @@ wildcard_constraints:
 
 
 onstart:
-    start.print_safely(logger)  # in Snakemake's own log, too
+    terminal.shorten(logger)  # in Snakemake's own log, too
     with start.mistakes_in_one_line():
         start.start_run(RUN)
-    start.pass_on_sigterm()
+    start.handle_signals()
     progress.report_progress(RUN.state, RUN.shard_sizes, logger.info)
 
 
@@ -55,4 +55,4 @@ onsuccess:
 
 
 onerror:
-    logger.error("\n".join(map(printable, finish.last_errors(RUN.state, RUN.started))))
+    terminal.end_with(logger, finish.reasons(RUN.state, RUN.started, is_stopped=start.is_stopped.is_set()))

@@ -144,8 +144,8 @@ def check_failures(folder: str, images: Sequence[PlannedImage], max_share: float
         )
 
 
-def last_errors(folder: str, since: float) -> list[str]:
-    """Collect the error lines of the jobs that a user's mistake stopped.
+def reasons(folder: str, since: float, *, is_stopped: bool) -> list[str]:
+    """Return why a run has failed: because its user stopped it, or the error lines of jobs that a mistake stopped.
 
     Parameters
     ----------
@@ -153,7 +153,11 @@ def last_errors(folder: str, since: float) -> list[str]:
         State folder of the embedding type.
     since : float
         Ignore logs from before this time, in seconds since the epoch.
+    is_stopped : bool
+        Whether the user stopped it.
     """
+    if is_stopped:
+        return ["stopped: everything that was finished is kept; to resume, run the same command again"]
     logs = [path for path in Path(folder, "logs").rglob("*.log") if path.is_file() and _is_new(path, since)]
     lines = [line for path in sorted(logs) for line in path.read_text("utf-8", errors="replace").splitlines()[-1:]]
     return sorted({line for line in lines if line.startswith("error: ")})

@@ -1,7 +1,6 @@
 """Start a run: everything between its plan and its first job."""
 
 import fcntl
-import logging
 import os
 import signal
 import sys
@@ -20,11 +19,12 @@ from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
-from ..util.text import PrintableFormatter, printable
+from ..util.text import printable
 from .prepare import Deletions, Run
 
 # These files stay open until the process ends: a closed file loses its lock.
 _held: list[IO[str]] = []
+is_stopped = threading.Event()  # by the user
 
 
 @contextmanager
@@ -110,20 +110,20 @@ def _date_back(folder: str) -> None:
                 os.utime(path, (now, now))
 
 
-def print_safely(logger: logging.Logger) -> None:
-    """Make printable what the handlers of a logger write, such as names of files in Snakemake's messages."""
-    for handler in logger.handlers:
-        if handler.formatter and not isinstance(handler.formatter, PrintableFormatter):
-            handler.setFormatter(PrintableFormatter(handler.formatter))
-
-
-def pass_on_sigterm() -> None:
-    """Make SIGTERM end the jobs of this process too; Snakemake alone would wait for them."""
+def handle_signals() -> None:
+    """Note that the user stops the run, and make SIGTERM end the jobs too; Snakemake alone would wait for them."""
     import psutil
 
     before = signal.getsignal(signal.SIGTERM)
+    before_interrupt = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        is_stopped.set()
+        if callable(before_interrupt):
+            before_interrupt(number, frame)
 
     def end(number: int, frame: FrameType | None) -> None:
+        is_stopped.set()
         for job in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 job.terminate()
@@ -132,3 +132,4 @@ def pass_on_sigterm() -> None:
             threading.Thread(target=before, args=(number, frame), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, interrupt)
