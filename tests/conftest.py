@@ -293,7 +293,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         reproject_umap_embeddings=True,
     )
     (collection.folder / "more").mkdir()
-    collection.run()
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    (folder / "output.txt").write_text(done.stdout)
     return collection
 
 

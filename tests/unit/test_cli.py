@@ -250,7 +250,8 @@ def test_the_workflow_reads_the_same_configuration(tmp_path, monkeypatch):
     assert config.encoder.backend == str(tmp_path / "own.py")
     assert (config.umap.n_neighbors, config.umap.radius, config.umap.min_dist) == (7, 2, 0.5)
     assert (config.retry_failures, config.batch_size, config.labels) == (True, "auto", "")
-    assert given[given.index("--cores") + 2 : given.index("--config")] == ["-n", "--set-threads", "embed_shard=1"]
+    assert given[given.index("--config") - 3 : given.index("--config")] == ["-n", "--set-threads", "embed_shard=1"]
+    assert "rules" not in given, "a dry run shows its jobs"
     assert given[given.index("--directory") + 1] == state_folder(str(tmp_path / database))
 
 

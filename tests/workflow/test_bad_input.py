@@ -128,7 +128,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert "failed:   3 photos (1 damaged, 1 not an image, 1 too large), see the table COLOUR_FAILURES" in done.stdout
     for reason in ("damaged", "not an image", "too large"):
         assert f"          {reason}: {advice(reason)}\n" in done.stdout
-    assert "skipped:  7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
+    assert "rejected: 7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}
 
 

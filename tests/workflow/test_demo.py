@@ -31,6 +31,13 @@ def test_first_run_leaves_62_rows_a_map_and_a_model(demo_run):
         assert len(picture.convert("RGB").getcolors(2**24)) > 10_000  # photos, not an empty sphere
 
 
+def test_the_run_prints_at_most_40_lines_the_link_last(demo_run):
+    lines = (demo_run.folder.parent / "output.txt").read_text().splitlines()
+    assert len(lines) <= 40
+    assert lines[-1] == look_at(demo_run)
+    assert lines[-5].startswith("embedded: 62 photos in this run, 62 in total, ")
+
+
 def test_every_row_names_its_image(demo_run):
     rows = demo_run.sql("SELECT UUID, PATH, SIZE, WIDTH, HEIGHT, SHARD FROM {T}_IMAGES")
     with (DEMO / "photos.csv").open(newline="") as file:
@@ -115,7 +122,7 @@ def test_three_new_photos_are_one_small_shard(demo):
     assert "embedded 3 photos, copied 0, failed 0" in done.stdout
     closing = done.stdout.splitlines()[-8:]
     at = closing.index("embedded: 3 photos in this run, 65 in total, in results/photos.sqlite")
-    assert closing[at + 1 : at + 3] == ["failed:   0 photos", "skipped:  0 files"]
+    assert closing[at + 1 : at + 3] == ["failed:   0 photos", "rejected: 0 files"]
     assert closing[at + 3].startswith("map:      3 photos added, 0 removed; the other photos moved by ")
     assert closing[at + 4] == look_at(demo)
     after = demo.embeddings()

@@ -91,6 +91,7 @@ def collection(installed):
     )
     assert f"look at:  {(installed.empty / 'photos' / 'EFFICIENTNET_LITE0' / 'map.html').as_uri()}" in said
     assert installed.contents() == before
+    assert len(said.splitlines()) <= 15, said
     return installed
 
 

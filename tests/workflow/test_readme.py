@@ -87,7 +87,7 @@ def test_every_command_and_snippet_of_the_documentation_works(clone):
     assert ran.count("python") >= 6
     assert [file for file in WRITTEN_IN_CLONE if not (clone / file).exists()] == []
     assert [file for file in WRITTEN_AT_HOME if not (home / file).exists()] == []
-    for line in re.findall(r"^    ((?:embedded|failed|skipped|map|look at): .*)$", README, re.MULTILINE):
+    for line in re.findall(r"^    ((?:embedded|failed|rejected|map|look at): .*)$", README, re.MULTILINE):
         assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), output), f"README.md: a run does not print {line!r}"
 
 

@@ -19,9 +19,15 @@ from crossfilter_inference.util.text import printable
 
 SCRIPTS = f"{workflow.basedir}/scripts"
 terminal.shorten(logger)
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
 with start.mistakes_in_one_line():
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
     outputs.check_snakemake(sys.argv[1:], RUN.config)
+LINE = terminal.MovingLine(logger)
 logger.info("\n".join(map(printable, RUN.notes)))
 for line in RUN.warnings:
     logger.warning(printable(line))
@@ -42,11 +48,12 @@ onstart:
     with start.mistakes_in_one_line():
         start.start_run(RUN)
     start.handle_signals()
-    progress.report_progress(RUN.state, RUN.shard_sizes, logger.info)
+    progress.report_progress(RUN.state, RUN.shard_sizes, logger.info, LINE)
 
 
 onsuccess:
-    logger.info("\n".join(map(printable, finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted))))
+    LINE.end()
+    logger.info("\n".join(map(printable, finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir))))
     try:
         finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
     except InputError as error:
@@ -55,4 +62,5 @@ onsuccess:
 
 
 onerror:
+    LINE.end()
     terminal.end_with(logger, finish.reasons(RUN.state, RUN.started, is_stopped=start.is_stopped.is_set()))

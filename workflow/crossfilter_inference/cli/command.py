@@ -19,9 +19,11 @@ from typing import NoReturn
 
 from ..errors import InputError
 from ..util.files import write_stamp
+from ..util.progress import BRIEF, CLEAR
 from ..util.text import PrintableFormatter, printable
 from .options import UsageError, parse
 
+_MISTAKE = "error: %s"
 # Faults of a disk or a network share, not of this program.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
@@ -85,7 +87,7 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
             logger.info(line)
         return
     except InputError as error:
-        logger.error("error: %s", error)
+        logger.error(_MISTAKE, error)
         code: int | str | None = error.exit_code
     except UsageError as error:
         code = _report_usage(error)
@@ -120,6 +122,8 @@ def show(line: object) -> None:
 
 def _start_log(path: Path | None) -> logging.Logger:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if BRIEF in os.environ:
+        handlers[0].addFilter(_is_problem)
     if path:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +135,14 @@ def _start_log(path: Path | None) -> logging.Logger:
     for name in ("httpx", "numba", "matplotlib", "PIL"):  # they log a lot at this level
         logging.getLogger(name).setLevel(logging.WARNING)
     return logging.getLogger(__package__)
+
+
+def _is_problem(record: logging.LogRecord) -> bool:
+    """Choose what a brief run prints of a job: no mistake that stopped it, because the run itself ends with that."""
+    is_problem = record.levelno >= logging.WARNING and record.msg != _MISTAKE
+    if is_problem and sys.stderr.isatty():
+        sys.stderr.write(CLEAR)
+    return is_problem
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

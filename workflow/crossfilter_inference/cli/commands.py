@@ -58,6 +58,7 @@ def run(
     device: str | None = None,
     configfile: list[Path] | None = None,
     cores: str = "all",
+    verbose: bool = False,
 ) -> str:
     """Embed the photos in folders into a database, and map them.
 
@@ -89,6 +90,8 @@ def run(
         Configuration file with further settings; can be repeated.
     cores : str
         CPU cores to use: a number, or all.
+    verbose : bool
+        Print a line for every job, and what it reports.
 
     Examples
     --------
@@ -109,7 +112,7 @@ def run(
     }
     if not (folder or configfile or snakemake_options):
         raise InputError(f"name a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
-    run_workflow(configfile or [], changes, snakemake_options, cores)
+    run_workflow(configfile or [], changes, snakemake_options, cores, verbose=verbose)
 
 
 def _names(folders: list[str] | None, database: Path | None, files: list[Path] | None) -> str | None:

@@ -24,6 +24,8 @@ def snakemake_command(
     changes: Mapping[str, object],
     options: Sequence[str] = (),
     cores: str = "all",
+    *,
+    verbose: bool = False,
 ) -> list[str]:
     """Return the command that runs the workflow.
 
@@ -40,6 +42,8 @@ def snakemake_command(
         the current folder.
     cores : str
         A number, or all.
+    verbose : bool
+        Whether to print a line for every job, and what it reports.
 
     Raises
     ------
@@ -51,6 +55,7 @@ def snakemake_command(
     reader.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
     found, options = reader.parse_known_args(options)
     written, options = written_by_snakemake(options)
+    verbose = verbose or not {"-n", "--dry-run", "--dryrun"}.isdisjoint(options)  # its jobs are what one wants to see
     merged = {key: value for key, value in changes.items() if value is not None}
     for entry in found.config:
         update(merged, _parse_entry(entry))
@@ -63,6 +68,7 @@ def snakemake_command(
         *("--snakefile", str(project_folder() / "Snakefile")),
         *("--directory", state_folder(config.output_embeddings_db)),
         *("--cores", cores),
+        *_profile(verbose=verbose),
         *options,
         *(f"{option}={os.path.abspath(path)}" for option, path in written.items()),
         "--config",
@@ -75,10 +81,24 @@ def run_workflow(
     changes: Mapping[str, object],
     options: Sequence[str] = (),
     cores: str = "all",
+    *,
+    verbose: bool = False,
 ) -> NoReturn:
     """Replace this process by the command that `snakemake_command` returns for the same arguments."""
-    command = snakemake_command(files, changes, options, cores)
+    command = snakemake_command(files, changes, options, cores, verbose=verbose)
     os.execv(command[0], command)
+
+
+def _profile(*, verbose: bool) -> list[str]:
+    """Return the options of the default profile; as a profile, Snakemake would name it in its first line."""
+    profile = yaml.safe_load((project_folder() / "profiles" / "default" / "config.yaml").read_text())
+    if not verbose:
+        profile["quiet"] += ["rules", "progress"]
+    options = ["--workflow-profile", "none"]
+    for name, value in profile.items():
+        options.append(f"--{name}")
+        options += [] if value is True else [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    return options
 
 
 class UniqueBaseLoader(UniqueKeys, yaml.BaseLoader):

@@ -217,7 +217,7 @@ class _Recorder:
     def add_failure(self, photo: Failed) -> None:
         """Record a photo that could not be decoded; a job that resumes tries it again."""
         path, error = photo.image.path, photo.error
-        logger.warning("%s: %s (%s): %s", path, error.reason, error, advice(error.reason))
+        logger.info("%s: %s (%s): %s", path, error.reason, error, advice(error.reason))
         failure = {"UUID": photo.image.uuid, "PATH": path, "REASON": error.reason, "MESSAGE": printable(error)}
         self.failures.append((photo.image, failure))
         self.counts.n_failed += 1

@@ -1,7 +1,10 @@
 """Report the outcome of a run, and fail it if too many photos failed."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -10,15 +13,18 @@ from ..db.provenance import other_versions
 from ..db.tables import Tables
 from ..errors import TooManyFailed
 from ..photos.failures import advice
-from ..shards.plan import PlannedImage, read_plan, shard_databases
+from ..shards.plan import FAILED_COLUMNS, PlannedImage, read_plan, shard_databases
 from ..shards.shard import read_shard_provenance
-from ..util.files import read_json
-from ..util.text import counted, printable
+from ..util.files import read_json, write_tsv
+from ..util.text import counted
 
 _FEWEST_TO_JUDGE = 20  # photos
+_N_NAMED = 3  # of the failed photos
 
 
-def closing_lines(database: str, folder: str, since: float, deletions: str = "") -> list[str]:
+def closing_lines(
+    database: str, folder: str, since: float, deletions: str = "", input_dir: Sequence[str] = ()
+) -> list[str]:
     """Summarise a finished run: its results, the contents of the database, and the link to the globe.
 
     Parameters
@@ -30,6 +36,8 @@ def closing_lines(database: str, folder: str, since: float, deletions: str = "")
         Start of the run, in seconds since the epoch.
     deletions : str
         The line about embeddings of missing photos; may be empty.
+    input_dir : sequence of str
+        Folders of photos, which are left out of the names of photos.
 
     Returns
     -------
@@ -43,17 +51,20 @@ def closing_lines(database: str, folder: str, since: float, deletions: str = "")
     computed, copied = _count_embedded(folder, since)
     _, rejected = read_plan(f"{folder}/plan.tsv")
     copies = f" and {copied:,} copied" if copied else ""
-    failures, reasons = "", _reasons(database, embedding_type) if receipt["n_failures"] else {}
+    failures = _write_failures(database, folder)
+    reasons, by_reason = Counter(failure.reason for failure in failures), ""
     if reasons:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-        failures = f" ({counts}), see the table {embedding_type}_FAILURES"
-    skipped = f", see {folder}/rejected.tsv" if rejected else ""
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        by_reason = f" ({counts}), see {folder}/failed.tsv"
+    details = [f"{_name(failure.path, input_dir)}: {failure.message}" for failure in failures[:_N_NAMED]]
+    details += [f"{reason}: {advice(reason)}" for reason, _ in reasons.most_common()]
+    in_list = f", see {folder}/rejected.tsv" if rejected else ""
     lines = [
         f"embedded: {counted(computed, 'photos')} in this run{copies}, {receipt['n_embeddings']:,} in total, "
         f"in {database}",
-        f"failed:   {counted(receipt['n_failures'], 'photos')}{failures}",
-        *(f"          {printable(reason)}: {advice(reason)}" for reason in reasons),
-        f"skipped:  {counted(len(rejected), 'files')}{skipped}",
+        f"failed:   {counted(len(failures), 'photos')}{by_reason}",
+        *(f"          {line}" for line in details),
+        f"rejected: {counted(len(rejected), 'files')}{in_list}",
         *([deletions] if deletions else []),
         *_kept_lines(database, embedding_type),
     ]
@@ -69,12 +80,30 @@ def page_line(folder: str) -> str:
     return f"look at:  {page.absolute().as_uri()}" if page.exists() else ""
 
 
-def _reasons(database: str, embedding_type: str) -> dict[str, int]:
-    """Count failed photos by reason, the most frequent reason first."""
-    reason, n = Tables(embedding_type).failures.c.REASON, sa.func.count()
+def _name(path: str, folders: Sequence[str]) -> str:
+    """Return the path of a photo within the folder of photos that holds it."""
+    within = [os.path.relpath(path, folder) for folder in folders if path.startswith(os.path.join(folder, ""))]
+    return min(within, key=len, default=path)
+
+
+class _Failure(NamedTuple):
+    """A row of failed.tsv."""
+
+    path: str
+    reason: str
+    message: str
+    uuid: str
+
+
+def _write_failures(database: str, folder: str) -> list[_Failure]:
+    """List the failed photos in failed.tsv, by path."""
+    table, file = Tables(Path(folder).name).failures.c, Path(folder, "failed.tsv")
+    query = sa.select(table.PATH, table.REASON, table.MESSAGE, table.UUID)
     with reading(database) as connection:
-        counts = connection.execute(sa.select(reason, n).group_by(reason).order_by(n.desc(), reason)).tuples()
-        return dict(counts.all())
+        failures = sorted(_Failure(*row) for row in connection.execute(query))
+    if failures or file.exists():
+        write_tsv(file, FAILED_COLUMNS, failures)
+    return failures
 
 
 def _kept_lines(database: str, embedding_type: str) -> list[str]:

@@ -241,7 +241,8 @@ def forecast(
     n_sequential = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # fit_umap, draw_map
     seconds += n_sequential * shares.overhead
     source = "measured in earlier runs" if cost.is_measured else "a rough guess: no measurements yet"
-    what = f"{counted(n_photos, 'photos')} to embed{f', {n_reread:,} to read again' if n_reread else ''}"
+    may_copy = " or to copy" if Path(folder, "embeddings.json").exists() else ""
+    what = f"{counted(n_photos, 'photos')} to embed{may_copy}{f', {n_reread:,} to read again' if n_reread else ''}"
     return f"forecast: {what} (shards: {len(to_do)}), about {duration(seconds)} ({source})"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..shards.journal import FramesCount, logs_of
 from ..util.text import counted, duration
+from .terminal import MovingLine
 
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_CHECKS = 1
@@ -62,8 +63,8 @@ class RunProgress:
         return self._logs.setdefault(log, FramesCount(log)).update() - 1  # the first frame names the shard
 
 
-def report_progress(folder: str, shard_sizes: dict[str, int], log: Callable[[str], None]) -> None:
-    """Log the progress every 10 seconds, in a thread that ends with the last photo or the process."""
+def report_progress(folder: str, shard_sizes: dict[str, int], log: Callable[[str], None], line: MovingLine) -> None:
+    """Show the progress in a line that moves; if that is not shown, log it every 10 seconds until the last photo."""
     progress = RunProgress(folder, shard_sizes)
 
     def watch() -> None:
@@ -76,5 +77,5 @@ def report_progress(folder: str, shard_sizes: dict[str, int], log: Callable[[str
                 last = now
                 log(text)
 
-    if progress.n_total:
+    if not line.start(progress.line) and progress.n_total:
         threading.Thread(target=watch, name="progress", daemon=True).start()

@@ -1,6 +1,7 @@
 """Progress of a job: a bar on a terminal, else a log line every few seconds."""
 
 import logging
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BRIEF = "CROSSFILTER_INFERENCE_BRIEF"  # environment variable of jobs whose run shows their progress itself
+CLEAR = "\r\x1b[K"  # removes the line of a terminal that the cursor is in
 _SECONDS_BETWEEN_LINES = 10
 
 
@@ -30,7 +33,7 @@ class Progress:
         self._n_total, self._title, self._n_done = n_total, title, 0
         self._open = ExitStack()
         self._bar: Bar[NoReturn] | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and BRIEF not in os.environ:
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..map.files import read_neighbours, read_positions
 from ..map.words import read_words
 from ..shards.journal import check_journal
-from ..shards.plan import RETIRED_COLUMNS, read_plan, read_shard_list
+from ..shards.plan import FAILED_COLUMNS, RETIRED_COLUMNS, read_plan, read_shard_list
 from ..shards.shard import is_whole_jpeg
 from ..util.files import damaged, read_json, read_tsv
 from ..util.text import counted
@@ -87,7 +87,7 @@ def _files(folder: Path, merged: set[str], *, with_map: bool) -> Iterator[Path]:
     """Yield the files to check: those that a run writes in any case, and what exists besides."""
     names = ("config.json", "plan.tsv", "retired.tsv", "words.npz", *(_MAP_FILES if with_map else ()))
     yield from (folder / name for name in names)
-    for pattern in ("embeddings/*.unread.tsv", "embeddings/.*.rows", "settings/*-*"):
+    for pattern in ("failed.tsv", "embeddings/*.unread.tsv", "embeddings/.*.rows", "settings/*-*"):
         yield from sorted(folder.glob(pattern))
     for pattern in ("shards/[0-9]*.tsv", "embeddings/[0-9]*.sqlite"):
         yield from sorted(path for path in folder.glob(pattern) if path.stem not in merged)
@@ -152,6 +152,7 @@ _CHECKS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda path: read_json(path, embedding_type=str, output_embeddings_db=str),
     "plan.tsv": read_plan,
     "retired.tsv": lambda path: [*read_tsv(path, RETIRED_COLUMNS)],
+    "failed.tsv": lambda path: [*read_tsv(path, FAILED_COLUMNS)],
     "unread.tsv": read_shard_list,
     ".rows": check_journal,
     "words.npz": lambda path: read_words(str(path)),
