@@ -26,7 +26,7 @@ from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.encoders.identity import provenance_digest
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.photos.facts import with_file_name
+from crossfilter_inference.photos.facts import complete_facts
 from crossfilter_inference.photos.image import ImageError, load_image
 from crossfilter_inference.shards.journal import _frames
 from crossfilter_inference.shards.plan import read_shard_list
@@ -388,8 +388,8 @@ class History:
             identity = {"file": path, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}
             row = {**reference(path.read_bytes(), self.model), **identity}
             if "REASON" not in row:
-                named = with_file_name({"taken": row["TAKEN"]}, str(path))
-                row |= {name.upper(): value for name, value in named.items()}
+                facts = {name.lower(): value for name, value in row.items()}
+                row |= {name.upper(): value for name, value in complete_facts(facts, str(path)).items()}
             rows[self.uuid_of(path)] = row
         return rows
 

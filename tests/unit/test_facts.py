@@ -10,7 +10,7 @@ from hostile_files import HALVES, saved
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from crossfilter_inference.photos.facts import with_file_name
+from crossfilter_inference.photos.facts import complete_facts
 from crossfilter_inference.photos.image import Preprocessing, load_image
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -217,9 +217,9 @@ def test_exiftool_reads_the_same(tmp_path):
     ],
 )
 def test_a_file_name_tells_the_time_where_the_exif_does_not(name):
-    found = with_file_name(facts(photo()), f"/photos/2020-01-01 01.01.01/{name}")
+    found = complete_facts(facts(photo()), f"/photos/2020-01-01 01.01.01/{name}")
     assert (found["taken"], found["taken_from"], found["taken_offset"]) == ("2021-05-06T07:08:09", "name", None)
-    found = with_file_name(facts(photo(details={BASE.DateTimeOriginal: "2001:01:01 01:01:01"})), name)
+    found = complete_facts(facts(photo(details={BASE.DateTimeOriginal: "2001:01:01 01:01:01"})), name)
     assert (found["taken"], found["taken_from"]) == ("2001-01-01T01:01:01", "exif")
 
 
@@ -237,5 +237,5 @@ def test_a_file_name_tells_the_time_where_the_exif_does_not(name):
     ],
 )
 def test_other_names_tell_no_time(name):
-    found = with_file_name(facts(photo()), name)
+    found = complete_facts(facts(photo()), name)
     assert (found["taken"], found["taken_from"]) == (None, None)

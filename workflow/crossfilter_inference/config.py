@@ -196,6 +196,9 @@ class Config(Section):
         description="Larger photos fail, so that one huge image cannot exhaust memory.",
     )
     retry_failures: Flag = Field(default=False, description="Try failed photos again in every run.")
+    reread_photos: Flag = Field(
+        default=False, description="Read every photo and its sidecars again; embed only photos with new contents."
+    )
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1,
         description="Fail the run (after storing all) if a larger share fails. Ignored for up to 20 photos.",

@@ -11,7 +11,7 @@ from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
 from ..shards.plan import PlannedImage
 from ..util.threads import result_of
-from .decode_process import Decoded, DecodeProcess, Failed
+from .decode_process import Decoded, DecodeProcess, Facts, Failed
 from .reuse import Copy
 
 __all__ = ["Decoded", "Failed", "decoding"]
@@ -53,11 +53,13 @@ def decoding(
         idle.put(process)
 
     def decode(image: PlannedImage) -> Decoded | Failed | Copy:
-        if (copied := copy(image, max_pixels)) is not None:
-            return copied
+        copied = copy(image, max_pixels)
         process = idle.get()
         try:
-            return process.decode(image)
+            if copied is None:
+                return process.decode(image)
+            read = process.read_facts(image)
+            return copied.with_facts(read.facts) if isinstance(read, Facts) else copied
         finally:
             idle.put(process)
 

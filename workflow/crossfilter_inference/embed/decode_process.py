@@ -15,16 +15,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from ..errors import InputError
+from ..photos.exif import Exif
+from ..photos.facts import complete_facts
 from ..photos.formats import BYTES_IN_MEMORY, MAX_PIXELS
-from ..photos.image import ImageError, LoadedImage, Preprocessing, load_image, missing, read_image_file
+from ..photos.image import (
+    ImageError,
+    LoadedImage,
+    Preprocessing,
+    load_exif,
+    load_image,
+    missing,
+    read_image_file,
+)
 from ..photos.scan import size_and_time
 from ..shards.plan import PlannedImage
 
@@ -41,17 +51,27 @@ _ENVIRONMENT = {
 }
 _PROGRAM = f"import sys; sys.path = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
 
+Loaded = TypeVar("Loaded", LoadedImage, Exif)
 Load = Callable[[bytes, Preprocessing, int], LoadedImage]
+LoadExif = Callable[[bytes, int], Exif]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded photo: its pixels and facts, the digest of its file, and the seconds that it took."""
+    """A decoded photo: its pixels, the digest of its file, its facts by column, and the seconds that it took."""
 
     image: PlannedImage
     digest: str
     loaded: LoadedImage
+    facts: dict[str, Any]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of a photo, by column in lower case."""
+
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,18 @@ def decode_image(
         loaded = load(data, preprocessing, max_pixels)
     except ImageError as error:
         return Failed(image, error, time.perf_counter() - start)
-    return Decoded(image, digest, loaded, time.perf_counter() - start)
+    return Decoded(image, digest, loaded, complete_facts(loaded.facts, image.path), time.perf_counter() - start)
+
+
+def read_facts(image: PlannedImage, max_pixels: int = MAX_PIXELS, load: LoadExif = load_exif) -> Facts | Failed:
+    """Read the facts of a photo in this process, but for its width and height."""
+    start = time.perf_counter()
+    try:
+        data, _ = read_planned(image, max_pixels)
+        exif = load(data, max_pixels)
+    except ImageError as error:
+        return Failed(image, error, time.perf_counter() - start)
+    return Facts(complete_facts(asdict(exif), image.path))
 
 
 def read_planned(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
@@ -118,13 +149,24 @@ class DecodeProcess:
         InputError
             If the process cannot be started.
         """
+        answer = self._ask(image, with_pixels=True)
+        assert not isinstance(answer, Facts), "pixels were asked for"
+        return answer
+
+    def read_facts(self, image: PlannedImage) -> Facts | Failed:
+        """Read the facts of a photo, but for its width and height; limits and errors as of `decode`."""
+        answer = self._ask(image, with_pixels=False)
+        assert not isinstance(answer, Decoded), "only facts were asked for"
+        return answer
+
+    def _ask(self, image: PlannedImage, *, with_pixels: bool) -> Decoded | Facts | Failed:
         start = time.perf_counter()
         for _ in range(2):  # the process may have ended before this photo, or been killed for another reason
             try:
                 if self._process is None:
                     self._start()
-                self._connection.send(image)
-                answer: Decoded | Failed | Exception = self._connection.recv()
+                self._connection.send((image, with_pixels))
+                answer: Decoded | Facts | Failed | Exception = self._connection.recv()
             except (EOFError, OSError):
                 status = self._bury()
                 if not self._is_ready and status != -signal.SIGKILL:
@@ -203,26 +245,35 @@ def serve(descriptor: int) -> None:
     with suppress(EOFError, OSError):  # the parent has ended
         preprocessing, max_pixels = connection.recv()
         before = _data_bytes()
-        load = partial(_load_within_limits, before)
+        load, load_facts = partial(_within_limits, before, load_image), partial(_within_limits, before, load_exif)
         connection.send(None)
         while _data_bytes() - before < _MOST_LEFT_BYTES:  # if decoders left more, a new process takes over
-            image: PlannedImage = connection.recv()
-            answer: Decoded | Failed | Exception
+            image, with_pixels = connection.recv()
+            answer: Decoded | Facts | Failed | Exception
             try:
-                answer = decode_image(image, preprocessing, max_pixels, load)
+                answer = (
+                    decode_image(image, preprocessing, max_pixels, load)
+                    if with_pixels
+                    else read_facts(image, max_pixels, load_facts)
+                )
             except Exception as error:  # a fault of this program's, which the parent reports
                 answer = error
             connection.send(answer)
 
 
-def _load_within_limits(before: int, data: bytes, preprocessing: Preprocessing, max_pixels: int) -> LoadedImage:
+def _within_limits(before: int, load: Callable[..., Loaded], data: bytes, *how: Any) -> Loaded:
     """Decode an image file; the kernel ends this process when that takes too long, and refuses it too much memory.
 
     Parameters
     ----------
     before : int
         Bytes of data that this process held before it read the file.
+    load : function
+    data : bytes
+    *how
+        Further arguments of `load`, `max_pixels` last.
     """
+    max_pixels = how[-1]
     n_bytes = BYTES_IN_MEMORY * max_pixels + _SPARE_BYTES
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = before + len(data) + n_bytes
@@ -231,7 +282,7 @@ def _load_within_limits(before: int, data: bytes, preprocessing: Preprocessing, 
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     signal.setitimer(signal.ITIMER_PROF, most_seconds(max_pixels))  # at its end, SIGPROF ends this process
     try:
-        return load_image(data, preprocessing, max_pixels)
+        return load(data, *how)
     except ImageError as error:
         if error.reason == "out of memory" and is_ours:
             what = f"decoding takes more than {n_bytes // 10**6:,} MB of memory, enough for"

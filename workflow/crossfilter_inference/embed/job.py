@@ -18,7 +18,6 @@ from ..db.tables import VERSION_COLUMN, NewerFormat, Row, Tables
 from ..encoders.identity import provenance_digest, read_encoder
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
-from ..photos.facts import with_file_name
 from ..photos.failures import TRANSIENT, advice
 from ..photos.formats import MAX_PIXELS
 from ..photos.image import Preprocessing
@@ -226,8 +225,7 @@ class _Recorder:
         uuid, size, mtime_ns = photo.image.identity
         row = {"UUID": uuid, "SIZE": size, "MTIME_NS": mtime_ns, "DIGEST": photo.digest}
         row[VERSION_COLUMN] = self._version
-        facts = with_file_name(photo.loaded.facts, photo.image.path)
-        row |= {name: facts[name.lower()] for name in self._facts}
+        row |= {name: photo.facts[name.lower()] for name in self._facts}
         row |= {"EMBEDDING": pack_embedding(embedding), "JPEG": photo.loaded.thumbnail}
         self._journal.add(row, is_final=is_final)
 

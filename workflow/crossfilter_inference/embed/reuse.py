@@ -11,7 +11,7 @@ could have made it: its dimension and length are checked, and some of the photos
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from ..db.tables import VERSION_COLUMN, Row, Tables, columns_in
 from ..encoders.identity import provenance_digest
 from ..encoders.protocol import Embeddings
 from ..errors import InputError
-from ..photos.facts import with_file_name
 from ..photos.image import ImageError
 from ..shards.plan import PlannedImage, read_shard_list, shard_lists
 from ..shards.shard import read_shard, read_shard_provenance, read_thumbnails
@@ -56,6 +55,11 @@ class Copy:
     image: PlannedImage
     row: Row
     seconds: float
+
+    def with_facts(self, facts: Mapping[str, Any]) -> "Copy":
+        """Replace facts of the row, by column in lower case; what is recorded next to a photo may have changed."""
+        found = {name: facts[name.lower()] for name in self.row if name.lower() in facts}
+        return replace(self, row=self.row | found)
 
 
 class KnownRows:
@@ -158,21 +162,20 @@ class KnownRows:
             return None
         row = {**found, "JPEG": thumbnails[found["UUID"]]}
         row |= {"UUID": image.uuid, "SIZE": image.size, "MTIME_NS": image.mtime_ns, "PATH": image.path}
-        named = with_file_name({"taken": row["TAKEN"] if row["TAKEN_FROM"] != "name" else None}, image.path)
-        row |= {name.upper(): value for name, value in named.items()}
         row["EMBEDDING"] = pack_embedding(unpack_embedding(found["EMBEDDING"]))
         return Copy(image, row, time.perf_counter() - start)
 
     def _read(self, database: str | Path, uuid: str, digest: str) -> Row | None:
         images, embeddings = self._tables.images, self._tables.embeddings
-        query = sa.select(images, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
-        query = query.where(images.c.UUID == uuid, images.c.DIGEST == digest)
+        version = self._provenance["embed_version"]
         with reading(database) as connection:
-            if {*columns_in(connection, images)} != {*images.c.keys()}:  # an older format
-                return None
-            query = query.where(images.c[VERSION_COLUMN] == self._provenance["embed_version"])
+            columns = [images.c[name] for name in columns_in(connection, images)]  # an older format has fewer
+            query = sa.select(*columns, embeddings.c.EMBEDDING).join(embeddings, images.c.UUID == embeddings.c.UUID)
+            query = query.where(images.c.UUID == uuid, images.c.DIGEST == digest)
+            if images.c[VERSION_COLUMN] in columns:
+                query = query.where(images.c[VERSION_COLUMN] == version)
             found = connection.execute(query).mappings().first()
-        return None if found is None else dict(found)
+        return None if found is None else {**dict.fromkeys(images.c.keys()), **found, VERSION_COLUMN: version}
 
     def find(self, photo: Decoded) -> KnownRow | None:
         """Return the row to reuse for a photo; None if it must be computed, be it to check a row of unknown origin.

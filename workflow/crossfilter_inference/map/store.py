@@ -7,6 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..db.connect import writing
+from ..db.photos_view import create_photos_view
 from ..db.provenance import write_provenance
 from ..db.tables import Tables, columns_in, read_provenance
 from ..util.files import read_json, write_json
@@ -64,5 +65,6 @@ def store_map(
         values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in figures.items()}
         values |= {"digest": digest, "model_digest": hashlib.sha256(pickled).hexdigest()}
         write_provenance(connection, embedding_type, "map_", values)
+        create_photos_view(connection)
     write_json(receipt, {"generation": generation, "n_rows": len(rows), "digest": digest})
     return len(rows)

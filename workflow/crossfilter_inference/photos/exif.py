@@ -140,11 +140,17 @@ _TIMES = (  # in order of preference, with the tag of the offset
 
 def _time_taken(tags: Mapping[int, Any]) -> tuple[str | None, str | None]:
     for tag, offset_tag in _TIMES:
-        if (match := _TIME.match(_text(tags.get(tag)))) and (
-            time := possible_time(*match.group(1, 3, 4, 5, 6), match[7] or "00")
-        ):
-            return time, _offset(match[8] or _text(tags.get(offset_tag)))
+        time, offset = read_time(_text(tags.get(tag)))
+        if time:
+            return time, offset or _offset(_text(tags.get(offset_tag)))
     return None, None
+
+
+def read_time(text: str) -> tuple[str | None, str | None]:
+    """Read a text that begins with a time; return the time and its offset from UTC as of `Exif`."""
+    match = _TIME.match(text)
+    time = possible_time(*match.group(1, 3, 4, 5, 6), match[7] or "00") if match else None
+    return (time, _offset(match[8] or "")) if match and time else (None, None)
 
 
 def possible_time(*numbers: str) -> str | None:

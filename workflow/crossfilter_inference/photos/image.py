@@ -169,6 +169,18 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
         )
 
 
+def load_exif(data: bytes, max_pixels: int = MAX_PIXELS) -> Exif:
+    """Read the EXIF of an image file, without its pixels if its format allows that.
+
+    Raises
+    ------
+    ImageError
+        As `load_image`.
+    """
+    with _reporting_errors(data):
+        return read_exif(_open(data, max_pixels)[0])
+
+
 def load_whole(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to an upright RGB image of at most `side` pixels on its long side.
 
@@ -222,15 +234,8 @@ def _decode(
     exif : Exif
     profile : bytes or None
     """
-    data = pixels_alone(data) if is_png(data) else without_surplus(data)
-    file = open_image(data)
-    without_xmp(file)
+    file, data = _open(data, max_pixels)
     size = file.size
-    for n_pixels, description in demands(file, data):
-        if n_pixels > max_pixels:
-            raise _too_large(description, max_pixels)
-    if raw := raw_format(file, data):
-        raise ImageError("not an image", raw)
     if file.format in ("JPEG", "MPO"):
         least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
         scale = min(size) * preprocessing.crop / least
@@ -242,6 +247,19 @@ def _decode(
         file.load()
         image = file
     return _opaque(image), size, read_exif(file), profile_of(file)
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
+    """Open a file, and check what its headers ask for; return it with the bytes that matter."""
+    data = pixels_alone(data) if is_png(data) else without_surplus(data)
+    file = open_image(data)
+    without_xmp(file)
+    for n_pixels, description in demands(file, data):
+        if n_pixels > max_pixels:
+            raise _too_large(description, max_pixels)
+    if raw := raw_format(file, data):
+        raise ImageError("not an image", raw)
+    return file, data
 
 
 def _centre_square(

@@ -15,14 +15,16 @@ import os
 import re
 import stat
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import InputError
 from ..util.text import printable
 from .names import read_uuid
+from .sidecars import EXTENSIONS as SIDECARS
+from .sidecars import match_sidecars
 
 _WILDCARDS = frozenset("*?[")
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -153,6 +155,7 @@ def scan_folders(
     scan, started = Scan(), time.time_ns()
     known = {extension.lower() for extension in extensions}
     found: dict[str, ImageFile] = {}
+    sidecars: defaultdict[str, list[os.DirEntry[str]]] = defaultdict(list)  # by folder
     hidden: set[str] = set()  # paths in hidden folders
     roots = [os.path.abspath(folder) for folder in folders]
     for path in roots:
@@ -168,6 +171,8 @@ def scan_folders(
                 scan.n_excluded[excluded_by] += extension in known
             else:
                 scan.n_others[extension] += 1
+                if extension in SIDECARS:
+                    sidecars[os.path.dirname(entry.path)].append(entry)
             continue
         is_named = bool(key or any_name)
         image = _check(entry, stem if key else "", started) if is_named else RejectedFile(entry.path, NOT_A_UUID)
@@ -185,9 +190,46 @@ def scan_folders(
             found[key] = first
             scan.rejected.append(RejectedFile(second.path, f"{_SAME_UUID} {first.path}"))
     scan.n_excluded += Counter()  # without zeros
-    scan.images = sorted(found.values(), key=_UUID)
+    images = _with_sidecars([*found.values(), *scan.nameless], sidecars, started)
+    scan.images, scan.nameless = sorted(images[: len(found)], key=_UUID), images[len(found) :]
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
+
+
+def _with_sidecars(
+    images: list[ImageFile], sidecars: Mapping[str, list[os.DirEntry[str]]], started: int
+) -> list[ImageFile]:
+    """Count a status change of a sidecar as one of its photo."""
+    if not sidecars:
+        return images
+    names = {folder: [entry.name for entry in entries] for folder, entries in sidecars.items()}
+    for image in images:
+        folder, name = os.path.split(image.path)
+        if folder in names:
+            names[folder].append(name)
+    times = {
+        (folder, name): max(_ctime(entry, started) for entry in sidecars[folder] if entry.name in found)
+        for folder in names
+        for name, found in match_sidecars(names[folder]).items()
+    }
+    return [
+        image._replace(ctime_ns=max(image.ctime_ns, times.get(os.path.split(image.path), 0)))
+        if image.ctime_ns
+        else image
+        for image in images
+    ]
+
+
+def _ctime(entry: os.DirEntry[str], started: int) -> int:
+    try:
+        return _known_ctime(entry.stat(), started)
+    except OSError:
+        return 0
+
+
+def _known_ctime(status: os.stat_result, started: int) -> int:
+    """Return the time of the last status change, or 0: some file systems have none, some give that of the question."""
+    return status.st_ctime_ns if 0 < status.st_ctime_ns < started else 0
 
 
 def has_photo_named_by_uuid(folders: list[str], extensions: Iterable[str], exclude: Iterable[str]) -> bool:
@@ -287,10 +329,8 @@ def _check(entry: os.DirEntry[str], stem: str, started: int) -> ImageFile | Reje
     # os.access takes as long as the rest of the scan. Most photos are readable by everyone, so it is rarely needed.
     if status.st_mode & _READABLE != _READABLE and not os.access(entry.path, os.R_OK):
         return RejectedFile(entry.path, "unreadable (Permission denied)")
-    # Some file systems have no such time, and some give the time of the question.
-    ctime_ns = status.st_ctime_ns if 0 < status.st_ctime_ns < started else 0
     size, mtime_ns = size_and_time(status)
-    return ImageFile(stem, entry.path, size, mtime_ns, ctime_ns)
+    return ImageFile(stem, entry.path, size, mtime_ns, _known_ctime(status, started))
 
 
 def size_and_time(status: os.stat_result) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ..db.connect import reading
 from ..db.provenance import other_versions
-from ..db.tables import Tables
+from ..db.tables import Tables, columns_in
 from ..errors import TooManyFailed
 from ..photos.failures import advice
 from ..shards.plan import FAILED_COLUMNS, PlannedImage, read_plan, shard_databases
@@ -67,6 +67,7 @@ def closing_lines(
         f"rejected: {counted(len(rejected), 'files')}{in_list}",
         *([deletions] if deletions else []),
         *_kept_lines(database, embedding_type),
+        *_facts_line(database, embedding_type),
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
     if quality.exists() and look_at:
@@ -114,6 +115,21 @@ def _kept_lines(database: str, embedding_type: str) -> list[str]:
         f"kept:     {counted(n, 'embeddings')} of missing photos, of embed version {version}; a photo that returns is "
         "embedded again"
         for version, n in sorted(versions.items())
+    ]
+
+
+def _facts_line(database: str, embedding_type: str) -> list[str]:
+    """Report photos whose facts are those of an earlier version, which recorded the time alone."""
+    images = Tables(embedding_type).images
+    with reading(database) as connection:
+        if images.c.TAKEN_FROM.name not in columns_in(connection, images):
+            return []
+        is_older = (images.c.TAKEN.is_not(None), images.c.TAKEN_FROM.is_(None))
+        n = connection.scalar(sa.select(sa.func.count()).select_from(images).where(*is_older))
+    return [
+        f"facts:    an earlier version embedded {counted(n, 'photos')} without recording place and camera; to read "
+        "them, run once with --config reread_photos=true, which embeds nothing again"
+        for n in ([n] if n else [])
     ]
 
 

@@ -256,12 +256,14 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
     )
     plan, deletions = plan_after(), None
     plan_digest, listed_digest = plan.digests()
-    if not _is_last_plan(config, state, plan, listed_digest, known_shards):
+    if config.reread_photos or not _is_last_plan(config, state, plan, listed_digest, known_shards):
         last = last_plan()
         unlisted = unlisted_shards(state, known_shards)
         # Without rows to copy, reading every image again would mean to embed it again.
-        if (last or stored_photos(database, config.embedding_type)) and may_change_plan(last, plan, unlisted):
-            plan = plan_after(last=last, unlisted=unlisted)
+        if last or stored_photos(database, config.embedding_type):
+            known = {} if config.reread_photos else last
+            if may_change_plan(known, plan, unlisted):
+                plan = plan_after(last=known, unlisted=unlisted)
             plan_digest = plan.digest()
         plan, deletions = _with_missing(config, plan, known_shards, scan, last)
     shards = shards_at_work(plan, known_shards, state)

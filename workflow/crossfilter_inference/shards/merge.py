@@ -20,6 +20,7 @@ from sqlalchemy import TEXT, Column, Connection, MetaData, Table
 
 from ..db.connect import chunks, driver_cursor, writing, written_early
 from ..db.digest import RowsDigest, digest_rows, row_digest
+from ..db.photos_view import create_photos_view
 from ..db.provenance import recorded_encoder, write_provenance
 from ..db.tables import Row, Tables, migrate, read_provenance
 from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text, read_encoder
@@ -294,6 +295,7 @@ def store_embeddings(
         write_provenance(connection, embedding_type, "encoder_", provenance_to_text(encoder))
         recorded = {"digest": digest, "rows": str(stored.n_embeddings)}
         write_provenance(connection, embedding_type, "embeddings_", recorded)
+        create_photos_view(connection)
     write_tsv(Path(receipt).with_name("retired.tsv"), RETIRED_COLUMNS, [(shard,) for shard in sorted(retired)])
     counts = {"n_embeddings": stored.n_embeddings, "n_failures": stored.n_failures}
     write_json(receipt, {"generation": generation, "digest": digest, **counts})
