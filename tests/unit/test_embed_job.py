@@ -306,6 +306,7 @@ def test_a_killed_decoding_process_fails_no_photo(shard, monkeypatch):
 
 
 def test_a_failure_is_logged_with_what_to_do(shard, caplog):
+    caplog.set_level("INFO")
     shard(max_pixels=1000)
     lines = [line for line in caplog.messages if "too large" in line]
     assert len(lines) == 62

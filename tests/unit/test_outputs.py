@@ -289,7 +289,7 @@ def test_files_that_snakemake_writes_are_relative_to_the_current_folder(own, mon
     monkeypatch.chdir(own.root / "here")
     command = snakemake_command([own.root / "config.yaml"], {}, options)
     option, _, path = written.partition("=")
-    own_words = [word for word in command[command.index("--cores") :] if word.startswith(option or "--no")]
+    own_words = [word for word in command[command.index("--cores") :] if word.startswith(option or "--report")]
     expected = f"{option}={Path(own.root, 'here', path)}".replace("here/../", "")
     assert [word for word in own_words if word != "--report-after-run"] == ([expected] if written else [])
 

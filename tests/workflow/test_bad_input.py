@@ -11,6 +11,8 @@ from conftest import DEMO
 from PIL import Image
 
 from crossfilter_inference.photos.failures import advice
+from crossfilter_inference.shards.plan import FAILED_COLUMNS
+from crossfilter_inference.util.files import read_tsv
 
 
 def snapshot(folder: Path) -> dict[str, int]:
@@ -125,9 +127,18 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     assert (
         "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
     )
-    assert "failed:   3 photos (1 damaged, 1 not an image, 1 too large), see the table COLOUR_FAILURES" in done.stdout
+    assert (
+        "failed:   3 photos (1 damaged, 1 not an image, 1 too large), see results/photos/COLOUR/failed.tsv"
+        in done.stdout
+    )
     for reason in ("damaged", "not an image", "too large"):
         assert f"          {reason}: {advice(reason)}\n" in done.stdout
+    listed = [*read_tsv(collection.state / "failed.tsv", FAILED_COLUMNS)]
+    assert listed == [
+        [*row] for row in collection.sql("SELECT PATH, REASON, MESSAGE, UUID FROM {T}_FAILURES ORDER BY 1")
+    ]
+    for path, _, message, _ in listed:
+        assert f"          {os.path.relpath(path, photos)}: {message}\n" in done.stdout
     assert "rejected: 7 files, see results/photos/COLOUR/rejected.tsv" in done.stdout
     assert collection.dry_run(**as_user) == {}
 

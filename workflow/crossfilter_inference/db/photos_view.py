@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from .tables import Tables, columns_in
 
-_MARK = "/* of crossfilter-inference */"
-_VIEW = f"CREATE VIEW PHOTOS AS {_MARK} "
+VIEW_MARK = "/* of crossfilter-inference */"
+_VIEW = f"CREATE VIEW PHOTOS AS {VIEW_MARK} "
 # SQLite has no function for it: remove all that is no slash from the end.
 _FOLDER = "rtrim(PATH, replace(PATH, '/', ''))"
 _OWN = ("TAKEN", "TAKEN_OFFSET", "LATITUDE", "LONGITUDE", "ALTITUDE", "CAMERA")
@@ -33,7 +33,7 @@ def create_photos_view(connection: Connection) -> None:
         if {f"{name}_EMBEDDINGS", f"{name}_PROVENANCE"} <= existing.keys()
     )
     old = existing.get("PHOTOS", _VIEW)
-    if _MARK in old and old != view:
+    if VIEW_MARK in old and old != view:
         connection.exec_driver_sql("DROP VIEW IF EXISTS PHOTOS")
         connection.exec_driver_sql(view)
 

@@ -83,8 +83,8 @@ def page_line(folder: str) -> str:
 
 def _name(path: str, folders: Sequence[str]) -> str:
     """Return the path of a photo within the folder of photos that holds it."""
-    within = [os.path.relpath(path, folder) for folder in folders if path.startswith(os.path.join(folder, ""))]
-    return min(within, key=len, default=path)
+    tops = (os.path.join(os.path.abspath(folder), "") for folder in folders)
+    return min((path.removeprefix(top) for top in tops), key=len, default=path)
 
 
 class _Failure(NamedTuple):

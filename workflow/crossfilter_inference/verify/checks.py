@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from ..config import Config
 from ..db.connect import reading
 from ..db.digest import digest_rows
+from ..db.photos_view import VIEW_MARK
 from ..db.provenance import unknown_rows
 from ..db.state import state_folder
 from ..db.tables import FORMAT_VERSION, Tables, check_format, columns_in, read_provenance
@@ -198,7 +199,9 @@ class _Collection:
         # Other embedding types have tables of the same endings.
         ours = tuple(name.removeprefix(self._type) for name in tables)
         things = connection.exec_driver_sql(
-            "SELECT name, tbl_name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND sql IS NOT NULL ORDER BY name"
+            "SELECT name, tbl_name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND sql IS NOT NULL"
+            " AND instr(sql, ?) = 0 ORDER BY name",
+            (VIEW_MARK,),
         ).all()
         own = [name for name, table in things if not (name == table and name.endswith(ours))]
         for name, table in tables.items():
