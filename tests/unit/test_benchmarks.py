@@ -248,7 +248,7 @@ def test_the_search_benchmark_prints_possible_figures():
 @pytest.mark.timeout(900)
 def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
     output = tmp_path / "SCALE.md"
-    run_benchmark("scale.py", "--sizes", 20, "--rounds", 2, "--folder", tmp_path / "scale", "--output", output)
+    run_benchmark("scale.py", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
     rows = {name: [numbers(cell) for cell in cells] for name, *cells in rows_of(output.read_text())}
     assert len(rows) == 9
     assert all(len(cells) == 1 and all(value >= 0 for value in cells[0]) for cells in rows.values())

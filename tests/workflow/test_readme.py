@@ -21,7 +21,6 @@ SEARCHED = "5237ab3d-4df8-52aa-ae37-fa74dffefb1a"
 # What the commands write, below the clone or the home folder.
 WRITTEN_IN_CLONE = (
     "results/photos.sqlite",
-    "photos.sqlite",
     "found.html",
     "duplicates.html",
     "photos.parquet",
@@ -29,7 +28,7 @@ WRITTEN_IN_CLONE = (
     "photos.uuids.txt",
     "report.html",
 )
-WRITTEN_AT_HOME = ("collection.sqlite",)
+WRITTEN_AT_HOME = ("collection.sqlite", "Collections/photos.sqlite", "Backup/photos.sqlite")
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,8 @@ onstart:
 
 onsuccess:
     LINE.end()
-    logger.info("\n".join(map(printable, finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir))))
+    lines = finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir)
+    logger.info("\n".join(map(printable, lines)))
     try:
         finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
     except InputError as error:
