@@ -72,6 +72,16 @@ def needs(*packages: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}; make test-all installs it")
 
 
+@pytest.fixture
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the packages that read camera RAW and JPEG XL."""
+    from crossfilter_inference.photos import formats, image
+
+    monkeypatch.setattr(image, "can_read_raw", lambda: False)
+    for module in (formats, image):
+        monkeypatch.setattr(module, "can_read_jxl", lambda: False)
+
+
 needs_browser = pytest.mark.skipif(
     browser.CHROMIUM is None or find_spec("playwright") is None,
     reason="not installed: Chromium or playwright; .ci/run installs both",

@@ -96,7 +96,7 @@ MUTANTS = [
     ("photos/image.py", "    thumbnail.info = {}", "    pass", "whole: thumbnails"),
     ("photos/colours.py", "source.profile.xcolor_space != _SPACES.get(mode)", "False", "whole: profile"),
     ("photos/image.py", "unread or f", "f", "whole: named"),
-    ("photos/image.py", "    if raw := raw_format(file, data):", "    if raw := '':", "whole: preview"),
+    ("photos/image.py", "    if raw := raw_format(data):", "    if raw := '':", "whole: preview"),
     ("photos/exif.py", "if _FIRST_YEAR <= time.year <= datetime.now().year + 1 else None", "", "exif: impossible"),
     # No file holds up or ends a run
     ("photos/formats.py", "is_surplus = n_segments[kind] > _MOST_SEGMENTS", "is_surplus = False", "formats: surplus"),

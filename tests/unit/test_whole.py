@@ -232,7 +232,7 @@ def test_thumbnails_hold_pixels_alone():
         (bytes(5000), "zeros alone"),
     ],
 )
-def test_a_format_that_is_not_read_is_named_with_what_to_do(data, name):
+def test_a_format_that_is_not_read_is_named_with_what_to_do(data, name, without_extras):
     with pytest.raises(ImageError, match=rf"{name}.*; \w+") as raised:
         load_image(data, PREPROCESSING)
     assert raised.value.reason == "not an image"
@@ -242,7 +242,7 @@ def test_a_format_that_is_not_read_is_named_with_what_to_do(data, name):
     ("tags", "name"),
     [({50706: b"\1\4\0\0"}, "DNG"), ({254: 1, 330: 8, 271: "NIKON CORPORATION"}, r"raw format \(Nikon\)")],
 )
-def test_a_raw_file_is_not_embedded_from_its_preview(tags, name):
+def test_a_raw_file_is_not_embedded_from_its_preview(tags, name, without_extras):
     from PIL import TiffImagePlugin
 
     directory = TiffImagePlugin.ImageFileDirectory_v2()
@@ -260,8 +260,8 @@ def test_a_raw_file_is_not_embedded_from_its_preview(tags, name):
         ([(256, 4, 1, 6000), (259, 3, 1, 7), (50706, 1, 4, 0x401)], "DNG"),
     ],
 )
-def test_a_raw_file_that_is_no_readable_tiff_is_named(tags, name):
-    with pytest.raises(ImageError, match=rf"{name}.*; export it as JPEG with a raw converter") as raised:
+def test_a_raw_file_that_is_no_readable_tiff_is_named(tags, name, without_extras):
+    with pytest.raises(ImageError, match=rf"{name}.*; run pip .*, or export it as JPEG with a raw conv") as raised:
         load_image(exif(*tags)[6:] + bytes(500), PREPROCESSING)
     assert raised.value.reason == "not an image"
 

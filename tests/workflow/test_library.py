@@ -14,9 +14,11 @@ import pytest
 from conftest import DEMO_PHOTOS, PROJECT
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
+from raw_files import dng
 
 pytestmark = pytest.mark.slow
 pillow_heif.register_heif_opener()
+pillow_jxl = pytest.importorskip("pillow_jxl")
 COMMAND = "from crossfilter_inference.cli.commands import main; main()"
 SETTINGS = ("--output_embeddings_db", "photos.sqlite", "--embedding_type", "EFFICIENTNET_LITE0")
 # Paths of photos, with the format that Pillow writes.
@@ -35,18 +37,21 @@ PHOTOS = {
     "alt/scan 1.bmp": "BMP",
     "alt/scan 2.jp2": "JPEG2000",
     "alt/neu.avif": "AVIF",
+    "alt/neu.jxl": "JXL",
+    "iPhone/IMG_0005.DNG": "DNG",
 }
 OTHERS = {
     "iPhone/IMG_0004.MOV": b"\0\0\0\x14ftypqt  ",
     "iPhone/IMG_E0004.AAE": b"<?xml",
     "alt/VID_0001.mp4": b"\0\0\0\x18ftypmp42",
-    "alt/IMG_0009.CR2": b"II*\0\x10\0\0\0CR\2\0" + bytes(500),
+    "alt/scan 1.bmp.supplemental-metadata.json": b'{"photoTakenTime": {"timestamp": "1620284889"}}',
     "alt/IMG_0001.JPG.json": b"{}",
     "alt/notes.txt": b"notes",
     "DCIM/.DS_Store": b"\0",
 }
 EXCLUDED = {"DCIM/100CANON/._IMG_0001.JPG": b"\0\5\x16\7", "alt/@eaDir/scan 1.bmp": b"BM", "alt/._neu.avif": b"\0"}
 REJECTED = {"alt/leer.jpg": b""}
+DAMAGED = {"alt/IMG_0009.CR2": b"II*\0\x10\0\0\0CR\2\0" + bytes(500)}
 
 
 def fill(folder: Path) -> None:
@@ -66,8 +71,11 @@ def fill(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         options = {"exif": exif.tobytes()} if "IMG_000" in name else {}
         with Image.open(DEMO_PHOTOS[number]) as image:
+            if kind == "DNG":
+                path.write_bytes(dng(image, preview=image))
+                continue
             image.convert("P" if kind == "GIF" else "RGB").save(path, kind, **options)
-    for name, data in (OTHERS | EXCLUDED | REJECTED).items():
+    for name, data in (OTHERS | EXCLUDED | REJECTED | DAMAGED).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     whole = (folder / "DCIM/100CANON/IMG_0001.JPG").read_bytes()
@@ -116,7 +124,9 @@ def test_every_usable_photo_has_a_row_with_its_name_time_and_position(library):
     assert len({uuid for uuid, *_ in found.values()}) == len(PHOTOS)
     for name, (_, taken, source, latitude, longitude, camera, position) in found.items():
         assert -90 <= position <= 90
-        if "IMG_000" in name:
+        if name.endswith(".DNG"):
+            assert (taken, source, camera) == ("2021-05-06T07:08:09", "exif", "Fairphone FP3")
+        elif "IMG_000" in name:
             assert (taken, source, latitude, longitude, camera) == (
                 "2021-08-09T10:11:12",
                 "exif",
@@ -131,14 +141,19 @@ def test_every_usable_photo_has_a_row_with_its_name_time_and_position(library):
         )
 
 
+def test_a_sidecar_gives_the_time(library):
+    folder, _ = library
+    assert rows(folder)["alt/scan 1.bmp"][1:3] == ["2021-05-06T07:08:09", "sidecar"]
+
+
 def test_every_other_file_is_counted_with_its_kind(library):
     _, output = library
     assert "names: any, because no photo has a UUID for a name" in output
     assert "rejected files: 1 (1 empty)" in output
     assert "excluded files: 3 (2 ._*, 1 @eaDir)" in output
     [others] = [line.partition("other files, ignored: ")[2] for line in output.splitlines() if "ignored: " in line][:1]
-    assert others.startswith("7 (1 .aae, 1 .cr2, 1 .json, 1 .mov, 1 .mp4")
-    assert "failed:   1 photo (1 damaged)" in output
+    assert others.startswith("7 (2 .json, 1 .aae, 1 .mov, 1 .mp4, 1 .txt")
+    assert "failed:   2 photos (2 damaged), see " in output
 
 
 def test_the_next_run_has_nothing_to_do_and_needs_no_option(library):

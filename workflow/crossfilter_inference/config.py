@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .encoders.identity import backends
 from .errors import InputError
-from .photos.names import EXTENSIONS, JPEG_EXTENSIONS
+from .photos.names import JPEG_EXTENSIONS, readable_extensions
 from .util.kinds import Choice, Number, Switch, Text, Texts, nearest, refusal, shown
 
 Flag = Annotated[bool, Switch()]
@@ -216,7 +216,7 @@ class Config(Section):
         """File extensions of photos."""
         if self.image_extensions != "auto":
             return self.image_extensions
-        return JPEG_EXTENSIONS if self.names == "uuid" else EXTENSIONS
+        return JPEG_EXTENSIONS if self.names == "uuid" else readable_extensions()
 
     @property
     def encoder(self) -> EncoderSettings:

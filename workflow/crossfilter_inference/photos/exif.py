@@ -88,8 +88,27 @@ def read_exif(image: Image.Image) -> Exif:
     MemoryError
         If there is too little memory to read it: the orientation would be wrong.
     """
-    first, details, gps = _read_directories(image)
-    orientation = next((number for number in _TRANSPOSE if number == first.get(ExifTags.Base.Orientation)), 1)
+    directories = _read_directories(image)
+    number = directories[0].get(ExifTags.Base.Orientation)
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        number = 1  # the decoder turns it, ISO 18181-1
+    return _exif(*directories, next((orientation for orientation in _TRANSPOSE if orientation == number), 1))
+
+
+def exif_of_tiff(data: bytes, orientation: int) -> Exif:
+    """Read the EXIF of a file with the directories of a TIFF, such as most camera RAW; its orientation is given."""
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        first = dict(exif)
+    except MemoryError:
+        raise
+    except Exception:  # hostile bytes may cause any error
+        return Exif(orientation)
+    return _exif(first, _directory(exif, ExifTags.IFD.Exif), _directory(exif, ExifTags.IFD.GPSInfo), orientation)
+
+
+def _exif(first: dict[int, Any], details: dict[int, Any], gps: dict[int, Any], orientation: int) -> Exif:
     taken, offset = _time_taken({**first, **details})
     return Exif(orientation, taken, offset, *_position(gps), _altitude(gps), _camera(first))
 

@@ -44,7 +44,10 @@ def open_image(data: bytes) -> Image.Image:
     )
     if is_heic:
         _add_heic()
-    return Image.open(io.BytesIO(data), formats=["HEIF"] if is_heic else _OF_PILLOW)
+        formats = ["HEIF"]
+    else:
+        formats = ["JXL"] if is_jxl(data) and can_read_jxl() else [*_OF_PILLOW]
+    return Image.open(io.BytesIO(data), formats=formats)
 
 
 @cache
@@ -53,6 +56,22 @@ def _add_heic() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
+def is_jxl(data: bytes) -> bool:
+    """Return whether a file begins as JPEG XL does, ISO 18181-2."""
+    return data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"))
+
+
+@cache
+def can_read_jxl() -> bool:
+    """Teach Pillow JPEG XL; return whether the package for it is installed."""
+    try:
+        from pillow_jxl import JpegXLImagePlugin
+    except ImportError:
+        return False
+    JpegXLImagePlugin.DECODE_THREADS = 0
+    return True
 
 
 def demands(image: Image.Image, data: bytes) -> Iterator[tuple[int, str]]:

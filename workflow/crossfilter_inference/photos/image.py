@@ -9,7 +9,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,10 +20,20 @@ from PIL import Image, UnidentifiedImageError
 
 from .colours import profile_of, to_srgb
 from .exif import Exif, read_exif, without_xmp
-from .formats import BYTES_PER_PIXEL, FORMATS, MAX_PIXELS, demands, open_image, without_surplus
+from .formats import (
+    BYTES_PER_PIXEL,
+    FORMATS,
+    MAX_PIXELS,
+    can_read_jxl,
+    demands,
+    is_jxl,
+    open_image,
+    without_surplus,
+)
 from .heic import zeroed_bytes
 from .jpeg import decode_jpeg
 from .png import is_png, pixels_alone
+from .raw import can_read_raw, develop
 from .signatures import broken_format, raw_format, unread_format
 
 THUMBNAIL_SIDE = 96  # pixels on the long side
@@ -178,7 +188,7 @@ def load_exif(data: bytes, max_pixels: int = MAX_PIXELS) -> Exif:
         As `load_image`.
     """
     with _reporting_errors(data):
-        return read_exif(_open(data, max_pixels)[0])
+        return _open(data, max_pixels)[2]()
 
 
 def load_whole(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -205,14 +215,20 @@ def _reporting_errors(data: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        unread = unread_format(data)
+        unread = _unread_format(data)
         if not unread and (name := broken_format(data)):
             raise ImageError("damaged", f"the headers of this {name} cannot be read") from None
         raise ImageError("not an image", unread or f"none of {', '.join(FORMATS)}") from None
     except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
-        if isinstance(error, ValueError) and (rare := unread_format(data)):
+        if isinstance(error, ValueError) and (rare := _unread_format(data)):
             raise ImageError("not an image", rare) from error
         raise _undecodable(error) from error
+
+
+def _unread_format(data: bytes) -> str:
+    """Name a format that is not decoded here, and what to do; empty if it is not recognised."""
+    is_read = can_read_jxl() if is_jxl(data) else raw_format(data) and can_read_raw()
+    return "" if is_read else unread_format(data)
 
 
 def missing(error: OSError) -> ImageError:
@@ -234,7 +250,7 @@ def _decode(
     exif : Exif
     profile : bytes or None
     """
-    file, data = _open(data, max_pixels)
+    file, data, exif = _open(data, max_pixels)
     size = file.size
     if file.format in ("JPEG", "MPO"):
         least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
@@ -246,20 +262,32 @@ def _decode(
             raise ImageError("damaged", f"{n_bytes:,} bytes of the coded image are zeros")
         file.load()
         image = file
-    return _opaque(image), size, read_exif(file), profile_of(file)
+    return _opaque(image), size, exif(), profile_of(file)
 
 
-def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
-    """Open a file, and check what its headers ask for; return it with the bytes that matter."""
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes, Callable[[], Exif]]:
+    """Open a file, and check what its headers ask for.
+
+    Returns
+    -------
+    file : PIL.Image.Image
+    data : bytes
+        What is to be decoded.
+    exif : function
+        Reads the EXIF; some formats have it after the pixels.
+    """
+    exif = None
+    if raw := raw_format(data):
+        if not can_read_raw():
+            raise ImageError("not an image", raw)
+        data, exif = develop(data)
     data = pixels_alone(data) if is_png(data) else without_surplus(data)
     file = open_image(data)
     without_xmp(file)
     for n_pixels, description in demands(file, data):
         if n_pixels > max_pixels:
             raise _too_large(description, max_pixels)
-    if raw := raw_format(file, data):
-        raise ImageError("not an image", raw)
-    return file, data
+    return file, data, lambda: exif or read_exif(file)
 
 
 def _centre_square(
@@ -305,6 +333,8 @@ def _thumbnail(image: Image.Image, exif: Exif, profile: bytes | None) -> bytes:
 
 def _undecodable(error: Exception) -> ImageError:
     message = " ".join(str(error).split()) or type(error).__name__
+    if "libjxl" in message:  # it asks users to build it anew
+        message = "libjxl cannot decode it"
     # -9 is Pillow's code for too little memory; it spells the code out, except for libtiff.
     if isinstance(error, MemoryError) or re.search(r"out of memory|^decoder error -9$", message, re.IGNORECASE):
         return ImageError("out of memory", message)

@@ -3,17 +3,18 @@
 import io
 import re
 
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from .formats import HEIC_START
 
 _CONVERT = "convert it to JPEG"
-_RAW = "export it as JPEG with a raw converter, such as darktable"
+_RAW = "run pip install 'crossfilter-inference[raw]', or export it as JPEG with a raw converter, such as darktable"
+_JXL = f"run pip install 'crossfilter-inference[jxl]', or {_CONVERT}, for example with djxl"
 
 # Of equal beginnings, the longer one comes first.
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\xff\x0a", "JPEG XL", f"{_CONVERT}, for example with djxl"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", f"{_CONVERT}, for example with djxl"),
+    (b"\xff\x0a", "JPEG XL", _JXL),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", _JXL),
     (b"FUJIFILMCCD-RAW", "Fujifilm RAF, a camera's raw format", _RAW),
     (b"IIRO", "Olympus ORF, a camera's raw format", _RAW),
     (b"IIRS", "Olympus ORF, a camera's raw format", _RAW),
@@ -41,6 +42,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\0\0\x01\0", "Windows icon", _CONVERT),
     (b"SQLite format 3\0", "SQLite database", "remove it from the photos"),
 )
+_RAW_STARTS = tuple(start for start, _, advice in _STARTS if advice == _RAW)
 _BRANDS = (  # of an ISO base media file, ISO 14496-12
     (rb"crx ", "Canon CR3, a camera's raw format", _RAW),
     (rb"qt  |mp4.|iso.|M4V.|avc1|3gp.|MSNV|dash", "MP4 or QuickTime video", "extract a frame, for example with ffmpeg"),
@@ -50,6 +52,7 @@ _DECODED = (
     (rb"....ftypavi[fs]", "AVIF"),
     (HEIC_START, "HEIC"),
     (rb"RIFF....WEBP", "WebP"),
+    (rb"\xff\x0a|....JXL ", "JPEG XL"),
 )
 _MARKUP = (
     (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", "SVG drawing", _CONVERT),
@@ -114,18 +117,19 @@ def _rare_jpeg(data: bytes) -> str:
     return ""
 
 
-def raw_format(image: Image.Image, data: bytes) -> str:
-    """Name the raw format of a camera that is based on TIFF, and what to do; empty for other images.
+def raw_format(data: bytes) -> str:
+    """Name the raw format of a camera, and what to do; empty for other files.
 
-    The first picture of such a file is a small preview, which Pillow would decode.
+    The first picture of such a file may be a small preview, which Pillow would decode.
     """
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return ""
-    return _raw(image.tag_v2, data)
+    if data.startswith((b"II*\0", b"MM\0*")) and len(data) > 8:
+        return _raw_tiff(data)
+    name = unread_format(data) if data[4:8] == b"ftyp" or data.startswith(_RAW_STARTS) else ""
+    return name if name.endswith(_RAW) else ""
 
 
 def _raw_tiff(data: bytes) -> str:
-    """Name a raw format from the first directory of a TIFF that Pillow cannot open; most raw formats are such."""
+    """Name a raw format from the first directory of a TIFF; most raw formats are such."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file = io.BytesIO(data)
     file.seek(directory.next)

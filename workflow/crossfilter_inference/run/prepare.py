@@ -21,7 +21,7 @@ from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
 from ..photos.missing import MissingPhotoSearch
-from ..photos.names import canonical_uuid
+from ..photos.names import EXTRAS, canonical_uuid
 from ..photos.scan import NOT_A_UUID, Scan, excluding
 from ..shards.merge import STORE_VERSION
 from ..shards.naming import scan_photos
@@ -279,7 +279,13 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         n_reread=plan.n_reread,
     )
     to_delete = deletions.line("to delete:") if deletions else ""
-    notes = (f"{plan.summary()}; {scan.summary()}", _nameless(scan), to_delete, expected or page_line(state))
+    notes = (
+        f"{plan.summary()}; {scan.summary()}",
+        _nameless(scan),
+        *_unreadable(config, scan),
+        to_delete,
+        expected or page_line(state),
+    )
     store_generation, map_generation = (
         generation(database, f"{state}/{receipt}", config.embedding_type, key)
         for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
@@ -300,6 +306,19 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         notes=tuple(filter(None, notes)),
         warnings=tuple(filter(None, (stranger, _upgrade(config, state, plan)))),
     )
+
+
+def _unreadable(config: Config, scan: Scan) -> list[str]:
+    """Report photos of formats whose packages are not installed, and how to include them."""
+    if config.names == "uuid" or config.image_extensions != "auto":
+        return []
+    counts = {name: sum(scan.n_others[kind] for kind in extra.extensions) for name, extra in EXTRAS.items()}
+    return [
+        f"left out: {counted(n, 'files')} of {EXTRAS[name].name}; run pip install 'crossfilter-inference[{name}]' to "
+        f"include {'it' if n == 1 else 'them'}"
+        for name, n in counts.items()
+        if n
+    ]
 
 
 def _nameless(scan: Scan) -> str:
