@@ -205,7 +205,7 @@ def test_settings_that_this_machine_cannot_run_are_left_out(bench, tmp_path, mon
 @pytest.mark.filterwarnings("ignore")
 @needs("openvino", "sentence_transformers")
 def test_the_embedding_benchmark_prints_possible_figures(embedding, forks, tmp_path, monkeypatch):
-    options = ("--model", "tiny", "--photos", 2, "--rounds", 2, "--rows", 2000, "--device", "cpu")
+    options = ("--model", "tiny", "--photos", 2, "--rounds", 1, "--rows", 2000, "--device", "cpu")
     options += ("--folder", tmp_path, "--output", tmp_path / "RESULTS.md")
     monkeypatch.setattr(sys, "argv", ["embedding.py", *map(str, options)])
     monkeypatch.setattr(embedding, "run", forks.run)

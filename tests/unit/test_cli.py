@@ -11,6 +11,7 @@ import pytest
 from conftest import PROJECT
 from hostile_names import NAMES
 
+from crossfilter_inference import __version__
 from crossfilter_inference.cli import commands, options
 from crossfilter_inference.cli.workflow import snakemake_command
 from crossfilter_inference.config import check_config, read_config
@@ -188,6 +189,11 @@ def test_a_signal_after_the_work_is_done_does_not_make_it_a_failure(signal):
         f"os.kill(os.getpid(), signal.{signal})"
     )
     assert run(program).returncode == 0
+
+
+def test_the_version_is_shown(capsys):
+    assert options.parse([*commands.COMMANDS], ["--version"], about="All.") is None
+    assert capsys.readouterr().out == f"crossfilter-inference {__version__}\n"
 
 
 @pytest.mark.parametrize("words", [["verify", "--help"], ["--help"], ["export", "--parquet"]])

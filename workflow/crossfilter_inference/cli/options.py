@@ -19,6 +19,7 @@ from typing import Annotated, Any, cast, get_args, get_origin, is_typeddict
 
 import typer
 
+from .. import __version__
 from ..project import project_folder
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -65,7 +66,7 @@ def parse(
     program = f"python scripts/{Path(sys.argv[0]).name}" if is_script() else COMMAND
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     if about:
-        app.callback(help=about, context_settings=_CONTEXT)(lambda: None)
+        app.callback(help=about, context_settings=_CONTEXT)(_version_option)
     for function in functions:
         name = function.__name__
         text = _help(function).replace(f"{COMMAND} {name}", program) if is_script() else _help(function)
@@ -80,6 +81,19 @@ def parse(
             f"{_decapitalized(error.format_message())}; for help: {_help_command(error, program)}"
         ) from None
     return chosen if isinstance(chosen, tuple) else None
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(COMMAND, __version__)
+        raise typer.Exit
+
+
+_VERSION = typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+
+
+def _version_option(version: Annotated[bool, _VERSION] = False) -> None:
+    pass
 
 
 def _split(command_line: list[str]) -> tuple[list[str], list[str]]:
