@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -260,12 +261,15 @@ def exported(demo_run, tmp_path_factory):
     return folder
 
 
+FACTS = "TAKEN_OFFSET, CAMERA, i.LATITUDE, i.LONGITUDE, ALTITUDE"
+
+
 def rows(collection):
     """The contents of the database for each photo, read without our library."""
     places = "SEMANTIC_EMBEDDING_UMAP_LATITUDE, SEMANTIC_EMBEDDING_UMAP_LONGITUDE"
     return collection.sql(
-        f"SELECT e.UUID, EMBEDDING, {places}, PATH, TAKEN FROM {{T}}_EMBEDDINGS e"
-        " JOIN {T}_UMAP_HAVERSINE USING (UUID) JOIN {T}_IMAGES USING (UUID) ORDER BY e.UUID"
+        f"SELECT e.UUID, EMBEDDING, {places}, PATH, TAKEN, {FACTS} FROM {{T}}_EMBEDDINGS e"
+        " JOIN {T}_UMAP_HAVERSINE USING (UUID) JOIN {T}_IMAGES i USING (UUID) ORDER BY e.UUID"
     )
 
 
@@ -279,13 +283,30 @@ def test_parquet_read_by_pandas_equals_the_database(demo_run, exported):
     assert np.array_equal(table["LATITUDE"], [row[2] for row in found])
     assert np.array_equal(table["LONGITUDE"], [row[3] for row in found])
     assert table["PATH"].tolist() == [row[4] for row in found]
-    assert [None if pd.isna(taken) else taken for taken in table["TAKEN"]] == [row[5] for row in found]
+    assert table["NAME"].tolist() == [Path(row[4]).name for row in found]
+    facts = ["TAKEN", "TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
+    assert [[None if pd.isna(value) else value for value in row] for row in table[facts].to_numpy()] == [
+        [*row[5:]] for row in found
+    ]
     similarity = np.stack(table["EMBEDDING"]) @ np.stack(table["EMBEDDING"]).T
     np.fill_diagonal(similarity, -2)
     for row, (names, values) in enumerate(zip(table["NEIGHBOURS"], table["SIMILARITIES"], strict=True)):
         nearest = np.argsort(-similarity[row], kind="stable")[:14]
         assert names.tolist() == table["UUID"].iloc[nearest].tolist()
         assert np.allclose(values, similarity[row, nearest], atol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["--parquet", "--atlas"])
+def test_an_export_has_time_place_and_camera(demo, tmp_path, option):
+    values = "TAKEN = 't', TAKEN_OFFSET = 'o', CAMERA = 'c', LATITUDE = 1, LONGITUDE = 2, ALTITUDE = 3"
+    connection = sqlite3.connect(demo.database)
+    connection.execute(f"UPDATE EFFICIENTNET_LITE0_IMAGES SET {values}")
+    connection.commit()
+    connection.close()
+    done = demo.script("export.py", option, str(tmp_path / "x.parquet"))
+    assert done.returncode == 0, done.stderr
+    columns = ["TAKEN", "TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
+    assert pd.read_parquet(tmp_path / "x.parquet")[columns].iloc[7].tolist() == ["t", "o", "c", 1, 2, 3]
 
 
 def test_the_array_read_by_numpy_equals_the_database(demo_run, exported):

@@ -7,6 +7,7 @@ numpy.load("photos.npy"), pathlib.Path("photos.uuids.txt").read_text().splitline
 embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 """
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,10 @@ _ROWS = 2_000  # per row group
 def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:
     """Write embeddings, positions and neighbours as Parquet, one row per photo, in order of UUID.
 
-    Columns: UUID, PATH, TAKEN (text), MISSING (whether the file of the photo is missing), EMBEDDING (fixed-size list of
-    float32), LATITUDE, LONGITUDE (degrees), NEIGHBOURS (UUIDs, nearest first), SIMILARITIES (cosines with these
-    neighbours).
+    Columns: UUID, NAME, PATH, TAKEN and TAKEN_OFFSET (text), CAMERA, EARTH_LATITUDE, EARTH_LONGITUDE (where the photo
+    was taken, in degrees), ALTITUDE (metres), MISSING (whether the file of the photo is missing), EMBEDDING (fixed-size
+    list of float32), LATITUDE, LONGITUDE (position on the map, in degrees), NEIGHBOURS (UUIDs, nearest first),
+    SIMILARITIES (cosines with these neighbours).
 
     Parameters
     ----------
@@ -47,9 +49,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
     def rows(part: slice) -> dict[str, Any]:
         return {
             "UUID": uuids[part],
-            "PATH": [*map(stored_path, contents.paths[part])],
-            "TAKEN": contents.facts["TAKEN"][part],
-            "MISSING": contents.missing[part],
+            **_file_columns(contents, part),
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
             "LATITUDE": contents.latitude[part],
             "LONGITUDE": contents.longitude[part],
@@ -59,9 +59,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
 
     schema = {
         "UUID": pa.string(),
-        "PATH": pa.string(),
-        "TAKEN": pa.string(),
-        "MISSING": pa.bool_(),
+        **_file_schema(),
         "EMBEDDING": pa.list_(pa.float32(), n_dims),
         "LATITUDE": pa.float64(),
         "LONGITUDE": pa.float64(),
@@ -74,9 +72,8 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
 def write_atlas(path: str, collection: Collection, contents: MapContents) -> None:
     """Write the flat map with thumbnails and neighbours as Parquet for embedding-atlas, one row per photo.
 
-    Columns: UUID, PATH, TAKEN, MISSING (whether the file of the photo is missing), REGION, X, Y (Hammer equal-area
-    projection, in [-2, 2] and [-1, 1]), THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine
-    distances).
+    Columns: UUID to MISSING as of `write_parquet`, REGION, X, Y (Hammer equal-area projection, in [-2, 2] and [-1, 1]),
+    THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine distances).
 
     Parameters
     ----------
@@ -101,9 +98,7 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         ]
         return {
             "UUID": collection.uuids[part],
-            "PATH": [*map(stored_path, contents.paths[part])],
-            "TAKEN": contents.facts["TAKEN"][part],
-            "MISSING": contents.missing[part],
+            **_file_columns(contents, part),
             "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
             "X": x[part],
             "Y": y[part],
@@ -112,8 +107,8 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         }
 
     schema = {
-        **dict.fromkeys(("UUID", "PATH", "TAKEN"), pa.string()),
-        "MISSING": pa.bool_(),
+        "UUID": pa.string(),
+        **_file_schema(),
         "REGION": pa.string(),
         "X": pa.float64(),
         "Y": pa.float64(),
@@ -121,6 +116,37 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         "NEIGHBOURS": pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))]),
     }
     _write_table(path, schema, rows, len(collection.uuids))
+
+
+# Columns of facts, and their names in an export, where latitude and longitude are those of the map.
+_FACTS = {
+    "TAKEN": "TAKEN",
+    "TAKEN_OFFSET": "TAKEN_OFFSET",
+    "CAMERA": "CAMERA",
+    "LATITUDE": "EARTH_LATITUDE",
+    "LONGITUDE": "EARTH_LONGITUDE",
+    "ALTITUDE": "ALTITUDE",
+}
+
+
+def _file_columns(contents: MapContents, part: slice) -> dict[str, Any]:
+    """Return what is known about the files of some photos."""
+    paths = contents.paths[part]
+    unknown = [None] * len(contents.paths)  # an older database lacks some facts
+    return {
+        "NAME": [stored_path(os.path.basename(path)) for path in paths],
+        "PATH": [*map(stored_path, paths)],
+        **{name: contents.facts.get(fact, unknown)[part] for fact, name in _FACTS.items()},
+        "MISSING": contents.missing[part],
+    }
+
+
+def _file_schema() -> "dict[str, pa.DataType]":
+    import pyarrow as pa
+
+    numbers = ("EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE")
+    kinds = {name: pa.float64() if name in numbers else pa.string() for name in ("NAME", "PATH", *_FACTS.values())}
+    return {**kinds, "MISSING": pa.bool_()}
 
 
 def write_npy(path: str, collection: Collection) -> None:
