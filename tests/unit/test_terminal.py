@@ -50,6 +50,8 @@ def log_a_run(logger):
     logger.info("3 of 4 steps (75%) done", extra={"event": "progress"})
     logger.info("")
     logger.info("Complete log(s): x")
+    failed = "CalledProcessError in file x, line 1:\nCommand 'x\ny' returned non-zero exit status 1."
+    logger.error(f"RuleException:\n{failed}", extra={"event": "error"})
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ def test_only_what_users_read_is_left_and_the_log_file_keeps_all(tmp_path):
     log_a_run(logger)
     assert stream.getvalue() == "photos: 3\nmake\\x1b the map\n"
     file.close()
-    assert (tmp_path / "log").read_text().count("\n") == 7
+    assert (tmp_path / "log").read_text().count("\n") == 11
 
 
 def test_with_verbose_nothing_is_left_out():
@@ -74,7 +76,7 @@ def test_with_verbose_nothing_is_left_out():
     logger = make_logger(stream, Kept(verbose=True))
     terminal.shorten(logger)
     log_a_run(logger)
-    assert stream.getvalue().count("\n") == 7
+    assert stream.getvalue().count("\n") == 11
 
 
 def test_the_line_of_a_brief_run_gives_way_and_shows_the_job_or_the_progress():
@@ -122,6 +124,7 @@ def test_the_reason_is_the_last_line_of_a_failed_run():
         (logging.WARNING, "the memory is too small", True),
         (logging.ERROR, "internal error (please report this):", True),
         (logging.ERROR, "error: %s", False),  # the run ends with it
+        (logging.ERROR, "interrupted; finished work is kept, and the next run resumes", False),
     ],
 )
 def test_a_job_of_a_brief_run_reports_problems_only(level, message, is_shown):
@@ -133,3 +136,12 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["returned non-zero exit status 137.", "died with <Signals.SIGKILL: 9>."])
+def test_the_death_of_a_job_is_shown(how):
+    stream = io.StringIO()
+    logger = make_logger(stream, Kept())
+    terminal.shorten(logger)
+    logger.error(f"RuleException:\nCalledProcessError in file x, line 1:\nCommand 'x' {how}")
+    assert how in stream.getvalue()

@@ -23,7 +23,7 @@ from ..util.progress import BRIEF, CLEAR
 from ..util.text import PrintableFormatter, printable
 from .options import UsageError, parse
 
-_MISTAKE = "error: %s"
+_MISTAKE, _INTERRUPTED = "error: %s", "interrupted; finished work is kept, and the next run resumes"
 # Faults of a disk or a network share, not of this program.
 _OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
@@ -92,7 +92,7 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
     except UsageError as error:
         code = _report_usage(error)
     except KeyboardInterrupt:
-        logger.error("interrupted; finished work is kept, and the next run resumes")
+        logger.error(_INTERRUPTED)
         code = 128 + signal.SIGINT
     except SystemExit as terminated:
         code = terminated.code
@@ -138,8 +138,8 @@ def _start_log(path: Path | None) -> logging.Logger:
 
 
 def _is_problem(record: logging.LogRecord) -> bool:
-    """Choose what a brief run prints of a job: no mistake that stopped it, because the run itself ends with that."""
-    is_problem = record.levelno >= logging.WARNING and record.msg != _MISTAKE
+    """Choose what a brief run prints of a job: not why it was stopped, because the run itself ends with that."""
+    is_problem = record.levelno >= logging.WARNING and record.msg not in (_MISTAKE, _INTERRUPTED)
     if is_problem and sys.stderr.isatty():
         sys.stderr.write(CLEAR)
     return is_problem

@@ -21,7 +21,10 @@ from ..util.text import PrintableFormatter, printable
 _NOISE = re.compile(
     "$|Assuming unrestricted shared filesystem|Building DAG of jobs|Using shell: |Provided cores: |Rules claiming more "
     "threads|Conda environments: ignored|Singularity containers: ignored|Select jobs to execute|Execute [0-9]+ jobs|"
-    r"Config file .* is extended|Complete log\(s\): |Elapsed time: "
+    r"Config file .* is extended|Complete log\(s\): |Elapsed time: |Cannot restore .*: no backup found|Shutting down, "
+    "this might take|Exiting because a job execution failed|"
+    # A job that ends itself has reported why, and the run ends with that; a killed job (137) has not.
+    r"RuleException:\nCalledProcessError (?s:.*) returned non-zero exit status ([0-9]{1,2}|130|143)\."
 )
 _SILENT = ("job_started", "job_finished", "progress", "resources_info")
 _SECONDS_BETWEEN_MOVES = 0.5
@@ -118,8 +121,9 @@ class MovingLine(logging.Handler):
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
-    event = getattr(record, "event", None)
-    return event not in _SILENT if event else not _NOISE.match(str(record.msg or ""))
+    event, text = getattr(record, "event", None), str(record.msg or "")
+    is_noise = _NOISE.match(text) if text or not event else None
+    return event not in _SILENT and not is_noise
 
 
 class _ShortFormatter(PrintableFormatter):
