@@ -30,7 +30,16 @@ MUTANTS = [
     ("photos/exif.py", "abs(degrees) <= most", "True", "facts: impossible"),
     ("photos/exif.py", "-altitude if is_below else altitude", "altitude", "facts: altitude"),
     ("photos/facts.py", "os.path.basename(path)", "path", "facts: file_name"),
-    ("embed/reuse.py", 'row["TAKEN"] if row["TAKEN_FROM"] != "name" else None', 'row["TAKEN"]', "merge: file_name"),
+    ("embed/decode_pool.py", "if isinstance(read, Facts)", "if False", "merge: file_name"),
+    ("photos/facts.py", 'if facts["latitude"] is None and', "if", "sidecars: complete"),
+    ("photos/facts.py", '(place["latitude"] or place["longitude"])', "True", "sidecars: read"),
+    ("photos/sidecars.py", "name + number + extension", "name + extension", "sidecars: belongs"),
+    ("photos/sidecars.py", "if len(base) < _SHORTENED:", "if False:", "sidecars: another"),
+    ("photos/scan.py", "times.get(os.path.split(image.path), 0)", "0", "sidecars: status"),
+    ("photos/raw.py", "orientation = _ORIENTATIONS.get(raw.sizes.flip, 1)", "orientation = 1", "raw: upright"),
+    ("photos/raw.py", "if min(image.size) >= _FEWEST_PIXELS else None\n\n", "\n\n", "raw: small"),
+    ("photos/exif.py", 'if image.format == "JXL" and', "if False and", "raw: turn"),
+    ("run/prepare.py", "known = {} if config.reread_photos else last", "known = last", "prepare: reread"),
     # A photo keeps its UUID
     ("photos/identify.py", "for photo in photos.values() if not photo.is_missing}", "for photo in ()}", "identify: overwritten"),
     ("photos/identify.py", "or len(candidates) == len(group) == 1", "or True", "identify"),
@@ -186,6 +195,12 @@ MUTANTS = [
     ("cli/commands.py", "if code not in (0, TooManyFailed.exit_code):", "if code:", "boundaries: when_too_many"),
     ("cli/commands.py", "    check_failures(str(state), read_plan(state / \"plan.tsv\")[0], config.max_failed_share)\n", "", "boundaries: when_too_many"),
     ("run/finish.py", "n_failures > max_share * n_images", "False", "boundaries: code_3"),
+    # The terminal
+    ("run/terminal.py", "return event not in _SILENT and not is_noise", "return True", "terminal: users_read"),
+    ("run/terminal.py", "is_brief &= not any(", "is_brief |= not any(", "terminal: verbose or keeps"),
+    ("run/terminal.py", "([0-9]{1,2}|130|143)", "([0-9]+)", "terminal: death"),
+    ("run/terminal.py", "            self._ended.set()\n", "", "terminal: gives_way"),
+    ("cli/command.py", "record.msg not in (_MISTAKE, _INTERRUPTED)", "record.msg", "terminal: problems"),
 ]  # fmt: skip
 
 

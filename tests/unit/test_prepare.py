@@ -214,6 +214,14 @@ def test_the_last_plan_is_read_only_if_it_may_matter(folder):
     assert prepare().plan.n_reread == 1
 
 
+def test_every_photo_is_read_again_on_request(folder):
+    _finish(prepare())
+    again = prepare(reread_photos=True)
+    assert (again.plan.n_reread, again.plan.new_shards) == (3, ["000002"])
+    _finish(again)
+    assert prepare().plan.new_shards == []
+
+
 @pytest.mark.parametrize("options", [{}, {"retry_failures": True}])
 def test_among_new_photos_the_last_plan_is_read_if_an_old_one_has_changed(folder, options):
     _finish(prepare())
