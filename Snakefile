@@ -14,7 +14,7 @@ rule all:
         RUN.final_output(),
     localrule: True
     message:
-        "everything is up to date"
+        "check that all files are there"
 
 
 include: "workflow/rules/manifest.smk"

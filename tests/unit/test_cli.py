@@ -191,6 +191,33 @@ def test_a_signal_after_the_work_is_done_does_not_make_it_a_failure(signal):
     assert run(program).returncode == 0
 
 
+def test_an_option_of_snakemake_without_the_dashes_is_refused_with_a_hint():
+    with pytest.raises(options.UsageError, match=r"no such option: --dry-run; write options of Snakemake after --;"):
+        options.parse([*commands.COMMANDS], ["run", "photos", "--dry-run"], about="All.")
+    with pytest.raises(options.UsageError, match=r"no such option: --dry-run; for help"):
+        options.parse([*commands.COMMANDS], ["verify", "--dry-run"], about="All.")
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([], None),
+        (["EFFICIENTNET_LITE0"], "EFFICIENTNET_LITE0"),
+        (["SIGLIP2"], None),
+        (["MINE"], None),
+        (["EFFICIENTNET_LITE0", "SIGLIP2"], None),
+    ],
+)
+def test_a_collection_keeps_its_embedding_type(tmp_path, types, expected):
+    for name in types:
+        (tmp_path / "x" / name).mkdir(parents=True)
+        (tmp_path / "x" / name / "config.json").write_text("{}")
+    assert commands._last_type(tmp_path / "x.sqlite", None) == expected
+    (tmp_path / "mine.yaml").write_text("embedding_type: SIGLIP2")
+    assert commands._last_type(tmp_path / "x.sqlite", [tmp_path / "mine.yaml"]) is None
+    assert commands._last_type(None, None) is None
+
+
 def test_the_version_is_shown(capsys):
     assert options.parse([*commands.COMMANDS], ["--version"], about="All.") is None
     assert capsys.readouterr().out == f"crossfilter-inference {__version__}\n"

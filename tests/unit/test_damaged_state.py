@@ -158,7 +158,7 @@ def test_a_journal_that_no_job_wrote_is_named(state):
     path.write_bytes(b"\0garbage\xff\n" * 99)
     result, text = state.verify()["files"]
     assert result == "FAILED"
-    assert text == f"1 file damaged ({path}): delete these and run snakemake"
+    assert text == f"1 file damaged ({path}): delete these and run the workflow"
 
 
 def test_every_command_works_with_the_intact_state(state, tmp_path):

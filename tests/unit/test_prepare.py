@@ -214,6 +214,16 @@ def test_the_last_plan_is_read_only_if_it_may_matter(folder):
     assert prepare().plan.n_reread == 1
 
 
+def test_the_plan_counts_new_changed_and_missing_photos(folder):
+    _finish(prepare())
+    one, other, _ = sorted((folder / "photos").iterdir())
+    one.unlink()
+    other.write_bytes(other.read_bytes() + b"x")
+    shutil.copy2(DEMO_PHOTOS[5], folder / "photos")
+    assert prepare().notes[0].startswith("photos: 3, new among them: 1, changed: 1 (shards: 1); missing: 1; rejected")
+    assert prepare(recompute_existing_embeddings=True).plan.n_changed == 2
+
+
 def test_every_photo_is_read_again_on_request(folder):
     _finish(prepare())
     again = prepare(reread_photos=True)

@@ -86,7 +86,7 @@ PARIS = {"latitude": 48.8584, "longitude": 2.2945}
     [
         ("a.json", takeout(), TIME),
         ("a.json", takeout(latitude=48.8584, longitude=2.2945, altitude=330.0), TIME | PARIS | {"altitude": 330}),
-        ("a.json", takeout(latitude=-33.5, longitude=0.0), TIME | {"latitude": -33.5, "longitude": 0, "altitude": 0}),
+        ("a.json", takeout(latitude=-33.5, longitude=0.0), TIME | {"latitude": -33.5, "longitude": 0}),
         ("a.json", takeout(geoDataExif=PARIS), TIME | PARIS),
         ("a.json", takeout("-86400"), {"taken": "1969-12-31T00:00:00", "taken_offset": "+00:00"}),
         ("a.json", takeout("99999999999999999"), {}),
@@ -174,3 +174,6 @@ def test_a_new_sidecar_is_a_status_change_of_its_photo_alone(tmp_path):
     after = times()
     assert after["IMG_1.jpg"] == (tmp_path / "IMG_1.jpg.json").stat().st_ctime_ns > before["IMG_1.jpg"]
     assert after["IMG_2.jpg"] == before["IMG_2.jpg"]
+    (tmp_path / "other.json").write_text("{}")
+    found = scan_folders([str(tmp_path)], [".jpg"], any_name=True)
+    assert "rejected files: 0; sidecars: 1; other files, ignored: 1 (1 .json)" in found.summary()

@@ -55,7 +55,7 @@ def test_a_missing_database_is_rebuilt(collection):
     collection.database.unlink()
     assert collection.failed() == (
         "database",
-        f"'{collection.database}' is missing: run snakemake to rebuild it from the shards",
+        f"'{collection.database}' is missing: run the workflow to rebuild it from the shards",
     )
     collection.run()
     assert collection.passes()
@@ -68,7 +68,7 @@ def test_an_unreadable_database_is_rebuilt(collection, damage):
     found = collection.verify()
     name, text = next((name, text) for name, (state, text) in found.items() if state == "FAILED")
     assert name == "database"
-    assert re.search("move it aside|aside and run snakemake to rebuild it", text)
+    assert re.search("move it aside|aside and run the workflow to rebuild it", text)
     assert found["shards"][0] == "ok"
     assert [state for state, _ in found.values()].count("skipped") == 5
     collection.rebuild()
@@ -85,7 +85,7 @@ def test_an_inconsistent_database_is_rebuilt(collection):
     connection.close()
     name, text = collection.failed()
     assert name == "database"
-    assert re.match(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): move '.*' aside and run snakemake", text)
+    assert re.match(r"'.*x\.sqlite' is damaged \(NULL value in more\.x\): move '.*' aside and run the workflow", text)
     collection.rebuild()
     assert collection.passes()
 
@@ -94,7 +94,7 @@ def test_a_run_rolls_back_a_killed_writer(collection):
     leave_hot_journal(collection.database)
     name, text = collection.failed()
     assert name == "database"
-    assert "a program was killed while writing to it: run snakemake" in text
+    assert "a program was killed while writing to it: run the workflow" in text
     assert Path(f"{collection.database}-journal").exists()
     collection.run()
     assert collection.passes()
@@ -123,7 +123,7 @@ def test_a_database_of_another_type_is_filled_by_a_run(collection):
     collection.sql("CREATE TABLE U_EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB)")
     name, text = collection.failed()
     assert name == "database"
-    assert text == f"'{collection.database}': table T_EMBEDDINGS is missing: run snakemake"
+    assert text == f"'{collection.database}': table T_EMBEDDINGS is missing: run the workflow"
     collection.run()
     assert collection.passes()
 
@@ -176,6 +176,6 @@ def test_a_database_that_never_existed_is_reported(tmp_path, made):
     state, text = found["database"]
     assert state == "FAILED"
     database = str(tmp_path / "y.sqlite")
-    assert text == f"{database!r} does not exist, and has no shards: run snakemake, or name another database"
+    assert text == f"{database!r} does not exist, and has no shards: run the workflow, or name another database"
     assert found["shards"] == ("ok", "0 shards: lists and databases intact, as merged")
     assert list(tmp_path.iterdir()) == []

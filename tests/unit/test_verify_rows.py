@@ -31,7 +31,7 @@ def test_a_row_that_is_not_an_embedding_is_named(collection, blob, fault):
     collection.stamp_rows()
     name, text = collection.failed()
     assert name == "embeddings"
-    assert text.startswith(f"1 row {fault} ({UUID(3)}): move '{collection.database}' aside and run snakemake")
+    assert text.startswith(f"1 row {fault} ({UUID(3)}): move '{collection.database}' aside and run the workflow")
     collection.rebuild()
     assert collection.passes()
 
@@ -64,7 +64,7 @@ def test_a_row_changed_outside_the_workflow_is_noticed(collection):
     assert re.match(
         r"rows were changed outside the workflow \(found 7 with digest \w{8}, stored 7 with \w{8}\): ", text
     )
-    assert text.endswith(f": move '{collection.database}' aside and run snakemake to rebuild it from the shards")
+    assert text.endswith(f": move '{collection.database}' aside and run the workflow to rebuild it from the shards")
     collection.rebuild()
     assert collection.passes()
 
@@ -76,7 +76,7 @@ def test_a_receipt_of_another_database_is_noticed(collection, key):
     os.utime(collection.folder / "map_stored.json")
     assert collection.failed() == (
         "digest",
-        f"'{receipt}' belongs to another database: delete '{receipt}' and run snakemake",
+        f"'{receipt}' belongs to another database: delete '{receipt}' and run the workflow",
     )
     receipt.unlink()
     collection.run()
@@ -88,7 +88,7 @@ def test_a_missing_receipt_is_recreated(collection):
     receipt.unlink()
     assert collection.verify()["digest"] == (
         "FAILED",
-        f"'{receipt}' is missing or damaged: delete '{receipt}' and run snakemake",
+        f"'{receipt}' is missing or damaged: delete '{receipt}' and run the workflow",
     )
     collection.run()
     assert collection.passes()
@@ -139,7 +139,7 @@ def test_every_shard_has_a_list_and_an_intact_database(collection, how, what):
     database, shard_list = damage_shard(collection, how)
     receipt = collection.folder / "embeddings.json"
     what = what.format(database=database, shard_list=shard_list)
-    assert collection.failed() == ("shards", f"{what}: delete these and '{receipt}', and run snakemake")
+    assert collection.failed() == ("shards", f"{what}: delete these and '{receipt}', and run the workflow")
     for path in (database, receipt, *([shard_list] if "list" in how else [])):
         path.unlink(missing_ok=True)
     collection.run()
@@ -151,7 +151,7 @@ def test_a_recomputed_shard_waits_for_its_merge(collection):
     os.utime(collection.folder / "embeddings" / "000002.sqlite")
     name, text = collection.failed()
     assert name == "shards"
-    assert text.endswith("000002.sqlite): run snakemake")
+    assert text.endswith("000002.sqlite): run the workflow")
     collection.run()
     assert collection.passes()
 

@@ -50,7 +50,7 @@ def test_a_file_changed_without_new_size_or_time_is_named(collection):
     os.utime(path, ns=(time, time))
     assert collection.failed(sample=20) == (
         "sample",
-        f"1 file with new content under the old size and time ({path}): touch these files and run snakemake",
+        f"1 file with new content under the old size and time ({path}): touch these files and run the workflow",
     )
     path.touch()
     collection.run()
@@ -65,7 +65,7 @@ def test_a_file_destroyed_without_new_size_or_time_is_named(collection):
     name, text = collection.failed(sample=20)
     assert name == "sample"
     assert text.startswith(f"1 photo no longer decodable ({path}: ")
-    assert text.endswith("): restore these files, or touch them and run snakemake")
+    assert text.endswith("): restore these files, or touch them and run the workflow")
 
 
 def test_changed_and_missing_photos_are_left_out_of_the_sample(collection):

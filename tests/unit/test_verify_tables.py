@@ -35,7 +35,7 @@ def test_every_photo_has_one_outcome_and_every_row_a_photo(collection, statement
     manifest = collection.folder / "manifest.tsv"
     assert name == "outcomes"
     assert text.startswith(what)
-    assert f": delete '{manifest}', then move '{collection.database}' aside and run snakemake" in text
+    assert f": delete '{manifest}', then move '{collection.database}' aside and run the workflow" in text
     manifest.unlink()
     collection.rebuild()
     assert collection.passes()
@@ -57,9 +57,8 @@ def test_a_run_interrupted_before_the_merge_is_resumed(collection):
     collection.plan()
     name, text = collection.failed()
     assert name == "outcomes"
-    manifest = collection.folder / "manifest.tsv"
-    assert text == f"1 photo without outcome ({UUID(20)}): delete '{manifest}' and run snakemake"
-    manifest.unlink()
+    fix = "run the workflow, which completes the interrupted run"
+    assert text == f"1 photo without outcome ({UUID(20)}): {fix}"
     collection.run()
     assert collection.passes()
 
@@ -73,7 +72,7 @@ def test_a_folder_with_none_of_the_photos_is_refused(collection):
     assert collection.failed() == (
         "outcomes",
         "input_dir contains none of the 8 photos of the last run: name the folders of that run, "
-        "or run snakemake if they were removed for good",
+        "or run the workflow if they were removed for good",
     )
 
 
@@ -87,7 +86,7 @@ def test_photos_added_and_removed_since_the_last_run_are_counted(collection):
     assert (state, text) == (
         "ok",
         "9 files = 7 embedded + 1 failed + 1 rejected; since the last run: 2 new, 1 changed, 1 missing, "
-        "1 newly or no longer rejected (run snakemake)",
+        "1 newly or no longer rejected (run the workflow)",
     )
 
 
@@ -97,7 +96,7 @@ def test_rows_of_missing_photos_are_kept_or_wrong_as_configured(collection):
     state, text = collection.verify()["outcomes"]
     assert (state, text) == ("ok", "8 files = 6 embedded + 1 failed + 1 rejected; 1 row of missing photos")
     collection.configure(missing_images="delete")
-    assert collection.failed() == ("outcomes", f"1 embedding of missing photos ({UUID(1)}): run snakemake")
+    assert collection.failed() == ("outcomes", f"1 embedding of missing photos ({UUID(1)}): run the workflow")
     collection.run(delete_missing=True)
     assert collection.passes()
 
@@ -118,7 +117,7 @@ def test_a_missing_or_damaged_list_of_files_is_recreated(collection, name, damag
     path.write_text("damaged" if name == "rejected.tsv" or damage == "damaged" else "".join([header, *lines[::-1]]))
     if damage == "missing":
         path.unlink()
-    expected = f"'{path}' is missing or damaged: delete '{path}' and run snakemake"
+    expected = f"'{path}' is missing or damaged: delete '{path}' and run the workflow"
     assert collection.failed() == ("outcomes", expected)
     collection.run()
     assert collection.passes()
@@ -128,7 +127,7 @@ def test_a_manifest_that_cannot_be_read_is_named(collection):
     path = collection.folder / "manifest.tsv"
     path.unlink()
     path.mkdir()
-    expected = f"'{path}' is missing or damaged: delete '{path}' and run snakemake"
+    expected = f"'{path}' is missing or damaged: delete '{path}' and run the workflow"
     assert collection.failed() == ("outcomes", expected)
 
 
@@ -160,7 +159,7 @@ def test_an_encoder_json_of_another_encoder_is_recreated(collection, is_new):
     name, text = collection.failed()
     assert name == "provenance"
     assert re.match(r"1 record of an encoder other than \w{16} \(.*encoder\.json\): ", text)
-    assert text.endswith(f": delete '{path}' and run snakemake")
+    assert text.endswith(f": delete '{path}' and run the workflow")
     path.unlink()
     collection.run()
     assert collection.passes()
@@ -171,7 +170,7 @@ def test_a_shard_of_another_encoder_is_recomputed(collection):
     collection.sql("UPDATE T_PROVENANCE SET VALUE = 'x' WHERE KEY = 'encoder_digest'", database=path)
     name, text = collection.failed()
     assert name == "provenance"
-    assert text.endswith(f"({path}): delete these and '{receipt}', and run snakemake")
+    assert text.endswith(f"({path}): delete these and '{receipt}', and run the workflow")
     path.unlink()
     receipt.unlink()
     collection.run()
@@ -183,11 +182,11 @@ def test_an_interrupted_run_of_another_encoder_is_resumed(collection):
     collection.resolve("another")
     collection.embed("000002")
     found = collection.verify()
-    assert found["shards"][1].endswith("000002.sqlite): run snakemake")
+    assert found["shards"][1].endswith("000002.sqlite): run the workflow")
     state, text = found["provenance"]
     assert state == "FAILED"
     assert re.match(r"2 records of an encoder other than \w{16} \(.*encoder\.json, .*000002\.sqlite\): delete", text)
-    assert text.endswith(f"): delete '{path}' and run snakemake")
+    assert text.endswith(f"): delete '{path}' and run the workflow")
     path.unlink()
     collection.run()
     assert collection.passes()
@@ -199,7 +198,7 @@ def test_a_missing_or_damaged_encoder_json_is_recreated(collection, damage):
     path.unlink()
     if damage != "missing":
         path.write_text(damage)
-    expected = f"'{path}' is missing or damaged: delete '{path}' and run snakemake"
+    expected = f"'{path}' is missing or damaged: delete '{path}' and run the workflow"
     found = collection.verify(sample=20)
     failed = {name: text for name, (state, text) in found.items() if state == "FAILED"}
     assert failed == dict.fromkeys(("embeddings", "provenance", "sample"), expected)
@@ -231,7 +230,7 @@ def test_the_map_in_the_database_is_the_stored_one(collection, statement, what):
     name, text = collection.failed()
     assert name == "map"
     assert text.startswith(what)
-    assert text.endswith(f": move '{collection.database}' aside and run snakemake to rebuild it from the shards")
+    assert text.endswith(f": move '{collection.database}' aside and run the workflow to rebuild it from the shards")
     collection.rebuild()
     assert collection.passes()
 
@@ -250,7 +249,7 @@ def test_changed_and_missing_files_of_the_map_are_recreated(collection, file):
     assert name == "map"
     assert text == (
         f"umap_model.pkl or map.tsv differs from the stored map: delete '{model}' and '{positions}' "
-        "and run snakemake; photos keep their positions"
+        "and run the workflow; photos keep their positions"
     )
     for path in (model, positions):
         path.unlink(missing_ok=True)
@@ -266,7 +265,7 @@ def test_a_run_adds_new_photos_to_the_map(collection):
     collection.plan()
     collection.embed("000004")
     collection.merge()
-    assert collection.failed() == ("map", f"1 embedding without position ({UUID(20)}): run snakemake")
+    assert collection.failed() == ("map", f"1 embedding without position ({UUID(20)}): run the workflow")
     collection.run()
     assert collection.passes()
 
@@ -275,9 +274,9 @@ def test_a_missing_map_is_skipped(collection):
     for table in ("T_UMAP_MODEL", "T_UMAP_HAVERSINE"):
         collection.sql(f"DROP TABLE {table}")
     collection.sql("DELETE FROM T_PROVENANCE WHERE KEY LIKE 'map_%'")
-    assert collection.verify()["map"] == ("FAILED", "the database no longer records its map: run snakemake")
+    assert collection.verify()["map"] == ("FAILED", "the database no longer records its map: run the workflow")
     (collection.folder / "map_stored.json").unlink()
-    assert collection.verify()["map"] == ("skipped", "no map yet: run snakemake")
+    assert collection.verify()["map"] == ("skipped", "no map yet: run the workflow")
     collection.configure(reproject_umap_embeddings=False)
     assert collection.verify()["map"] == ("skipped", "reproject_umap_embeddings is false")
 
@@ -287,7 +286,7 @@ def test_an_older_database_is_upgraded_by_a_run(collection, monkeypatch):
     monkeypatch.setattr(checks, "FORMAT_VERSION", known + 1)
     name, text = collection.failed()
     assert name == "database"
-    assert re.fullmatch(rf"'.*x\.sqlite' has format {known}: run snakemake, which upgrades it", text)
+    assert re.fullmatch(rf"'.*x\.sqlite' has format {known}: run the workflow, which upgrades it", text)
 
 
 @pytest.mark.parametrize("database", ["x.sqlite", "x/T/embeddings/000001.sqlite"])

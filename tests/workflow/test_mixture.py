@@ -100,7 +100,7 @@ def test_by_a_copied_shard_file(first_run, shard_of_another_model):
     collection.add_photos(3)
     line, output = refused(collection)
     assert "embeddings/000001.sqlite' comes from another encoder (model: another -> a; weights_sha256: " in line
-    assert line.endswith("delete it and run snakemake to embed its photos again")
+    assert line.endswith("delete it and run the workflow to embed its photos again")
     assert "embed shard" not in output
     (collection.state / "embeddings" / "000001.sqlite").unlink()
     collection.run()

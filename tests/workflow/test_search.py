@@ -141,8 +141,18 @@ def test_photos_are_found_by_the_end_of_their_path(demo_run):
         assert find_path(collection, str(text)) == uuid
     with pytest.raises(InputError, match=r"--path: none of the 62 photos in .* matches 'x.jpg'; check the path"):
         find_path(collection, "x.jpg")
-    with pytest.raises(InputError, match="none of the 62 photos"):
-        find_path(collection, path.name[1:])
+    assert find_path(collection, path.name[5:]) == uuid, "the end need not begin with a name"
+
+
+def test_a_photo_that_failed_is_named_with_the_reason(demo):
+    connection = sqlite3.connect(demo.database)
+    connection.execute(
+        "INSERT INTO EFFICIENTNET_LITE0_FAILURES VALUES ('x', '/a/DSC 1.ARW', 'damaged', 'it is broken', '')"
+    )
+    connection.commit()
+    connection.close()
+    with pytest.raises(InputError, match=r"--path: /a/DSC 1\.ARW is not in .*, because it failed: it is broken"):
+        find_path(Collection(demo.database), "dsc 1.arw")
 
 
 def test_uuids_are_found_in_any_spelling(demo_run):
@@ -340,7 +350,7 @@ def test_without_a_map_only_the_array_can_be_exported(demo, tmp_path):
     (demo.state / "map.tsv").unlink()
     done = demo.script("export.py", "--parquet", str(tmp_path / "x.parquet"))
     assert done.returncode == 1
-    assert "map.tsv' is missing; make the map: snakemake --cores 8" in done.stderr
+    assert "map.tsv' is missing; to make the map, run the workflow" in done.stderr
     assert demo.script("export.py", "--npy", str(tmp_path / "x.npy")).returncode == 0
     assert not (tmp_path / "x.parquet").exists()
     done = demo.script("export.py")

@@ -80,7 +80,7 @@ def test_a_map_is_verified_too(demo):
 
 def follow(collection, line):
     """Apply the fix of a line: delete the files that it names, and run Snakemake."""
-    assert line.count("run snakemake") == 1, line
+    assert line.count("run the workflow") == 1, line
     problem, _, fix = line.rpartition(": ")
     names = set(re.findall(r"'(.*?)'", fix))
     if "delete these" in fix:

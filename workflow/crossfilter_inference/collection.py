@@ -103,12 +103,12 @@ class Collection:
         """The contents of `encoder.json`."""
         path = self.folder / "encoder.json"
         if not path.exists():
-            raise InputError(f"{str(path)!r}, which describes the encoder, is missing; run snakemake to recreate it")
+            raise InputError(f"{str(path)!r}, which describes the encoder, is missing; run the workflow to recreate it")
         encoder = read_encoder(path)
         with reading(self.database) as connection:
             recorded = recorded_encoder(connection, self.embedding_type).get("digest")
         if recorded not in (None, provenance_digest(encoder)):
-            raise InputError(f"{str(path)!r} describes another encoder than that of the database; run snakemake")
+            raise InputError(f"{str(path)!r} describes another encoder than that of the database; run the workflow")
         return encoder
 
     def photos(self, uuids: list[str]) -> dict[str, Photo]:
@@ -146,7 +146,7 @@ class Collection:
         paths = {key: self.folder / name for key, name in _MAP_FILES.items()}
         for path in paths.values():
             if not path.exists():
-                raise InputError(f"{str(path)!r} is missing; make the map: snakemake --cores 8")
+                raise InputError(f"{str(path)!r} is missing; to make the map, run the workflow")
         words = self.folder / "words.npz"
         contents = read_contents(
             self.embedding_type,
@@ -159,7 +159,7 @@ class Collection:
             ),
         )
         if contents.uuids != self.uuids:
-            raise InputError("the map does not show the same photos as the database; update it: snakemake --cores 8")
+            raise InputError("the map does not show the same photos as the database; to update it, run the workflow")
         return contents
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:

@@ -47,10 +47,10 @@ class Section(BaseModel):
 
 
 def _with_shipped_encoders(encoders: Any) -> Any:
-    return {**_SHIPPED_ENCODERS, **encoders} if isinstance(encoders, Mapping) else encoders
+    return {**SHIPPED_ENCODERS, **encoders} if isinstance(encoders, Mapping) else encoders
 
 
-_SHIPPED_ENCODERS = {"SIGLIP2": {"backend": "siglip"}, "EFFICIENTNET_LITE0": {"backend": "efficientnet_lite0"}}
+SHIPPED_ENCODERS = {"SIGLIP2": {"backend": "siglip"}, "EFFICIENTNET_LITE0": {"backend": "efficientnet_lite0"}}
 
 
 class Backend(Text):

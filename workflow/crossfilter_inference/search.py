@@ -6,9 +6,12 @@ import unicodedata
 from typing import NamedTuple
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from .collection import Collection
+from .db.connect import reading
+from .db.tables import Tables
 from .errors import InputError
 from .util.text import printable
 
@@ -83,15 +86,26 @@ def find_path(collection: Collection, text: str) -> str:
     for spelling in (str, str.casefold):
         tail = f"/{spelling(wanted).removeprefix('./').removeprefix('/')}"
         found = found or [uuid for uuid, path in ends.items() if spelling(path).endswith(tail)]
+    found = found or [uuid for uuid, path in ends.items() if path.casefold().endswith(wanted.casefold())]
     if len(found) == 1:
         return found[0]
     if found:
         examples = " and ".join(printable(paths[uuid]) for uuid in found[:2])
         raise InputError(f"--path: {len(found)} photos match {text!r}, for example {examples}; give more of the path")
+    for path, message in _failures(collection):
+        if unicodedata.normalize("NFC", path).casefold().endswith(tail):
+            raise InputError(f"--path: {printable(path)} is not in the collection, because it failed: {message}")
     raise InputError(
         f"--path: none of the {len(paths):,} photos in {collection.database!r} matches {text!r}; check the path, and "
         f"see the table {collection.embedding_type}_FAILURES for photos that failed"
     )
+
+
+def _failures(collection: Collection) -> list[tuple[str, str]]:
+    """Return path and message of each photo that failed."""
+    failures = Tables(collection.embedding_type).failures.c
+    with reading(collection.database) as connection:
+        return [*connection.execute(sa.select(failures.PATH, failures.MESSAGE)).tuples()]
 
 
 def find_uuid(collection: Collection, text: str) -> str:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from ..errors import InputError, TooManyFailed
+from ..util.text import INSTALLED
 from . import command
 from .options import COMMAND, UsageError, is_script
 
@@ -77,7 +78,8 @@ def run(
         File names that photos may have: uuid, or any, which gives a UUID to each photo whose name is none. Default: as
         in the last run; in the first, uuid if a photo has a UUID for a name.
     embedding_type : str, optional
-        Encoder to use: SIGLIP2 (the default), EFFICIENTNET_LITE0, or one from a configuration file.
+        Encoder to use: SIGLIP2, EFFICIENTNET_LITE0, or one from a configuration file. Default: as in the last run, in
+        the first SIGLIP2.
     batch_size : str, optional
         Photos per call of the encoder, or auto (the default).
     recompute_existing_embeddings : bool, optional
@@ -104,7 +106,7 @@ def run(
         "input_dir": folder or None,
         "output_embeddings_db": output_embeddings_db and str(output_embeddings_db),
         "names": names or _names(folder, output_embeddings_db, configfile),
-        "embedding_type": embedding_type,
+        "embedding_type": embedding_type or _last_type(output_embeddings_db, configfile),
         "batch_size": batch_size,
         "recompute_existing_embeddings": recompute_existing_embeddings,
         "reproject_umap_embeddings": reproject_umap_embeddings,
@@ -113,6 +115,21 @@ def run(
     if not (folder or configfile or snakemake_options):
         raise InputError(f"name a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
     run_workflow(configfile or [], changes, snakemake_options, cores, verbose=verbose)
+
+
+def _last_type(database: Path | None, files: list[Path] | None) -> str | None:
+    """Return the embedding type of a collection that has a single one, if no file names another; else None."""
+    from ..config import SHIPPED_ENCODERS, Config, read_config_file
+    from ..db.state import state_folder
+
+    if not database or any("embedding_type" in read_config_file(path) for path in files or []):
+        return None
+    found = [path.parent.name for path in Path(state_folder(str(database))).glob("*/config.json")]
+    default = Config.model_fields["embedding_type"].default
+    if len(found) != 1 or found[0] == default or found[0] not in SHIPPED_ENCODERS:
+        return None
+    logger.info("embedding_type: %s, as in the last run", found[0])
+    return found[0]
 
 
 def _names(folders: list[str] | None, database: Path | None, files: list[Path] | None) -> str | None:
@@ -421,6 +438,7 @@ COMMANDS = (run, search, duplicates, export, verify, report)
 
 def main() -> None:
     """Run `crossfilter-inference`."""
+    os.environ[INSTALLED] = "1"
     command.run(COMMANDS, about="Embed a folder of photos, map them on a globe, search them, and find duplicates.")
 
 

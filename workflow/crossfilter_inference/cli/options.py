@@ -77,9 +77,8 @@ def parse(
     try:
         chosen = app(before or (["--help"] if about else []), prog_name=program, standalone_mode=False)
     except typer.TyperException as error:
-        raise UsageError(
-            f"{_decapitalized(error.format_message())}; for help: {_help_command(error, program)}"
-        ) from None
+        message = _decapitalized(error.format_message()) + _hint(error, functions, before)
+        raise UsageError(f"{message}; for help: {_help_command(error, program)}") from None
     return chosen if isinstance(chosen, tuple) else None
 
 
@@ -221,6 +220,14 @@ def _kinds(kind: object) -> set[object]:
 def _decapitalized(text: str) -> str:
     text = " ".join(text.split()).removesuffix(".")
     return text[:1].lower() + text[1:]
+
+
+def _hint(error: typer.TyperException, functions: Iterable[Callable[..., str]], words: list[str]) -> str:
+    """Return where options belong that a command does not know but passes on."""
+    chosen = [function for function in functions if function.__name__ in words[:1]]
+    parameters = [parameter for function in chosen for parameter in inspect.signature(function).parameters.values()]
+    passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    return "; write options of Snakemake after --" if passes_on and "o such option" in error.format_message() else ""
 
 
 def _help_command(error: typer.TyperException, program: str) -> str:

@@ -43,11 +43,11 @@ class UnusableDatabase(InputError):
         self.is_locked = "locked" in words
         fix = "the database is unchanged"
         if any(word in words for word in ("malformed", "not a database")):
-            fix = "move it aside, and run snakemake, which rebuilds it from the shards"
+            fix = "move it aside, and run the workflow, which rebuilds it from the shards"
         elif self.is_locked:
             fix = "another program has it open: close that program, and run the same command again"
         elif action == "read" and "readonly" in words:  # of two meanings; a reader cannot roll back
-            fix = "a program was killed while writing to it: run snakemake, which rolls back the unfinished transaction"
+            fix = "a program was killed while writing to it: run the workflow, which rolls its transaction back"
         elif "constraint failed" in words and action != "read":
             fix = "the database is unchanged; give your own column a default, or remove your own trigger or index"
         super().__init__(f"cannot {action} the database {str(path)!r} ({words}); {fix}")

@@ -13,7 +13,7 @@ VIEW_MARK = "/* of crossfilter-inference */"
 _VIEW = f"CREATE VIEW PHOTOS AS {VIEW_MARK} "
 # SQLite has no function for it: remove all that is no slash from the end.
 _FOLDER = "rtrim(PATH, replace(PATH, '/', ''))"
-_OWN = ("TAKEN", "TAKEN_OFFSET", "LATITUDE", "LONGITUDE", "ALTITUDE", "CAMERA")
+_OWN = ("TAKEN", "TAKEN_OFFSET", "TAKEN_FROM", "LATITUDE", "LONGITUDE", "ALTITUDE", "CAMERA")
 
 
 def create_photos_view(connection: Connection) -> None:

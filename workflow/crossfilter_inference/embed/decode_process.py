@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -241,6 +242,7 @@ def serve(descriptor: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # if memory runs out, the kernel shall end this process and not the one with the model
         Path("/proc/self/oom_score_adj").write_text("1000")
+    warnings.simplefilter("ignore")  # of decoders, which name no file
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):  # the parent has ended
         preprocessing, max_pixels = connection.recv()

@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from ..errors import InputError
+from ..util.text import once_with
 from . import devices
 from .hub import changed, versions
 from .identity import EMBED_VERSION, RESOLVED_KEYS, may_understand_texts
@@ -124,7 +125,7 @@ def load_text_encoder(provenance: Mapping[str, Any], *, backends: Iterable[str] 
         with_texts = [name for name in built_in() if may_understand_texts({"backend": name})]
         raise InputError(
             f"{provenance['name']} does not understand text; choose an encoder of the backend "
-            f"{' or '.join(with_texts)}, such as SIGLIP2: run snakemake with --config embedding_type=SIGLIP2, then "
+            f"{' or '.join(with_texts)}, such as SIGLIP2: {once_with('embedding_type=SIGLIP2')}, then "
             "search with --embedding_type SIGLIP2"
         )
     return cast(TextEncoder, backend.load_text(provenance))

@@ -197,9 +197,7 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     tables = Tables(embedding_type)
     with reading(database) as connection:
         if not sa.inspect(connection).has_table(tables.umap_model.name):
-            raise InputError(
-                f"{database} has no table {tables.umap_model.name}; to make the map, run snakemake --cores 8"
-            )
+            raise InputError(f"{database} has no table {tables.umap_model.name}; to make the map, run the workflow")
         recorded = read_provenance(connection, embedding_type)
         stored = connection.scalar(sa.select(tables.umap_model.c.MODEL))
         uuids, embeddings = read_embeddings(connection, embedding_type)
@@ -209,7 +207,7 @@ def load_umap_model(database: str, embedding_type: str) -> BoundUMAP:
     embeddings = embeddings[[rows[uuid] for uuid in model.uuids_ if uuid in rows]]
     if not np.array_equal(row_digests(embeddings), model.row_digests_):
         raise InputError(
-            f"{database}: the embeddings have changed since the map was made; to update it, run snakemake --cores 8"
+            f"{database}: the embeddings have changed since the map was made; to update it, run the workflow"
         )
     bound = BoundUMAP(**model.get_params())
     bound.__dict__.update(model.__dict__)
@@ -244,9 +242,7 @@ class _ModelUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-_REBUILD = (
-    "to rebuild it, delete umap_model.pkl in the state folder and run snakemake --cores 8; photos keep their positions"
-)
+_REBUILD = "to rebuild it, delete umap_model.pkl in the state folder and run the workflow; photos keep their positions"
 
 
 def _checked(blob: bytes | None, recorded: dict[str, str], name: str) -> bytes:

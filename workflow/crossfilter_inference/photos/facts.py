@@ -106,7 +106,7 @@ def _of_takeout(record: dict[str, Any]) -> dict[str, Any]:
             facts = {"taken": taken, "taken_offset": "+00:00"}
     for place in (record.get("geoData"), record.get("geoDataExif")):
         if place and (place["latitude"] or place["longitude"]):  # Takeout writes 0, 0 for an unknown place
-            return facts | _place(place["latitude"], place["longitude"], place.get("altitude"))
+            return facts | _place(place["latitude"], place["longitude"], place.get("altitude") or None)
     return facts
 
 

@@ -18,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from ..errors import InputError
@@ -69,6 +70,8 @@ class Scan:
         Number of files by every other extension, in lower case.
     n_excluded : Counter
         Number of excluded files with an image extension, by the pattern that excludes them.
+    n_sidecars : int
+        Number of sidecars of images; they are not among the others.
     unnamed : set of str
         Canonical UUIDs of files that are excluded or have another extension.
     unseen : list of str
@@ -80,6 +83,7 @@ class Scan:
     rejected: list[RejectedFile] = field(default_factory=list)
     n_others: Counter[str] = field(default_factory=Counter)
     n_excluded: Counter[str] = field(default_factory=Counter)
+    n_sidecars: int = 0
     unnamed: set[str] = field(default_factory=set)
     unseen: list[str] = field(default_factory=list)
 
@@ -88,7 +92,8 @@ class Scan:
         reasons = Counter(re.split(r" \(| as ", file.reason)[0] for file in self.rejected)
         others = Counter({printable(extension) or "without extension": n for extension, n in self.n_others.items()})
         excluded = f"; excluded files: {_counted(self.n_excluded)}" if self.n_excluded else ""
-        return f"rejected files: {_counted(reasons)}{excluded}; other files, ignored: {_counted(others)}"
+        sidecars = f"; sidecars: {self.n_sidecars}" if self.n_sidecars else ""
+        return f"rejected files: {_counted(reasons)}{excluded}{sidecars}; other files, ignored: {_counted(others)}"
 
     def unusable(self) -> dict[str, str]:
         """Return why files named by a UUID are not images, by the canonical UUID; duplicates are left out."""
@@ -190,7 +195,9 @@ def scan_folders(
             found[key] = first
             scan.rejected.append(RejectedFile(second.path, f"{_SAME_UUID} {first.path}"))
     scan.n_excluded += Counter()  # without zeros
-    images = _with_sidecars([*found.values(), *scan.nameless], sidecars, started)
+    images, used = _with_sidecars([*found.values(), *scan.nameless], sidecars, started)
+    scan.n_sidecars = used.total()
+    scan.n_others -= used
     scan.images, scan.nameless = sorted(images[: len(found)], key=_UUID), images[len(found) :]
     scan.rejected.sort(key=lambda rejected: os.fsencode(rejected.path))
     return scan
@@ -198,26 +205,33 @@ def scan_folders(
 
 def _with_sidecars(
     images: list[ImageFile], sidecars: Mapping[str, list[os.DirEntry[str]]], started: int
-) -> list[ImageFile]:
-    """Count a status change of a sidecar as one of its photo."""
+) -> tuple[list[ImageFile], Counter[str]]:
+    """Count a status change of a sidecar as one of its photo.
+
+    Returns
+    -------
+    images : list of ImageFile
+    used : Counter
+        Number of sidecars of these images, by extension.
+    """
     if not sidecars:
-        return images
+        return images, Counter()
     names = {folder: [entry.name for entry in entries] for folder, entries in sidecars.items()}
     for image in images:
         folder, name = os.path.split(image.path)
         if folder in names:
             names[folder].append(name)
-    times = {
-        (folder, name): max(_ctime(entry, started) for entry in sidecars[folder] if entry.name in found)
-        for folder in names
-        for name, found in match_sidecars(names[folder]).items()
-    }
-    return [
-        image._replace(ctime_ns=max(image.ctime_ns, times.get(os.path.split(image.path), 0)))
-        if image.ctime_ns
-        else image
-        for image in images
-    ]
+    matches = {folder: match_sidecars(found) for folder, found in names.items()}
+    used = {(folder, name) for folder, found in matches.items() for name in chain.from_iterable(found.values())}
+    times = {(folder, entry.name): _ctime(entry, started) for folder, entries in sidecars.items() for entry in entries}
+
+    def ctime_ns(image: ImageFile) -> int:
+        folder, name = os.path.split(image.path)
+        found = matches.get(folder, {}).get(name, ()) if image.ctime_ns else ()
+        return max([image.ctime_ns, *(times[folder, sidecar] for sidecar in found)])
+
+    with_times = [image._replace(ctime_ns=ctime_ns(image)) for image in images]
+    return with_times, Counter(os.path.splitext(name)[1].lower() for _, name in used)
 
 
 def _ctime(entry: os.DirEntry[str], started: int) -> int:

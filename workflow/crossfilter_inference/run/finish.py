@@ -16,14 +16,19 @@ from ..photos.failures import advice
 from ..shards.plan import FAILED_COLUMNS, PlannedImage, read_plan, shard_databases
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_json, write_tsv
-from ..util.text import counted
+from ..util.text import counted, once_with
 
 _FEWEST_TO_JUDGE = 20  # photos
 _N_NAMED = 3  # of the failed photos
 
 
 def closing_lines(
-    database: str, folder: str, since: float, deletions: str = "", input_dir: Sequence[str] = ()
+    database: str,
+    folder: str,
+    since: float,
+    deletions: str = "",
+    input_dir: Sequence[str] = (),
+    map_before: bytes = b"",
 ) -> list[str]:
     """Summarise a finished run: its results, the contents of the database, and the link to the globe.
 
@@ -38,6 +43,8 @@ def closing_lines(
         The line about embeddings of missing photos; may be empty.
     input_dir : sequence of str
         Folders of photos, which are left out of the names of photos.
+    map_before : bytes
+        What `map_record` returned before the run.
 
     Returns
     -------
@@ -57,6 +64,7 @@ def closing_lines(
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         by_reason = f" ({counts}), see {folder}/failed.tsv"
     details = [f"{_name(failure.path, input_dir)}: {failure.message}" for failure in failures[:_N_NAMED]]
+    details += [f"and {len(failures) - _N_NAMED:,} more"] if failures[_N_NAMED:] else []
     details += [f"{reason}: {advice(reason)}" for reason, _ in reasons.most_common()]
     in_list = f", see {folder}/rejected.tsv" if rejected else ""
     lines = [
@@ -71,8 +79,14 @@ def closing_lines(
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
     if quality.exists() and look_at:
-        lines += [f"map:      {_map_line(quality, since)}", look_at]
+        lines += [f"map:      {_map_line(quality, is_new=map_record(folder) != map_before)}", look_at]
     return lines
+
+
+def map_record(folder: str) -> bytes:
+    """Read the record of the map, which changes with the map; empty if there is none."""
+    path = Path(folder, "map_quality.json")
+    return path.read_bytes() if path.is_file() else b""
 
 
 def page_line(folder: str) -> str:
@@ -128,7 +142,7 @@ def _facts_line(database: str, embedding_type: str) -> list[str]:
         n = connection.scalar(sa.select(sa.func.count()).select_from(images).where(*is_older))
     return [
         f"facts:    an earlier version embedded {counted(n, 'photos')} without recording place and camera; to read "
-        "them, run once with --config reread_photos=true, which embeds nothing again"
+        f"them, {once_with('reread_photos=true')}, which embeds nothing again"
         for n in ([n] if n else [])
     ]
 
@@ -149,10 +163,10 @@ def _count_embedded(folder: str, since: float) -> tuple[int, int]:
     return computed, copied
 
 
-def _map_line(path: Path, since: float) -> str:
+def _map_line(path: Path, *, is_new: bool) -> str:
     record = read_json(path, n_images=int, action=str, n_new=int, n_gone=int)
     photos = counted(record["n_images"], "photos")
-    if not _is_new(path, since):
+    if not is_new:
         return f"unchanged, {photos}"
     drift = record.get("drift_degrees")
     moved = "" if drift is None else f"; the other photos moved by {drift:.2f} degrees on average"
@@ -184,8 +198,8 @@ def check_failures(folder: str, images: Sequence[PlannedImage], max_share: float
     if n_images > _FEWEST_TO_JUDGE and n_failures > max_share * n_images:
         raise TooManyFailed(
             f"{n_failures} of {n_images} photos failed, more than max_failed_share: {max_share:g} allows; all others "
-            f"are stored. See the reasons in the table {Path(folder).name}_FAILURES. If you fixed the cause, run once "
-            "with --config retry_failures=true; if these photos cannot be fixed, raise max_failed_share"
+            f"are stored. {folder}/failed.tsv lists the reasons. If you fixed the cause, "
+            f"{once_with('retry_failures=true')}; if these photos cannot be fixed, raise max_failed_share"
         )
 
 

@@ -19,7 +19,7 @@ from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import remove_shard, shard_lists, write_plan
 from ..util.files import remove_parts, write_text
-from ..util.text import printable
+from ..util.text import once_with, printable
 from .prepare import Deletions, Run
 
 # These files stay open until the process ends: a closed file loses its lock.
@@ -97,7 +97,7 @@ def _check_deletions(deletions: Deletions, max_share: float) -> None:
         raise InputError(
             f"missing_images: delete would remove {deletions.n_deleted} of {deletions.n_rows} embeddings, because "
             f"their photos are missing from input_dir; max_deleted_share is {max_share:g}. Nothing has changed. If no "
-            "disk is missing, run once with --config max_deleted_share=1"
+            f"disk is missing, {once_with('max_deleted_share=1')}"
         )
 
 

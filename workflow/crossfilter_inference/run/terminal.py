@@ -24,7 +24,8 @@ _NOISE = re.compile(
     r"Config file .* is extended|Complete log\(s\): |Elapsed time: |Cannot restore .*: no backup found|Shutting down, "
     "this might take|Exiting because a job execution failed|"
     # A job that ends itself has reported why, and the run ends with that; a killed job (137) has not.
-    r"RuleException:\nCalledProcessError (?s:.*) returned non-zero exit status ([0-9]{1,2}|130|143)\."
+    r"RuleException:\nCalledProcessError (?s:.*) (returned non-zero exit status ([0-9]{1,2}|130|143)\.|"
+    r"died with <Signals\.SIG(INT|TERM): )"
 )
 _SILENT = ("job_started", "job_finished", "progress", "resources_info")
 _SECONDS_BETWEEN_MOVES = 0.5

@@ -119,7 +119,7 @@ def check_shard(path: str, recorded: dict[str, str], provenance: dict[str, Any])
     if recorded.get("encoder_digest") != provenance_digest(provenance):
         differences = _differences(with_prefix("encoder_", recorded), provenance_to_text(provenance))
         raise InputError(
-            f"the shard database {path!r} comes from another encoder ({differences}); delete it and run snakemake "
+            f"the shard database {path!r} comes from another encoder ({differences}); delete it and run the workflow "
             "to embed its photos again"
         )
 

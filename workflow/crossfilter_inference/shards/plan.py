@@ -87,7 +87,8 @@ class MissingImage(NamedTuple):
 class Plan:
     """The next manifest, the rejected files, the new shards, and the missing images.
 
-    `n_reread` of the images in new shards are only read again, because their status has changed. `may_miss_images` is
+    Of the images in new shards, `n_reread` are only read again, because their status has changed, and `n_changed` are
+    known by their UUID. `may_miss_images` is
     False if the scan found every identity that the shards list.
     """
 
@@ -96,18 +97,21 @@ class Plan:
     new_shards: list[str]
     missing: list[MissingImage] = field(default_factory=list, compare=False)
     n_reread: int = field(default=0, compare=False)
+    n_changed: int = field(default=0, compare=False)
     may_miss_images: bool = field(default=True, compare=False)
 
     def summary(self) -> str:
         """Count all photos, new photos and new shards, in one line."""
         new = set(self.new_shards)
-        n_new = sum(image.shard in new for image in self.images) - self.n_reread
+        n_new = sum(image.shard in new for image in self.images) - self.n_reread - self.n_changed
+        changed = f", changed: {self.n_changed}" if self.n_changed else ""
+        missing = f"; missing: {len(self.missing)}" if self.missing else ""
         reread = ""
         if self.n_reread:
             reread = (
                 f"; to be read again: {self.n_reread} (new or unknown status; embedded only if the content differs)"
             )
-        return f"photos: {len(self.images)}, new among them: {n_new} (shards: {len(new)}){reread}"
+        return f"photos: {len(self.images)}, new among them: {n_new}{changed} (shards: {len(new)}){reread}{missing}"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
         """Warn in one line if the scan found photos, but none that the shards know; empty otherwise."""
@@ -195,6 +199,7 @@ def make_plan(
     planned: list[PlannedImage] = []
     new_shards: list[str] = []
     n_new, n_reread, is_taken = 0, 0, False
+    others: list[str] = []  # UUIDs of images in new shards that are not only read again
     newest = max(map(int, shards), default=0)
     last_unlisted = max(map(int, unlisted), default=0)
     for image in sorted(images):
@@ -207,6 +212,8 @@ def make_plan(
                 new_shards.append(f"{newest + 1 + len(new_shards):06d}")
             shard = new_shards[-1]
             n_new += 1
+            if not is_listed or is_retried or recompute:
+                others.append(image.uuid)
             if not is_listed and last is not None:
                 is_taken |= _may_have_new_contents(image, shard, last, is_listed=False)
         else:
@@ -216,7 +223,15 @@ def make_plan(
         names = {name: f"{int(name) + last_unlisted - newest:06d}" for name in new_shards}
         planned = [image._replace(shard=names.get(image.shard, image.shard)) for image in planned]
         new_shards = [*names.values()]
-    return Plan(planned, rejected, new_shards, n_reread=n_reread, may_miss_images=recompute or bool(owner))
+    known = {uuid for rows in shards.values() for uuid, _, _ in rows} if others else set()
+    return Plan(
+        planned,
+        rejected,
+        new_shards,
+        n_reread=n_reread,
+        n_changed=sum(uuid in known for uuid in others),
+        may_miss_images=recompute or bool(owner),
+    )
 
 
 def may_change_plan(last: LastPlan, plan: Plan, unlisted: Collection[str]) -> bool:

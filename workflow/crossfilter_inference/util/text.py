@@ -49,6 +49,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
+INSTALLED = "CROSSFILTER_INFERENCE_INSTALLED"  # environment variable: the installed command was started
+
+
+def once_with(setting: str) -> str:
+    """Write the advice to change a setting for one run; the installed command takes Snakemake's options after `--`."""
+    return f"run once with {'-- ' if INSTALLED in os.environ else ''}--config {setting}"
+
+
 def printable(text: object) -> str:
     r"""Make a text one line that a terminal or a page can show without taking orders from it.
 

@@ -114,7 +114,7 @@ class _Collection:
         self._root = Path(state_folder(self._database))
         self._folder = self._root / self._type
         self._tables = Tables(self._type)
-        self._rebuild = f"move {self._database!r} aside and run snakemake to rebuild it from the shards"
+        self._rebuild = f"move {self._database!r} aside and run the workflow to rebuild it from the shards"
         self._recorded: dict[str, str] = {}
         # Digests of the merged shards: unknown until the database has been read.
         shards = sorted(path.stem for path in self._folder.glob("embeddings/[0-9]*.sqlite"))
@@ -159,9 +159,9 @@ class _Collection:
     def check_database(self) -> str:
         if not Path(self._database).exists():
             if self._merged:
-                raise InputError(f"{self._database!r} is missing: run snakemake to rebuild it from the shards")
+                raise InputError(f"{self._database!r} is missing: run the workflow to rebuild it from the shards")
             raise InputError(
-                f"{self._database!r} does not exist, and has no shards: run snakemake, or name another database"
+                f"{self._database!r} does not exist, and has no shards: run the workflow, or name another database"
             )
         tables = self._tables
         with reading(self._database) as connection:
@@ -177,12 +177,12 @@ class _Collection:
     def _check_tables(self, connection: Connection) -> None:
         tables, found = self._tables, check_format(connection, self._type)
         if self._recorded and found < FORMAT_VERSION:
-            raise InputError(f"{self._database!r} has format {found}: run snakemake, which upgrades it")
+            raise InputError(f"{self._database!r} has format {found}: run the workflow, which upgrades it")
         for table in (tables.embeddings, tables.images, tables.failures, tables.shards):
             columns = columns_in(connection, table)  # the user may have added others
             if missing := [column.name for column in table.c if column.name not in columns]:
                 what = f"column {missing[0]} of table {table}" if columns else f"table {table}"
-                fix = self._rebuild if self._recorded else "run snakemake"
+                fix = self._rebuild if self._recorded else "run the workflow"
                 raise InputError(f"{self._database!r}: {what} is missing: {fix}")
         names = sa.inspect(connection).get_table_names()
         others = [name for name in names if name.endswith("_EMBEDDINGS") and name != tables.embeddings.name]
@@ -258,8 +258,8 @@ class _Collection:
             raise _Skipped("reproject_umap_embeddings is false")
         if "map_digest" not in self._recorded:
             if (self._folder / "map_stored.json").exists():
-                raise InputError("the database no longer records its map: run snakemake")
-            raise _Skipped("no map yet: run snakemake")
+                raise InputError("the database no longer records its map: run the workflow")
+            raise _Skipped("no map yet: run the workflow")
         with reading(self._database) as connection:
             return check_map(connection, self._type, self._folder, self._rebuild)
 

@@ -52,9 +52,9 @@ def check_files(folder: Path, merged: set[str], *, with_map: bool) -> str:
         n_files += 1
         if not path.exists():
             if with_map and path.name in _MAP_FILES:
-                problems.add("files", "missing", path, "run snakemake")
+                problems.add("files", "missing", path, "run the workflow")
         elif not _is_intact(path, folder.name):
-            problems.add("files", "damaged", path, "delete these and run snakemake")
+            problems.add("files", "damaged", path, "delete these and run the workflow")
     problems.check()
     n_journals = len([*folder.glob("embeddings/.*.rows")])
     journals = f"; {counted(n_journals, 'journals')} of an interrupted run" if n_journals else ""
@@ -70,7 +70,7 @@ def check_thumbnails(folder: Path, shards: list[str]) -> str:
         If one is damaged; it names the shard databases.
     """
     thumbnails, problems, n_thumbnails = Tables(folder.name).thumbnails, Problems(), 0
-    recreate = f"delete these and {str(folder / 'embeddings.json')!r}, and run snakemake"
+    recreate = f"delete these and {str(folder / 'embeddings.json')!r}, and run the workflow"
     for shard in shards:
         path = folder / "embeddings" / f"{shard}.sqlite"
         with suppress(InputError), reading(path) as connection:  # check_shards reports a damaged database

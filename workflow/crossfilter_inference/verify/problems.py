@@ -59,7 +59,7 @@ class Problems:
 
 def delete_and_run(*paths: Path) -> str:
     """Return the fix for files in the state folder that the next run recreates."""
-    return f"delete {' and '.join(repr(str(path)) for path in paths)} and run snakemake"
+    return f"delete {' and '.join(repr(str(path)) for path in paths)} and run the workflow"
 
 
 @contextmanager

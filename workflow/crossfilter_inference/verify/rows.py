@@ -102,7 +102,7 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
     """
     problems, receipt = Problems(), folder / "embeddings.json"
     # Deleting the receipt triggers a merge, even of a shard that no photo needs.
-    recreate = f"delete these and {str(receipt)!r}, and run snakemake"
+    recreate = f"delete these and {str(receipt)!r}, and run the workflow"
     with Progress(n_rows, "shards") as progress:
         for shard, digest in merged.items():
             shard_list, database = folder / "shards" / f"{shard}.tsv", folder / "embeddings" / f"{shard}.sqlite"
@@ -111,7 +111,7 @@ def check_shards(folder: Path, embedding_type: str, merged: dict[str, str | None
             elif not is_intact_shard(database, embedding_type, progress.update):
                 problems.add("shard databases", "missing or damaged", database, recreate)
             elif digest not in (None, read_shard_provenance(database, embedding_type)["shard_digest"]):
-                fix = "run snakemake" if is_outdated(receipt, database) else recreate
+                fix = "run the workflow" if is_outdated(receipt, database) else recreate
                 problems.add("shard databases", "other than the merged one", database, fix)
     problems.check()
     return f"{counted(len(merged), 'shards')}: lists and databases intact, as merged"

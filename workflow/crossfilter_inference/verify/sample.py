@@ -23,7 +23,7 @@ from ..photos.image import Preprocessing
 from ..shards.plan import MANIFEST_COLUMNS, PlannedImage
 from ..shards.shard import Embedded
 from ..util.files import damaged, read_tsv
-from ..util.text import counted
+from ..util.text import counted, once_with
 from .problems import Problems, reading_file
 
 _N_CANDIDATES = 4  # for each photo of the sample: failed, changed and missing photos are left out
@@ -92,7 +92,7 @@ class Sample:
                 raise InputError(f"{fault}: fix it and verify again") from None
         for uuid, cosine in self._cosines.items():
             if not cosine >= LEAST_COSINE:
-                fix = "run once with --config recompute_existing_embeddings=true"
+                fix = once_with("recompute_existing_embeddings=true")
                 fault = "with a new embedding unlike the stored one"
                 self._problems.add("photos", fault, f"{uuid}: cosine {cosine:.4f}", fix)
         self._problems.check()
@@ -120,10 +120,10 @@ class Sample:
             if isinstance(item, Decoded) and item.digest == digest:
                 yield item
             elif isinstance(item, Decoded):
-                fix = "touch these files and run snakemake"
+                fix = "touch these files and run the workflow"
                 self._problems.add("files", "with new content under the old size and time", image.path, fix)
             elif item.error.reason not in TRANSIENT:
-                fix = "restore these files, or touch them and run snakemake"
+                fix = "restore these files, or touch them and run the workflow"
                 self._problems.add("photos", "no longer decodable", f"{image.path}: {item.error}", fix)
 
     def _compare(self, batch: list[Decoded], computed: Embeddings) -> None:

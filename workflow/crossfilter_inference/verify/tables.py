@@ -25,7 +25,7 @@ from ..photos.scan import Scan
 from ..shards.plan import MANIFEST_COLUMNS, REJECTED_COLUMNS, read_held_back
 from ..shards.shard import read_shard_provenance
 from ..util.files import damaged, read_tsv
-from ..util.text import counted
+from ..util.text import counted, once_with
 from .problems import Problems, delete_and_run, is_outdated, reading_file
 
 _Record = tuple[str, str, list[Any]]  # UUID, kind of record, the other values
@@ -61,8 +61,8 @@ def check_outcomes(
     """
     tables, problems, counts = Tables(embedding_type), Problems(), Counter[str]()
     manifest = folder / "manifest.tsv"
-    fix = delete_and_run(manifest)
-    if manifest.exists() and not is_outdated(folder / "embeddings.json", manifest):
+    fix = "run the workflow, which completes the interrupted run"
+    if not is_outdated(folder / "embeddings.json", manifest):
         fix = f"delete {str(manifest)!r}, then {rebuild}"
     plan = folder / "plan.tsv"
     held_back = read_held_back(plan) if not keep and plan.exists() else set()
@@ -81,7 +81,7 @@ def check_outcomes(
             if "failed" in records:
                 problems.add("rows", f"of {tables.failures} without photo", uuid, fix)
             if "embedded" in records and not keep and uuid not in held_back:
-                problems.add("embeddings", "of missing photos", uuid, "run snakemake")
+                problems.add("embeddings", "of missing photos", uuid, "run the workflow")
             counts["kept" if "image" in records else "unknown"] += "embedded" in records
             counts["other version"] += "embedded" in records and str(records.get("image", [version])[-1]) != version
             continue
@@ -96,7 +96,7 @@ def check_outcomes(
         else:
             recorded = records["image" if "embedded" in outcomes else "failed"]  # a failure records its shard only
             if "embedded" in outcomes and str(recorded.pop()) != version:
-                fix = "run once with --config recompute_existing_embeddings=true"
+                fix = once_with("recompute_existing_embeddings=true")
                 problems.add("embeddings", "of another embed version than the encoder's", uuid, fix)
             if [*map(str, recorded)] != [shard, size, mtime_ns][: len(recorded)]:
                 problems.add("rows", "with a shard, size or time other than in the manifest", uuid, fix)
@@ -111,7 +111,7 @@ def check_outcomes(
     if counts["missing"] and counts["missing"] == n_embedded + n_failed:
         raise InputError(
             f"input_dir contains none of the {counts['missing']:,} photos of the last run: name the folders of that "
-            "run, or run snakemake if they were removed for good"
+            "run, or run the workflow if they were removed for good"
         )
     changes = ("new", "changed", "missing", "newly or no longer rejected")
     since = [f"{counts[change]:,} {change}" for change in changes if counts[change]]
@@ -126,7 +126,7 @@ def check_outcomes(
     if counts["unknown"]:
         notes.append(f"{counted(counts['unknown'], 'rows')} of unknown origin")
     if since:
-        notes.append(f"since the last run: {', '.join(since)} (run snakemake)")
+        notes.append(f"since the last run: {', '.join(since)} (run the workflow)")
     return "; ".join(notes)
 
 
@@ -159,7 +159,7 @@ def check_provenance(
     """
     problems, path = Problems(), folder / "encoder.json"
     resolve = delete_and_run(path)
-    recreate = f"delete these and {str(folder / 'embeddings.json')!r}, and run snakemake"
+    recreate = f"delete these and {str(folder / 'embeddings.json')!r}, and run the workflow"
     digests: dict[tuple[Path | str, str], str | None] = {
         (path, resolve): provenance_digest(encoder),
         ("the database", rebuild): recorded,
@@ -203,7 +203,7 @@ def check_map(connection: Connection, embedding_type: str, folder: Path, rebuild
     recorded, files = read_provenance(connection, embedding_type), (folder / "umap_model.pkl", folder / "map.tsv")
     fix = rebuild
     if is_outdated(folder / "map_stored.json", folder / "embeddings.json"):
-        fix = "run snakemake"
+        fix = "run the workflow"
     elif _files_digest(*files) != recorded.get("map_digest"):
         fix = f"{delete_and_run(*files)}; photos keep their positions"
         raise InputError(f"umap_model.pkl or map.tsv differs from the stored map: {fix}")
