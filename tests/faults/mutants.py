@@ -39,7 +39,7 @@ MUTANTS = [
     ("photos/raw.py", "orientation = _ORIENTATIONS.get(raw.sizes.flip, 1)", "orientation = 1", "raw: upright"),
     ("photos/raw.py", "if min(image.size) >= _FEWEST_PIXELS else None\n\n", "\n\n", "raw: small"),
     ("photos/exif.py", 'if image.format == "JXL" and', "if False and", "raw: turn"),
-    ("run/prepare.py", "known = {} if config.reread_photos else last", "known = last", "prepare: reread"),
+    ("run/prepare.py", "known = {} if config.reread_photos else last", "known = last", "prepare: read_again_on"),
     # A photo keeps its UUID
     ("photos/identify.py", "for photo in photos.values() if not photo.is_missing}", "for photo in ()}", "identify: overwritten"),
     ("photos/identify.py", "or len(candidates) == len(group) == 1", "or True", "identify"),
