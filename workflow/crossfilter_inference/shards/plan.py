@@ -27,6 +27,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -199,7 +200,7 @@ def make_plan(
     planned: list[PlannedImage] = []
     new_shards: list[str] = []
     n_new, n_reread, is_taken = 0, 0, False
-    others: list[str] = []  # UUIDs of images in new shards that are not only read again
+    others: set[str] = set()  # UUIDs of images in new shards that are not only read again
     newest = max(map(int, shards), default=0)
     last_unlisted = max(map(int, unlisted), default=0)
     for image in sorted(images):
@@ -213,7 +214,7 @@ def make_plan(
             shard = new_shards[-1]
             n_new += 1
             if not is_listed or is_retried or recompute:
-                others.append(image.uuid)
+                others.add(image.uuid)
             if not is_listed and last is not None:
                 is_taken |= _may_have_new_contents(image, shard, last, is_listed=False)
         else:
@@ -223,13 +224,13 @@ def make_plan(
         names = {name: f"{int(name) + last_unlisted - newest:06d}" for name in new_shards}
         planned = [image._replace(shard=names.get(image.shard, image.shard)) for image in planned]
         new_shards = [*names.values()]
-    known = {uuid for rows in shards.values() for uuid, _, _ in rows} if others else set()
+    listed = chain.from_iterable(shards.values()) if others else ()
     return Plan(
         planned,
         rejected,
         new_shards,
         n_reread=n_reread,
-        n_changed=sum(uuid in known for uuid in others),
+        n_changed=len({uuid for uuid, _, _ in listed if uuid in others}),
         may_miss_images=recompute or bool(owner),
     )
 
