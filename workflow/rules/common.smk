@@ -54,7 +54,9 @@ onstart:
 
 onsuccess:
     LINE.end()
-    lines = finish.closing_lines(RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir, MAP_BEFORE)
+    lines = finish.closing_lines(
+        RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir, MAP_BEFORE
+    )
     logger.info("\n".join(map(printable, lines)))
     try:
         finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
