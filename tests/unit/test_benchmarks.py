@@ -145,7 +145,7 @@ def test_a_stand_in_for_the_encoder_that_nobody_calls_is_an_error(bench, monkeyp
         encoding._batch_size = 4
         return bench.encoders[setting]
 
-    monkeypatch.setattr(batches.Encoding, "_load", load)
+    monkeypatch.setattr(batches.Encoding, "load", load)
     with pytest.raises(embedding.Invalid, match="stand-in for load_encoder was called 0 times"):
         bench.ours(setting, megapixels)
 
