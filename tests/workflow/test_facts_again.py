@@ -69,7 +69,7 @@ def test_the_view_photos_joins_name_time_and_both_places(collection):
     assert collection.sql("SELECT UUID, MAP_LATITUDE, MAP_LONGITUDE FROM PHOTOS ORDER BY UUID") == positions
 
 
-@pytest.mark.parametrize("own", ["VIEW PHOTOS AS SELECT 1 AS MINE", "TABLE PHOTOS (MINE)"])
+@pytest.mark.parametrize("own", ["VIEW PHOTOS AS SELECT 1 AS MINE", "TABLE PHOTOS (MINE)", "TABLE photos (MINE)"])
 def test_a_users_own_photos_are_left_alone(collection, own):
     for statement in (
         "DROP VIEW PHOTOS",

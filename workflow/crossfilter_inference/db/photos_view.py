@@ -1,6 +1,6 @@
 """The view PHOTOS: where and when each photo was taken and its position on the map, for people with a database browser.
 
-It has one row per photo and embedding type. If a user makes a table or view of that name, it is left alone.
+It has one row per photo and embedding type. If a user makes a table, view or index of that name, it is left alone.
 """
 
 import re
@@ -24,7 +24,7 @@ def create_photos_view(connection: Connection) -> None:
     connection : Connection
         In a transaction for writing.
     """
-    schema = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')"
+    schema = "SELECT upper(name), sql FROM sqlite_master WHERE sql IS NOT NULL"  # SQLite ignores case in names
     existing: dict[str, str] = dict(connection.exec_driver_sql(schema).tuples().all())
     types = [name.removesuffix("_IMAGES") for name in sorted(existing) if re.fullmatch(r"\w+_IMAGES", name)]
     view = _VIEW + " UNION ALL ".join(

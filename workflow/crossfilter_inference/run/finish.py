@@ -140,11 +140,11 @@ def _facts_line(database: str, embedding_type: str) -> list[str]:
             return []
         is_older = (images.c.TAKEN.is_not(None), images.c.TAKEN_FROM.is_(None))
         n = connection.scalar(sa.select(sa.func.count()).select_from(images).where(*is_older))
-    return [
-        f"facts:    an earlier version embedded {counted(n, 'photos')} without recording place and camera; to read "
-        f"them, {once_with('reread_photos=true')}, which embeds nothing again"
-        for n in ([n] if n else [])
-    ]
+    line = (
+        f"facts:    an earlier version embedded {counted(n or 0, 'photos')} without recording place and camera; to "
+        f"read them, {once_with('reread_photos=true')}, which embeds nothing again"
+    )
+    return [line] if n else []
 
 
 def _is_new(path: Path, since: float) -> bool:
