@@ -19,15 +19,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 _INTRODUCTION = """# Configuration
 
-Every key of `config.yaml`. An omitted key has its default. If a key is misspelt or a value is not allowed, the run
-stops with a one-line error before anything changes.
+This page lists every key of `config.yaml`. An omitted key takes its default. If a key is misspelt or a value is not
+allowed, the run stops with a one-line error before anything changes.
 
 To change a few keys, put them into a file: `snakemake --cores 8 --configfile mine.yaml`. To change a single key, use
 `--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. Paths are relative to the folder
 in which you run the command.
 
 If you change the encoder, the next run embeds every photo again. If you change a setting under `umap` that shapes the
-map, it makes a new map. Changing `batch_size`, `device` or `--cores` recomputes nothing.
+map, the next run makes a new map. Changing `batch_size`, `device` or `--cores` recomputes nothing.
 """
 _CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has its own tables.
 [encoders.md](encoders.md) shows how to add one.
@@ -90,9 +90,9 @@ def _allowed(schema: dict[str, Any]) -> str:
         case "boolean":
             return "`true`, `false`"
         case "array":
-            return "list of texts"
+            return "list of strings"
         case "string":
-            return "text"
+            return "string"
         case _:
             return "section"
 

@@ -32,7 +32,7 @@ def main(
     *snakemake_options : str
         Options for Snakemake; `--config` overrides the options above.
     input_dir : str
-        Folder of photos named by UUIDs; subfolders are included.
+        Folder of `<uuid>.jpg` photos; subfolders are included.
     output_embeddings_db : str
         SQLite database to create or update.
     embedding_type : str

@@ -6,6 +6,7 @@ and after, and by the images that the encoder received.
 
 import hashlib
 import io
+import json
 import os
 import random
 import re
@@ -26,7 +27,7 @@ from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.encoders.identity import provenance_digest
 from crossfilter_inference.encoders.registry import resolve_encoder
 from crossfilter_inference.errors import InputError
-from crossfilter_inference.photos.facts import complete_facts
+from crossfilter_inference.photos.facts import _sidecars_in, complete_facts
 from crossfilter_inference.photos.image import ImageError, load_image
 from crossfilter_inference.shards.journal import _frames
 from crossfilter_inference.shards.plan import read_shard_list
@@ -37,6 +38,7 @@ TYPE = "COUNT"
 BATCH_SIZE = 2
 TRASH = (".picasaoriginals", "#recycle")  # some of those that are excluded by default
 FOLDERS = ("", "album", "elsewhere", 'qu"ote\n', ".hidden", *TRASH)
+SIDECARS = (".json", ".xmp")
 FILE_COLUMNS = ("UUID", "SIZE", "MTIME_NS", "DIGEST")
 UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
@@ -107,6 +109,7 @@ class History:
         self.any_name = seed % 2 == 1
         if self.any_name:
             self.settings["names"] = "any"
+        self.with_sidecars = seed % 4 in (1, 2)
         self.assigned: dict[str, str] = {}  # the UUIDs of the last run, by path
         self.known: dict[int, tuple[str, str, int, int]] = {}  # UUID, path, size and time in the last run, by inode
         self.former: dict[str, set[tuple]] = {}  # path, size and time of every run, by UUID
@@ -211,6 +214,21 @@ class History:
         if not self.expected():
             self.add()
 
+    def write_sidecar(self) -> None:
+        """Write a sidecar of a photo."""
+        path = self.random.choice(self.files())
+        seconds = self.random.randrange(10**9)
+        record = {"photoTakenTime": {"timestamp": str(seconds)}, "geoData": {"latitude": seconds % 90, "longitude": 1}}
+        name, data = f"{path.name}.json", json.dumps(record)
+        if self.random.random() < 0.3:
+            name, data = f"{path.stem}.xmp", f'<x xmlns:e="e" e:DateTimeOriginal="2020-01-02T03:04:{seconds % 60:02}"/>'
+        self.write(path.with_name(name), data.encode())
+
+    def remove_sidecar(self) -> None:
+        """Remove a sidecar."""
+        if sidecars := [path for path in self.files() if path.suffix in SIDECARS]:
+            self.random.choice(sidecars).unlink()
+
     def touch_all(self) -> None:
         """Copy the collection: every file gets a new timestamp."""
         for path in self.files():
@@ -255,7 +273,8 @@ class History:
         """Make a folder or a photo unreadable; runs have no privilege of root."""
         if os.geteuid() == 0:
             folders = [path for root in self.roots() for path in root.rglob("*") if path.is_dir()]
-            self.random.choice([*folders, *self.files()]).chmod(0)
+            photos = [path for path in self.files() if path.suffix not in SIDECARS]
+            self.random.choice([*folders, *photos]).chmod(0)
 
     def unlock(self) -> None:
         """Make everything readable."""
@@ -344,7 +363,8 @@ class History:
         """Touch what no run can notice, because the last plan and the database are lost."""
         if not (self.database.exists() or (self.state / "plan.tsv").exists()):
             for path in self.files():
-                if path.stat().st_ino in self.unnoticed and path.stat().st_mode & 0o200:
+                is_unnoticed = self.with_sidecars or path.stat().st_ino in self.unnoticed
+                if is_unnoticed and path.stat().st_mode & 0o200:
                     self.touch(path)
 
     def set_clock_back(self) -> None:
@@ -360,6 +380,8 @@ class History:
         changes += [self.lock, self.unlock, self.unmount, self.remount, self.rewrite_silently]
         changes += [self.delete] * 2 + [self.touch_all, self.configure, self.configure, self.lose, self.lose]
         changes += [self.damage, self.set_clock_back]
+        if self.with_sidecars:
+            changes += [self.write_sidecar] * 3 + [self.remove_sidecar]
         for change in self.random.choices(changes, k=self.random.randrange(4)):
             if change not in (self.restore, self.configure) and not self.files():
                 change = self.add
@@ -383,6 +405,7 @@ class History:
             if is_photo and path.stat().st_size and not self._is_trash(path) and not self._is_locked(path):
                 found.setdefault(spelling(self.uuid_of(path)), path)
         rows = {}
+        _sidecars_in.cache_clear()  # several changes of a folder can have one timestamp
         for path in found.values():
             status = path.stat()
             identity = {"file": path, "PATH": str(path), "SIZE": status.st_size, "MTIME_NS": status.st_mtime_ns}

@@ -1,7 +1,6 @@
 """The benchmarks run at their smallest size, and print possible figures."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -19,37 +18,6 @@ from crossfilter_inference.encoders import registry
 pytestmark = pytest.mark.usefixtures("decode_in_processes")
 
 BENCHMARKS = PROJECT / "benchmarks"
-# Reads the arguments of a Python and a file for its output; replies with the exit status and the peak memory in KB.
-FORKS = """
-import json, os, runpy, sys, traceback
-import torch
-from transformers import AutoImageProcessor, SiglipVisionModel
-for line in sys.stdin:
-    (first, *others), output = json.loads(line)
-    if os.fork() == 0:
-        code = 1
-        try:
-            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(descriptor, 1)
-            os.dup2(descriptor, 2)
-            if first == "-c":
-                program, *others = others
-                sys.argv = [first, *others]
-                exec(program, {"__name__": "__main__"})
-            else:
-                sys.argv, sys.path[0] = [first, *others], os.path.dirname(first)
-                runpy.run_path(first, run_name="__main__")
-            code = 0
-        except SystemExit as ended:
-            code = bool(ended.code)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
-    _, status, usage = os.wait3(0)
-    print(status, usage.ru_maxrss, flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -67,33 +35,6 @@ def bench(tmp_path_factory):
         )
 
 
-class Forks:
-    """Runs programs in forks of a process that has imported their packages."""
-
-    def __init__(self, output: Path):
-        self.output = output
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "PYTHONWARNINGS": "ignore"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen([sys.executable, "-c", FORKS], env=environment, text=True, **pipes)
-
-    def run(self, command: list[str]) -> float:
-        """Run a Python program, which must succeed; return its peak memory in MB."""
-        assert command[0] == sys.executable
-        print(json.dumps([command[1:], str(self.output)]), file=self.process.stdin, flush=True)
-        status, kilobytes = map(int, self.process.stdout.readline().split())
-        assert not status, self.output.read_text()
-        return kilobytes / 1024
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    """Programs of benchmarks start without importing their packages, which takes most of their time."""
-    forks = Forks(tmp_path_factory.mktemp("forks") / "output")
-    with forks.process:
-        yield forks
-        forks.process.stdin.close()
-
-
 @pytest.fixture
 def embedding(monkeypatch):
     """The embedding benchmark as it is, also where the fixture `bench` makes it smaller."""
@@ -104,9 +45,11 @@ def embedding(monkeypatch):
     return module
 
 
-def run_benchmark(name: str, *options: object) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow"), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, BENCHMARKS / name, *map(str, options)]
+def run_benchmark(name: str, *options: object, first: str = "") -> str:
+    """Run a benchmark, after the statements `first`, in a process of its own: libraries may leave threads behind."""
+    environment = {**os.environ, "PYTHONPATH": f"{PROJECT / 'workflow'}:{BENCHMARKS}", "PYTHONWARNINGS": "ignore"}
+    program = f"import {name}\n{first}\n{name}.main()"
+    command = [sys.executable, "-c", program, *map(str, options)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert not process.returncode, process.stdout + process.stderr
     return process.stdout
@@ -202,17 +145,12 @@ def test_settings_that_this_machine_cannot_run_are_left_out(bench, tmp_path, mon
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore")
 @needs("openvino", "sentence_transformers")
-def test_the_embedding_benchmark_prints_possible_figures(embedding, forks, tmp_path, monkeypatch):
+def test_the_embedding_benchmark_prints_possible_figures(tmp_path):
     options = ("--model", "tiny", "--photos", 2, "--rounds", 1, "--rows", 2000, "--device", "cpu")
     options += ("--folder", tmp_path, "--output", tmp_path / "RESULTS.md")
-    monkeypatch.setattr(sys, "argv", ["embedding.py", *map(str, options)])
-    monkeypatch.setattr(embedding, "run", forks.run)
-    make_photos = embedding.make_photos
-    monkeypatch.setattr(embedding, "make_photos", lambda folder, size, n: make_photos(folder, size / 10, n))
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT / "workflow"))
-    embedding.main()
+    tenth = "make = embedding.make_photos; embedding.make_photos = lambda folder, size, n: make(folder, size / 10, n)"
+    run_benchmark("embedding", *options, first=tenth)
     figures = {name: value for name, value, _ in rows_of((tmp_path / "RESULTS.md").read_text())}
     check_figures(figures)
     [start_up] = (value for name, value in figures.items() if name.startswith("job of one photo"))
@@ -238,7 +176,7 @@ def test_the_memory_of_a_program_is_measured_without_that_of_its_parent(embeddin
 
 @pytest.mark.slow
 def test_the_search_benchmark_prints_possible_figures():
-    rows = rows_of(run_benchmark("search.py", "--photos", 1000, "--rounds", 2) + "\n")
+    rows = rows_of(run_benchmark("search", "--photos", 1000, "--rounds", 2) + "\n")
     medians = [numbers(median)[0] for _, median, _ in rows]
     assert len(medians) == 2
     assert 0 < medians[0] < medians[1] < 60
@@ -248,7 +186,7 @@ def test_the_search_benchmark_prints_possible_figures():
 @pytest.mark.timeout(900)
 def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
     output = tmp_path / "SCALE.md"
-    run_benchmark("scale.py", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
+    run_benchmark("scale", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
     rows = {name: [numbers(cell) for cell in cells] for name, *cells in rows_of(output.read_text())}
     assert len(rows) == 9
     assert all(len(cells) == 1 and all(value >= 0 for value in cells[0]) for cells in rows.values())
@@ -258,7 +196,7 @@ def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmark_of_damage_prints_possible_figures():
-    text = run_benchmark("damage.py", "--damaged", 12, "--whole", 12)
+    text = run_benchmark("damage", "--damaged", 12, "--whole", 12)
     damaged, *_, whole = text.splitlines()
     outcomes = dict(re.findall(r"(damaged|embedded, nearly the same|missed): (\d+)(?=,|$)", damaged.partition(";")[2]))
     assert damaged.startswith("damaged: 12; ")
@@ -270,7 +208,7 @@ def test_the_benchmark_of_damage_prints_possible_figures():
 @pytest.mark.slow
 @needs_browser
 def test_the_benchmark_of_the_page_prints_possible_figures():
-    text = run_benchmark("page.py", "--photos", 2000, "--thumbnails", 20, "--frames", 30)
+    text = run_benchmark("page", "--photos", 2000, "--thumbnails", 20, "--frames", 30)
     rows = {name: [float(cell) for cell in cells] for name, *cells in rows_of(text)}
     assert set(rows) == {"empty scene", "globe", "globe, close up", "flat map"}
     for name in rows.keys() - {"empty scene"}:

@@ -192,7 +192,7 @@ def test_a_signal_after_the_work_is_done_does_not_make_it_a_failure(signal):
 
 
 def test_an_option_of_snakemake_without_the_dashes_is_refused_with_a_hint():
-    with pytest.raises(options.UsageError, match=r"no such option: --dry-run; write options of Snakemake after --;"):
+    with pytest.raises(options.UsageError, match=r"no such option: --dry-run; put Snakemake options after --;"):
         options.parse([*commands.COMMANDS], ["run", "photos", "--dry-run"], about="All.")
     with pytest.raises(options.UsageError, match=r"no such option: --dry-run; for help"):
         options.parse([*commands.COMMANDS], ["verify", "--dry-run"], about="All.")

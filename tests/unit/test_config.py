@@ -105,10 +105,13 @@ def test_one_folder_and_several_are_a_list():
         ({"umap": {"min_dist": -0.1}}, "umap.min_dist: -0.1 is out of bounds; it must be from 0 to 1"),
         ({"umap": 3}, "umap: 3 is not a section of keys"),
         ({"missing_images": "kep"}, 'missing_images: "kep" is not allowed; choose keep or delete; did you mean keep?'),
-        ({"input_dir": 3}, "input_dir: 3 is not a text or a list"),
+        ({"input_dir": 3}, "input_dir: 3 is not a string or a list"),
         ({"input_dir": []}, "input_dir: [] is empty"),
         ({"input_dir": ""}, 'input_dir: "" is empty'),
-        ({"image_extensions": ["jpg"]}, 'image_extensions: "jpg" is not allowed; it must be a dot and what follows'),
+        (
+            {"image_extensions": ["jpg"]},
+            'image_extensions: "jpg" is not allowed; it must be a dot and an extension',
+        ),
         *(
             (
                 {"image_extensions": [".jpg", extension]},
@@ -161,7 +164,7 @@ def test_one_folder_and_several_are_a_list():
         ({"missing_images": ["keep"]}, 'missing_images: ["keep"] is not allowed; choose keep or delete'),
         ({"encoders": 3}, "encoders: 3 is not a section of keys"),
         ({"encoders": {"MINE": 3}}, "encoders.MINE: 3 is not a section of keys"),
-        ({"labels": 3}, "labels: 3 is not a text"),
+        ({"labels": 3}, "labels: 3 is not a string"),
     ],
 )
 def test_a_mistake_is_named_with_its_value_and_what_is_allowed(config, message):
@@ -212,7 +215,7 @@ def test_a_file_of_settings_that_cannot_be_read_is_one_line(tmp_path, text):
 def test_a_key_that_is_set_twice_is_refused_with_its_lines(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"^--configfile: '{path}' {message}; remove one of them. Nothing has changed"):
+    with pytest.raises(InputError, match=f"^--configfile: '{path}' {message}; remove one of them. Nothing was changed"):
         read_config_file(path)
     with pytest.raises(InputError, match="twice"):
         snakemake_command([path], LEAST)

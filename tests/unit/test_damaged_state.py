@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -39,6 +40,7 @@ def state(collection):
     words = {"words": np.array(["a fish", "a bird"]), "embeddings": np.eye(2, 48, dtype=np.float32)}
     np.savez(collection.folder / "words.npz", **words)
     (collection.folder / "embeddings" / "000001.unread.tsv").write_text("UUID\tSIZE\tMTIME_NS\n")
+    collection.planned = replace(prepare_run(collection.config(), Resources()), started=0)
     return collection
 
 
@@ -87,7 +89,7 @@ COMMANDS = {
     "draw": draw,
     "make the map": lambda state, out: make_the_map(state),
     "report": report,
-    "closing lines": lambda state, out: closing_lines(str(state.database), str(state.folder), 0),
+    "closing lines": lambda state, out: closing_lines(state.planned),
 }
 READERS = {
     "encoder.json": ["search", "merge"],

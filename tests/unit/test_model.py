@@ -161,7 +161,7 @@ def test_a_strangers_model_with_its_digest_runs_nothing(mapping, tmp_path, how):
     change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", blob)
     digest = hashlib.sha256(blob).hexdigest()
     change(mapping, "UPDATE T_PROVENANCE SET VALUE = ? WHERE KEY = 'map_model_digest'", digest)
-    with pytest.raises(InputError, match=r"T_UMAP_MODEL holds .*, so it is no model of the map; to rebuild it, delete"):
+    with pytest.raises(InputError, match=r"T_UMAP_MODEL holds .*, so it is not a model of the map; to rebuild"):
         umap_model.load_umap_model(mapping.database, "T")
     assert not [*tmp_path.glob("harm*")]
 
@@ -171,7 +171,7 @@ def test_a_damaged_model_with_its_digest_is_one_line(mapping):
     change(mapping, "UPDATE T_UMAP_MODEL SET MODEL = ?", blob)
     digest = hashlib.sha256(blob).hexdigest()
     change(mapping, "UPDATE T_PROVENANCE SET VALUE = ? WHERE KEY = 'map_model_digest'", digest)
-    with pytest.raises(InputError, match="T_UMAP_MODEL is no model of the map"):
+    with pytest.raises(InputError, match="T_UMAP_MODEL is not a model of the map"):
         umap_model.load_umap_model(mapping.database, "T")
 
 

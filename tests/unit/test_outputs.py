@@ -53,10 +53,10 @@ def snapshot(folder: Path) -> dict[str, object]:
         ("x.sqlite-wal", "is the database of the collection"),
         ("x/T/map.html", "belongs to the state folder of the collection"),
         ("x/new.html", "belongs to the state folder of the collection"),
-        ("photos/new.html", "lies in '.*photos', a folder of photos"),
-        ("photos/sub/../../photos/sub/new.html", "lies in '.*photos', a folder of photos"),
-        ("photos/new/new.html", "lies in '.*photos', a folder of photos"),
-        ("other/T/new.html", "lies in the state folder of another collection"),
+        ("photos/new.html", "is in '.*photos', a folder of photos"),
+        ("photos/sub/../../photos/sub/new.html", "is in '.*photos', a folder of photos"),
+        ("photos/new/new.html", "is in '.*photos', a folder of photos"),
+        ("other/T/new.html", "is in the state folder of another collection"),
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
@@ -149,7 +149,7 @@ def test_images_videos_and_databases_are_never_replaced(place, head, force):
     [
         ("out", "is a folder; name a file"),
         ("out/.", "is a folder; name a file"),
-        ("no/such/folder/x.html", "lies in '.*no/such/folder', which does not exist; create this folder"),
+        ("no/such/folder/x.html", "is in '.*no/such/folder', which does not exist; create this folder"),
         ("diary.txt/x.html", "diary.txt"),
         (f"out/{'x' * 300}.html", "File name too long"),
         ("pipe", "is not a regular file"),
@@ -226,7 +226,7 @@ def test_an_export_is_replaced_with_its_list_of_uuids(own, tmp_path):
     (tmp_path / "out" / "x.uuids.txt").write_text("my own list\n")
     with pytest.raises(InputError, match=r"x\.uuids\.txt' exists and is a file of another kind, not a list of UUIDs"):
         call(commands.export, own, npy=tmp_path / "out" / "x.npy")
-    with pytest.raises(InputError, match="is written already; name another file"):
+    with pytest.raises(InputError, match="is given twice; name another file"):
         call(commands.export, own, parquet=tmp_path / "y", atlas=tmp_path / "y")
 
 
@@ -238,7 +238,7 @@ def test_a_link_stays_a_link(own, tmp_path):
 
 
 def test_a_report_has_a_name_that_snakemake_accepts(own):
-    with pytest.raises(InputError, match=r"'x\.pdf' is no name for a report; end it in \.html or \.zip"):
+    with pytest.raises(InputError, match=r"'x\.pdf' is not a report file; use a name that ends in \.html or \.zip"):
         call(commands.report, own, file=Path("x.pdf"))
 
 
@@ -304,9 +304,9 @@ def test_files_that_snakemake_writes_are_relative_to_the_current_folder(own, mon
         ("photos/sub/new.db", "it is in the folder of photos '.*photos'"),
         ("photos.sqlite", "its state folder '.*photos' is in the folder of photos"),
         ("out.sqlite", "its state folder '.*out' holds something else, such as 'diary.txt'"),
-        ("x/T/embeddings/000001.sqlite", "it is in '.*', the state of another collection"),
-        ("other/y.sqlite", "it is in '.*', the state of another collection"),
-        ("theirs.db", "it is the database of another program, with the table 'Albums'"),
+        ("x/T/embeddings/000001.sqlite", "it is in '.*', the state folder of another collection"),
+        ("other/y.sqlite", "it is in '.*', the state folder of another collection"),
+        ("theirs.db", "it is another program's database: it has the table 'Albums'"),
         ("photos/sub/{photo}", "the file is not an SQLite database"),
     ],
 )

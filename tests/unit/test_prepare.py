@@ -145,7 +145,7 @@ def test_a_plan_counts_deletions_and_photos_to_be_read_again(folder):
     assert "to delete: 1 embedding of missing photos; held back: 1 embedding (1: the file is there, but empty)" in (
         again.notes
     )
-    assert again.notes[0].startswith("photos: 1, new among them: 0 (shards: 1); to be read again: 1 (")
+    assert again.notes[0].startswith("photos: 1, new: 0 (shards: 1); to be read again: 1 (")
     assert again.notes[-1].startswith("forecast: 0 photos to embed, 1 to read again (shards: 1), about")
     assert again.stamps.store != run.stamps.store, "another row is held back"
     assert prepare().deletions is None
@@ -220,7 +220,7 @@ def test_the_plan_counts_new_changed_and_missing_photos(folder):
     one.unlink()
     other.write_bytes(other.read_bytes() + b"x")
     shutil.copy2(DEMO_PHOTOS[5], folder / "photos")
-    assert prepare().notes[0].startswith("photos: 3, new among them: 1, changed: 1 (shards: 1); missing: 1; rejected")
+    assert prepare().notes[0].startswith("photos: 3, new: 1, changed: 1 (shards: 1); missing: 1; rejected")
     assert prepare(recompute_existing_embeddings=True).plan.n_changed == 2
 
 

@@ -31,7 +31,7 @@ def test_a_bar_with_rate_and_time_left_on_a_terminal():
     os.close(theirs)
     os.close(ours)
     assert "shard 000001" in shown
-    assert re.search(r"<00:0\d, +[\d.]+image/s", shown)
+    assert re.search(r"<00:0\d, +[\d.]+photo/s", shown)
 
 
 def test_log_lines_without_a_terminal(caplog, monkeypatch):
@@ -39,5 +39,5 @@ def test_log_lines_without_a_terminal(caplog, monkeypatch):
     with caplog.at_level(logging.INFO), progress.Progress(4, "shard 000001") as lines:
         lines.update(1)
         lines.update(3)
-    assert re.fullmatch(r"shard 000001: 1 of 4 images, [\d.]+ images/s, \d+ s left", caplog.messages[0])
+    assert re.fullmatch(r"shard 000001: 1 of 4 photos, [\d.]+ photos/s, \d+ s left", caplog.messages[0])
     assert len(caplog.messages) == 2

@@ -58,7 +58,7 @@ def test_a_database_in_the_state_of_another_collection_is_refused(tmp_path, path
     (tmp_path / "photos" / ".lock").touch()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     database = tmp_path / ("link" if through_a_link else "photos") / path
-    with pytest.raises(InputError, match=r"cannot write to .*it is in .*photos', the state of another collection"):
+    with pytest.raises(InputError, match=r"it is in .*photos', the state folder of another collection"):
         state.check_database_path(str(database), [])
     state.check_database_path(str(tmp_path / "photos.sqlite"), [])
 

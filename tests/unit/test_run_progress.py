@@ -38,7 +38,7 @@ def test_the_line_counts_only_photos_of_this_run(tmp_path, monkeypatch):
     assert progress.line(0) is None
     assert progress.line(10) is None  # an earlier run had done 400
     assert progress.line(12) is None
-    assert progress.line(20) == "progress: 500 of 1,000 photos embedded, 10.0 images/s, about 50 s left"
+    assert progress.line(20) == "progress: 500 of 1,000 photos embedded, 10.0 photos/s, about 50 s left"
     assert progress.line(70) is None
 
 

@@ -99,7 +99,7 @@ def test_more_deletions_than_allowed_are_refused_before_anything_changes(tmp_pat
     if not is_refused:
         run.start_run(run_of_100)
     else:
-        with pytest.raises(InputError, match=r"would remove 21 of 100 embeddings.*0\.2\. Nothing has changed"):
+        with pytest.raises(InputError, match=r"would remove 21 of 100 embeddings.*0\.2\. Nothing was changed"):
             run.start_run(run_of_100)
         assert not (tmp_path / "x" / "T").exists()
     run._held.pop().close()

@@ -160,7 +160,7 @@ def test_a_photo_in_no_folder_has_no_sidecar(tmp_path):
     assert complete(tmp_path / "none", "IMG_1.jpg") == NOTHING
 
 
-def test_a_new_sidecar_is_a_status_change_of_its_photo_alone(tmp_path):
+def test_a_sidecar_that_comes_or_goes_is_a_status_change_of_its_photo_alone(tmp_path):
     for name in ("IMG_1.jpg", "IMG_2.jpg"):
         (tmp_path / name).write_bytes(b"x")
 
@@ -172,8 +172,13 @@ def test_a_new_sidecar_is_a_status_change_of_its_photo_alone(tmp_path):
     (tmp_path / "IMG_1.jpg.json").write_text(takeout())
     os.utime(tmp_path / "IMG_1.jpg.json", (0, 0))
     after = times()
-    assert after["IMG_1.jpg"] == (tmp_path / "IMG_1.jpg.json").stat().st_ctime_ns > before["IMG_1.jpg"]
+    assert after["IMG_1.jpg"] != before["IMG_1.jpg"]
     assert after["IMG_2.jpg"] == before["IMG_2.jpg"]
+    (tmp_path / "IMG_1.jpg").chmod(0o600)  # later than the sidecar's last change
+    after = times()
+    (tmp_path / "IMG_1.jpg.json").rename(tmp_path / "IMG_2.jpg.json")
+    assert times()["IMG_1.jpg"] != after["IMG_1.jpg"]
+    assert times()["IMG_2.jpg"] != after["IMG_2.jpg"]
     (tmp_path / "other.json").write_text("{}")
     found = scan_folders([str(tmp_path)], [".jpg"], any_name=True)
     assert "rejected files: 0; sidecars: 1; other files, ignored: 1 (1 .json)" in found.summary()

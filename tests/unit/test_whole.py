@@ -229,7 +229,7 @@ def test_thumbnails_hold_pixels_alone():
         (b"FUJIFILMCCD-RAW 0201", "Fujifilm"),
         (jpeg_with(data=saved().replace(b"\xff\xc0\0\x11\x08", b"\xff\xc3\0\x11\x08")), "lossless JPEG"),
         (jpeg_with(data=saved().replace(b"\xff\xc0", b"\xff\xf7")), "JPEG-LS"),
-        (bytes(5000), "zeros alone"),
+        (bytes(5000), "only zeros"),
     ],
 )
 def test_a_format_that_is_not_read_is_named_with_what_to_do(data, name, without_extras):

@@ -123,7 +123,7 @@ def test_every_good_photo_is_embedded_and_each_bad_one_is_listed_once(make_colle
     }
     found = sum(1 for file in photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     assert found == len(expected) + len(failures) + len(rejected)
-    assert f"photos: {len(expected) + len(failures)}, new among them: " in done.stdout
+    assert f"photos: {len(expected) + len(failures)}, new: " in done.stdout
     assert (
         "rejected files: 7 (2 the same UUID, 2 unreadable, 1 empty, 1 not a UUID, 1 not a regular file)" in done.stdout
     )
@@ -173,7 +173,7 @@ def test_a_key_that_a_configuration_file_sets_twice_is_refused(three_shards):
     mine.write_text("umap:\n  radius: 1\n  radius: 2\n")
     done = three_shards.snakemake("-n", "--configfile", "config.yaml", "mine.yaml")
     assert done.returncode == 1
-    assert "mine.yaml' sets 'radius' twice (lines 2 and 3); remove one of them. Nothing has changed" in done.stdout
+    assert "mine.yaml' sets 'radius' twice (lines 2 and 3); remove one of them. Nothing was changed" in done.stdout
     assert "Traceback" not in done.stdout
     mine.unlink()
     assert snapshot(three_shards.folder) == before

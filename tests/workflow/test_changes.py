@@ -176,7 +176,7 @@ def test_missing_photos_keep_their_rows_by_default(collection):
     done = collection.snakemake()
     assert done.returncode == 1
     assert "would remove 4 of 12 embeddings, because their photos are missing from input_dir" in done.stdout
-    assert "max_deleted_share is 0.2. Nothing has changed." in done.stdout
+    assert "max_deleted_share is 0.2. Nothing was changed." in done.stdout
     assert collection.embeddings() == before
     assert collection.run("--config", "max_deleted_share=1") == {"store_embeddings": 1}
     assert collection.embeddings().keys() == before.keys() - {path.stem for path in gone}

@@ -31,6 +31,8 @@ def test_a_sidecar_that_is_added_changed_or_removed_updates_the_row_of_its_photo
     sidecar.write_text(json.dumps(record))
     collection.run()
     assert collection.sql(QUERY)[0][-1] == -1.5
+    photo.chmod(0o600)  # later than the sidecar's last change
+    collection.run()
     sidecar.unlink()
     assert collection.run()["embed_shard"] == 1
     assert collection.sql(QUERY) == [NOTHING] * 3

@@ -154,7 +154,7 @@ def test_the_public_names_exist(collection):
 def test_a_collection_must_be_named(installed):
     said = installed.run("search", "--uuid", "5237", code=1)
     assert said == "error: no collection given; add --output_embeddings_db photos.sqlite or --configfile mine.yaml\n"
-    assert installed.run("run", code=1).startswith("error: name a folder of photos: crossfilter-inference run FOLDER ")
+    assert installed.run("run", code=1).startswith("error: give a folder of photos: crossfilter-inference run FOLDER ")
 
 
 def test_a_job_finds_the_library_in_an_environment_without_it(installed, tmp_path):

@@ -191,7 +191,7 @@ def test_a_signal_ends_the_run_quickly_and_leaves_nothing_broken(make_collection
         assert time.monotonic() - began < 10
         assert process.returncode != 0
         last = process.stdout.read().splitlines()[-1]
-        assert last.endswith("stopped: everything that was finished is kept; to resume, run the same command again")
+        assert last.endswith("stopped: finished work is kept; to resume, run the same command again")
     assert not is_running("embed_shard", collection)
     (tmp_path / "encode").unlink()
     complete(collection, expected)

@@ -148,7 +148,7 @@ def test_a_sidecar_gives_the_time(library):
 
 def test_every_other_file_is_counted_with_its_kind(library):
     _, output = library
-    assert "names: any, because no photo has a UUID for a name" in output
+    assert "names: any, because no file name is a UUID" in output
     assert "rejected files: 1 (1 empty)" in output
     assert "excluded files: 3 (2 ._*, 1 @eaDir)" in output
     [others] = [line.partition("other files, ignored: ")[2] for line in output.splitlines() if "ignored: " in line][:1]

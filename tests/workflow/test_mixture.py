@@ -136,7 +136,7 @@ def test_by_rows_of_another_model_for_missing_photos(make_collection, of_another
     as_the_original(collection, of_another_model)
     shutil.copy(DEMO_PHOTOS[0], collection.folder / "photos" / "00000000-0000-4000-8000-000000000000.jpg")
     line, _ = refused(collection)
-    assert "has 12 embeddings of unknown origin, of missing photos" in line
+    assert "has 12 embeddings of missing photos, of unknown origin" in line
     assert "(no photo remains to check them); set missing_images: delete" in line
     collection.run("--config", "missing_images=delete", "max_deleted_share=1")
     assert len(collection.embeddings()) == 1
@@ -149,7 +149,7 @@ def test_by_recomputing_everything_with_rows_of_another_model_for_missing_photos
     line, _ = refused(collection)
     assert "which do not match a" in line
     line, _ = refused(collection, "--config", "recompute_existing_embeddings=true")
-    assert "has 1 embedding of unknown origin, of missing photos" in line
+    assert "has 1 embedding of missing photos, of unknown origin" in line
 
 
 @pytest.mark.slow

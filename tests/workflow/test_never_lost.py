@@ -290,7 +290,7 @@ def test_new_content_under_the_old_size_and_time_is_noticed_without_the_last_pla
     photo.write_bytes(content + bytes(status.st_size - len(content)))
     os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
     done = collection.snakemake()
-    assert "new among them: 0 (shards: 3); to be read again: 12" in done.stdout
+    assert "new: 0 (shards: 3); to be read again: 12" in done.stdout
     assert "embedded: 1 photo in this run and 11 copied, 12 in total" in done.stdout
     assert {uuid for uuid, row in collection.embeddings().items() if row != before[uuid]} == {photo.stem}
     assert collection.dry_run() == {}

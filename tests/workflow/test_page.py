@@ -154,7 +154,10 @@ def test_zooming_in_shows_more_thumbnails(tab):
         onScreen[3 * i + 2] > 0.2 && Math.hypot(onScreen[3 * i] - 640, onScreen[3 * i + 1] - 400) < 300)"""
     few, there = len(shown(tab)), len(tab.evaluate(visible))
     assert few < there + 20
-    tab.mouse.move(640, 400)
+    nearest = "(a, b) => Math.hypot(a[0] - 640, a[1] - 400) - Math.hypot(b[0] - 640, b[1] - 400)"
+    x, y, _ = tab.evaluate(f"""() => data.uuids.map((_, i) => Array.from(onScreen.slice(3 * i, 3 * i + 3)))
+        .filter((place) => place[2] > 0.2).sort({nearest})[0]""")
+    tab.mouse.move(x, y)  # zooming keeps the place under the mouse, where else there may be no photo
     for _ in range(8):
         tab.mouse.wheel(0, -300)
     browser.settle(tab)

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 def examples(name):
     told = run(f"{sys.executable} {PROJECT}/scripts/{name}.py --help", PROJECT)
-    [text] = re.findall(r"^  Example:\n(.*?)(?=^\S)", told, re.MULTILINE | re.DOTALL)
+    [text] = re.findall(r"^  Examples:\n(.*?)(?=^\S)", told, re.MULTILINE | re.DOTALL)
     return [f"python {command.strip()}" for command in text.split("      python ")[1:]]
 
 

@@ -145,7 +145,7 @@ class Config(Section):
         description="Encoder to use, one of those under encoders. Its name is the prefix of its tables.",
     )
     input_dir: Annotated[tuple[str, ...], Texts(Text(), one=True)] = Field(
-        description="Folder of photos named by UUIDs, including subfolders; or a list of folders."
+        description="Folder of photos, including subfolders; or a list of folders."
     )
     output_embeddings_db: Annotated[str, Text("[^{}<>]+", "a path without any of { } < >")] = Field(
         description="SQLite database to create and keep up to date."
@@ -164,28 +164,28 @@ class Config(Section):
     )
     names: Annotated[Names, Choice(get_args(Names))] = Field(
         default="uuid",
-        description="Which file names photos may have. any: a photo whose name is no UUID is given one, and keeps it "
-        "when it is edited, moved or renamed.",
+        description="Which file names photos may have. any: a photo whose name is not a UUID is assigned one, and "
+        "keeps it when it is edited, moved or renamed.",
     )
     image_extensions: Annotated[
         tuple[str, ...] | Literal["auto"],
-        Texts(Text(r"\.[^./\s]+", "a dot and what follows it, without blanks, such as .jpg"), auto=True),
+        Texts(Text(r"\.[^./\s]+", "a dot and an extension without spaces, such as .jpg"), auto=True),
     ] = Field(
         default="auto",
-        description="File extensions of photos, each with its dot; case does not matter. auto: .jpg and .jpeg, and "
-        "with names: any those of every format that is read.",
+        description="File extensions of photos, each with its dot; case does not matter. auto: .jpg and .jpeg; with "
+        "names: any, those of all supported formats.",
     )
     exclude: Annotated[
         tuple[str, ...],
-        Texts(Text("[^/]+", "the name of a folder or a file, where * stands for anything"), optional=True),
+        Texts(Text("[^/]+", "the name of a folder or a file, in which * matches anything"), optional=True),
     ] = Field(
         default=_TRASH_AND_CACHES,
-        description="Names of folders and files to leave out, such as other programs' trash and caches; * stands for "
+        description="Names of folders and files to leave out, such as other programs' trash and caches; * matches "
         "anything, and case does not matter.",
     )
     missing_images: Annotated[MissingImages, Choice(get_args(MissingImages))] = Field(
         default="keep",
-        description="Keep or delete the rows of missing photos. delete spares photos that may still exist.",
+        description="Keep or delete the rows of missing photos. delete keeps rows of photos that may still exist.",
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.2,
@@ -201,7 +201,7 @@ class Config(Section):
     )
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1,
-        description="Fail the run (after storing all) if a larger share fails. Ignored for up to 20 photos.",
+        description="Fail the run (after storing everything) if more photos fail. Ignored for 20 photos or fewer.",
     )
     labels: Annotated[str, Text(optional=True)] = Field(
         default="", description="CSV file with columns UUID and LABEL, to name regions and to measure map quality."
@@ -315,7 +315,7 @@ def read_config_file(path: str | Path) -> dict[str, object]:
     except OSError as error:
         raise InputError(f"--configfile: {str(path)!r} cannot be read ({error.strerror})") from None
     except DuplicateKey as error:
-        raise InputError(f"--configfile: {str(path)!r} {error}; remove one of them. Nothing has changed") from None
+        raise InputError(f"--configfile: {str(path)!r} {error}; remove one of them. Nothing was changed") from None
     except UnicodeDecodeError:
         raise InputError(f"--configfile: {str(path)!r} is not UTF-8 text; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:

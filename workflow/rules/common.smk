@@ -27,7 +27,6 @@ configfile: f"{workflow.basedir}/config.yaml"
 with start.mistakes_in_one_line():
     RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
     outputs.check_snakemake(sys.argv[1:], RUN.config)
-MAP_BEFORE = finish.map_record(RUN.state)
 LINE = terminal.MovingLine(logger)
 logger.info("\n".join(map(printable, RUN.notes)))
 for line in RUN.warnings:
@@ -54,10 +53,7 @@ onstart:
 
 onsuccess:
     LINE.end()
-    lines = finish.closing_lines(
-        RUN.database, RUN.state, RUN.started, RUN.deleted, RUN.config.input_dir, MAP_BEFORE
-    )
-    logger.info("\n".join(map(printable, lines)))
+    logger.info("\n".join(map(printable, finish.closing_lines(RUN))))
     try:
         finish.check_failures(RUN.state, RUN.plan.images, RUN.config.max_failed_share)
     except InputError as error:

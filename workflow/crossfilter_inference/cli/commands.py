@@ -75,11 +75,11 @@ def run(
     output_embeddings_db : Path, optional
         SQLite database to create or update.
     names : str, optional
-        File names that photos may have: uuid, or any, which gives a UUID to each photo whose name is none. Default: as
-        in the last run; in the first, uuid if a photo has a UUID for a name.
+        Accepted file names: uuid, or any, which assigns a UUID to each photo whose name is not one. Default: as in the
+        last run; in the first run, uuid if any photo's name is a UUID, otherwise any.
     embedding_type : str, optional
-        Encoder to use: SIGLIP2, EFFICIENTNET_LITE0, or one from a configuration file. Default: as in the last run, in
-        the first SIGLIP2.
+        Encoder to use: SIGLIP2, EFFICIENTNET_LITE0, or one from a configuration file. Default: as in the last run;
+        in the first run, SIGLIP2.
     batch_size : str, optional
         Photos per call of the encoder, or auto (the default).
     recompute_existing_embeddings : bool, optional
@@ -113,7 +113,7 @@ def run(
         "device": device,
     }
     if not (folder or configfile or snakemake_options):
-        raise InputError(f"name a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
+        raise InputError(f"give a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
     run_workflow(configfile or [], changes, snakemake_options, cores, verbose=verbose)
 
 
@@ -148,7 +148,7 @@ def _names(folders: list[str] | None, database: Path | None, files: list[Path] |
     is_readable = all(map(os.path.isdir, folders))  # otherwise the run is refused
     if not is_readable or has_photo_named_by_uuid(folders, EXTENSIONS, Config.model_fields["exclude"].default):
         return None
-    logger.info("names: any, because no photo has a UUID for a name; each is given one, and keeps it")
+    logger.info("names: any, because no file name is a UUID; each photo is assigned one, and keeps it")
     return "any"
 
 
@@ -322,7 +322,7 @@ def export(
         crossfilter-inference export --output_embeddings_db photos.sqlite --parquet photos.parquet --npy photos.npy
     """
     if not (parquet or npy or atlas):
-        raise InputError("nothing to export: name one of --parquet, --npy and --atlas")
+        raise InputError("nothing to export: give at least one of --parquet, --npy and --atlas")
     if (parquet or atlas) and not importlib.util.find_spec("pyarrow"):
         raise InputError(f"pyarrow, which writes Parquet files, is missing; run pip install '{COMMAND}[parquet]'")
 
@@ -342,7 +342,7 @@ def export(
     for option, path, kind, write in wanted:
         if path and (file := _output(option, path, kind, collection, photos, force)):
             if file in files:
-                raise InputError(f"{option}: {str(path)!r} is written already; name another file. Nothing was written")
+                raise InputError(f"{option}: {str(path)!r} is given twice; name another file. Nothing was written")
             files[file] = option, path, write
     for file, (option, path, write) in files.items():
         with outputs.reporting_errors(option, path):
@@ -409,7 +409,7 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
 
     kinds = {".html": outputs.HTML, ".zip": outputs.ZIP}
     if file.suffix not in kinds:
-        raise InputError(f"{str(file)!r} is no name for a report; end it in .html or .zip")
+        raise InputError(f"{str(file)!r} is not a report file; use a name that ends in .html or .zip")
     config = _find_config(collection)
     protected = outputs.protected_by(config.output_embeddings_db, config)
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)

@@ -171,7 +171,7 @@ def _help(function: Callable[..., str]) -> str:
     text = inspect.getdoc(function) or ""
     summary = re.split(r"^\w+\n-+$", text, maxsplit=1, flags=re.MULTILINE)[0].strip()
     # \b keeps the line breaks of a block.
-    return f"{summary}\n\n\b\nExample:\n{_section(text, 'Examples').rstrip()}\n"
+    return f"{summary}\n\n\b\nExamples:\n{_section(text, 'Examples').rstrip()}\n"
 
 
 def _parameter_texts(documented: Callable[..., object]) -> Iterator[tuple[str, str]]:
@@ -227,7 +227,7 @@ def _hint(error: typer.TyperException, functions: Iterable[Callable[..., str]], 
     chosen = [function for function in functions if function.__name__ in words[:1]]
     parameters = [parameter for function in chosen for parameter in inspect.signature(function).parameters.values()]
     passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
-    return "; write options of Snakemake after --" if passes_on and "o such option" in error.format_message() else ""
+    return "; put Snakemake options after --" if passes_on and "o such option" in error.format_message() else ""
 
 
 def _help_command(error: typer.TyperException, program: str) -> str:

@@ -94,9 +94,9 @@ class Protected:
             return "belongs to the state folder of the collection"
         for folder in self.photo_folders:
             if is_within(path, folder):
-                return f"lies in {folder!r}, a folder of photos"
+                return f"is in {folder!r}, a folder of photos"
         if any(is_state_folder(parent) for parent in Path(path).parents):
-            return "lies in the state folder of another collection"
+            return "is in the state folder of another collection"
         return ""
 
 
@@ -188,7 +188,7 @@ def check_output(option: str, path: Path, kind: str, protected: Protected, *, fo
         if folder.exists():
             new_part(real).unlink()
         elif not folder.parent.is_dir():
-            raise refuse(f"lies in {str(folder)!r}, which does not exist", "create this folder")
+            raise refuse(f"is in {str(folder)!r}, which does not exist", "create this folder")
         elif not os.access(folder.parent, os.W_OK | os.X_OK):
             raise refuse(f"cannot be written (no permission to write in {str(folder.parent)!r})")
     return Path(real)

@@ -113,6 +113,6 @@ def _parse_entry(entry: str) -> dict[str, object]:
     try:
         return {key: yaml.load(value, UniqueBaseLoader)}
     except DuplicateKey as error:
-        raise InputError(f"--config: {entry!r} {error}; remove one of them. Nothing has changed") from None
+        raise InputError(f"--config: {entry!r} {error}; remove one of them. Nothing was changed") from None
     except yaml.YAMLError:
         return {key: value}

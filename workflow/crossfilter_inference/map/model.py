@@ -224,7 +224,7 @@ def _open(name: str, blob: bytes) -> umap.UMAP:
     except Exception:  # other bytes can raise anything
         model = None
     if type(model) is not umap.UMAP:
-        raise InputError(f"{name} is no model of the map; {_REBUILD}")
+        raise InputError(f"{name} is not a model of the map; {_REBUILD}")
     return model
 
 
@@ -238,7 +238,7 @@ class _ModelUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Find one of the parts of a model; refuse everything else."""
         if (module, name) not in _MODEL_PARTS:
-            raise InputError(f"{self._name} holds {module}.{name}, so it is no model of the map; {_REBUILD}")
+            raise InputError(f"{self._name} holds {module}.{name}, so it is not a model of the map; {_REBUILD}")
         return super().find_class(module, name)
 
 

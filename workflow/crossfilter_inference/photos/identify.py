@@ -1,4 +1,4 @@
-"""Give photos whose names are no UUIDs a UUID, and recognise them by it for life.
+"""Give photos whose names are not UUIDs a UUID, and recognise them by it for life.
 
 A photo is known by the path, size and time of the last run. Each file gets the UUID of the first known photo that it
 may be, in this order:
@@ -57,7 +57,7 @@ def identify(
     Parameters
     ----------
     files : iterable of ImageFile
-        Files whose names are no UUIDs, each path once; their `uuid` is ignored.
+        Files whose names are not UUIDs, each path once; their `uuid` is ignored.
     known : iterable of KnownPhoto
         Photos of the last run, each UUID once.
     roots : sequence of str

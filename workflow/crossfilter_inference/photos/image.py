@@ -218,7 +218,7 @@ def _reporting_errors(data: bytes) -> Iterator[None]:
         unread = _unread_format(data)
         if not unread and (name := broken_format(data)):
             raise ImageError("damaged", f"the headers of this {name} cannot be read") from None
-        raise ImageError("not an image", unread or f"none of {', '.join(FORMATS)}") from None
+        raise ImageError("not an image", unread or f"not one of {', '.join(FORMATS)}") from None
     except Exception as error:  # hostile bytes may cause any error in a decoder; all of them mean the same
         if isinstance(error, ValueError) and (rare := _unread_format(data)):
             raise ImageError("not an image", rare) from error

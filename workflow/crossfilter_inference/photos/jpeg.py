@@ -351,7 +351,7 @@ def _describe(frame: _Frame, segments: list[_Segment | _Scan], warning: str) -> 
     if not any(isinstance(part, _Scan) for part in segments):
         return f"none of its pixels can be decoded{reason}"
     if not frame.is_complete:
-        return f"about {frame.share:.0%} of its detail can be decoded, the scans with the rest are missing{reason}"
+        return f"about {frame.share:.0%} of its detail can be decoded; the scans with the rest are missing{reason}"
     share = _share_before_hole(segments)
     if share == 1:
         return f"some of its pixels are wrong{reason}"

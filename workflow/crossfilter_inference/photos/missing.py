@@ -67,7 +67,7 @@ class MissingPhotoSearch:
             elif name in names:
                 return f"the file or its folder is there, but {_UNNAMED}, or unreadable"
             else:
-                return "its folder is empty, as without its disk" if self._shows_nothing(folder) else ""
+                return "its folder is empty; perhaps its disk is not mounted" if self._shows_nothing(folder) else ""
 
     def _read(self, folder: str) -> set[str] | str | None:
         """Return the names in a folder, None if it does not exist, or why it cannot be read."""

@@ -63,7 +63,7 @@ class Scan:
     images : list of ImageFile
         In order of UUID.
     nameless : list of ImageFile
-        Image files whose names are no UUIDs, if these are allowed; without UUID.
+        Image files whose names are not UUIDs, if these are allowed; without UUID.
     rejected : list of RejectedFile
         In order of path.
     n_others : Counter
@@ -116,7 +116,9 @@ class Scan:
             return
         where = ", ".join(repr(os.path.abspath(folder)) for folder in folders)
         example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
-        kind, fix = ("photos", "") if any_name else ("<uuid>.jpg photos", ", or names to any if theirs are no UUIDs")
+        kind, fix = "<uuid>.jpg photos", ", or set names: any if the file names are not UUIDs"
+        if any_name:
+            kind, fix = "photos", ""
         raise InputError(
             f"input_dir: no {kind} in {where} ({self.summary()}{example}); set it to a folder of photos{fix}"
         )
@@ -206,7 +208,7 @@ def scan_folders(
 def _with_sidecars(
     images: list[ImageFile], sidecars: Mapping[str, list[os.DirEntry[str]]], started: int
 ) -> tuple[list[ImageFile], Counter[str]]:
-    """Count a status change of a sidecar as one of its photo.
+    """Count a status change of a sidecar, and its coming and going, as a status change of its photo.
 
     Returns
     -------
@@ -228,7 +230,7 @@ def _with_sidecars(
     def ctime_ns(image: ImageFile) -> int:
         folder, name = os.path.split(image.path)
         found = matches.get(folder, {}).get(name, ()) if image.ctime_ns else ()
-        return max([image.ctime_ns, *(times[folder, sidecar] for sidecar in found)])
+        return sum([image.ctime_ns, *(times[folder, sidecar] for sidecar in found)])
 
     with_times = [image._replace(ctime_ns=ctime_ns(image)) for image in images]
     return with_times, Counter(os.path.splitext(name)[1].lower() for _, name in used)

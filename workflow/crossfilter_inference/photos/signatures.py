@@ -85,7 +85,7 @@ def unread_format(data: bytes) -> str:
     if data.startswith((b"II*\0", b"MM\0*")) and len(data) > 8:
         return _raw_tiff(data)
     if not data.strip(b"\0"):
-        return "zeros alone; restore the file from a backup"
+        return "only zeros; restore the file from a backup"
     return ""
 
 

@@ -54,7 +54,7 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
                 refuse("the file is not an SQLite database")
     for parent in Path(os.path.realpath(path)).parents:
         if is_state_folder(parent):
-            refuse(f"it is in {str(parent)!r}, the state of another collection")
+            refuse(f"it is in {str(parent)!r}, the state folder of another collection")
     if not holds_state(state):
         for folder in photo_folders:
             if is_within(path, folder):
@@ -66,7 +66,7 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
             if others:
                 refuse(f"its state folder {str(state)!r} holds something else, such as {others[0]!r}")
         if path.exists() and (table := _other_table(database)):
-            refuse(f"it is the database of another program, with the table {table!r}")
+            refuse(f"it is another program's database: it has the table {table!r}")
     for needed in (path.parent, state):
         while not os.path.lexists(needed):
             needed = needed.parent

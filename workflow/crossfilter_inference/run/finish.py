@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -18,44 +18,31 @@ from ..shards.shard import read_shard_provenance
 from ..util.files import read_json, write_tsv
 from ..util.text import counted, once_with
 
+if TYPE_CHECKING:
+    from .prepare import Run
+
 _FEWEST_TO_JUDGE = 20  # photos
 _N_NAMED = 3  # of the failed photos
 
 
-def closing_lines(
-    database: str,
-    folder: str,
-    since: float,
-    deletions: str = "",
-    input_dir: Sequence[str] = (),
-    map_before: bytes = b"",
-) -> list[str]:
+def closing_lines(run: "Run") -> list[str]:
     """Summarise a finished run: its results, the contents of the database, and the link to the globe.
 
     Parameters
     ----------
-    database : str
-    folder : str
-        State folder of the embedding type.
-    since : float
-        Start of the run, in seconds since the epoch.
-    deletions : str
-        The line about embeddings of missing photos; may be empty.
-    input_dir : sequence of str
-        Folders of photos, which are left out of the names of photos.
-    map_before : bytes
-        What `map_record` returned before the run.
+    run : Run
 
     Returns
     -------
     list of str
         Empty if the run did not get as far as the database, because the user asked for other rules only.
     """
+    database, folder = run.database, run.state
     if not Path(folder, "embeddings.json").exists():
         return []
     receipt = read_json(f"{folder}/embeddings.json", n_embeddings=int, n_failures=int)
-    embedding_type = Path(folder).name
-    computed, copied = _count_embedded(folder, since)
+    embedding_type = run.config.embedding_type
+    computed, copied = _count_embedded(folder, run.started)
     _, rejected = read_plan(f"{folder}/plan.tsv")
     copies = f" and {copied:,} copied" if copied else ""
     failures = _write_failures(database, folder)
@@ -63,7 +50,7 @@ def closing_lines(
     if reasons:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         by_reason = f" ({counts}), see {folder}/failed.tsv"
-    details = [f"{_name(failure.path, input_dir)}: {failure.message}" for failure in failures[:_N_NAMED]]
+    details = [f"{_name(failure.path, run.config.input_dir)}: {failure.message}" for failure in failures[:_N_NAMED]]
     details += [f"and {len(failures) - _N_NAMED:,} more"] if failures[_N_NAMED:] else []
     details += [f"{reason}: {advice(reason)}" for reason, _ in reasons.most_common()]
     in_list = f", see {folder}/rejected.tsv" if rejected else ""
@@ -73,13 +60,13 @@ def closing_lines(
         f"failed:   {counted(len(failures), 'photos')}{by_reason}",
         *(f"          {line}" for line in details),
         f"rejected: {counted(len(rejected), 'files')}{in_list}",
-        *([deletions] if deletions else []),
+        *([run.deleted] if run.deleted else []),
         *_kept_lines(database, embedding_type),
         *_facts_line(database, embedding_type),
     ]
     quality, look_at = Path(folder, "map_quality.json"), page_line(folder)
     if quality.exists() and look_at:
-        lines += [f"map:      {_map_line(quality, is_new=map_record(folder) != map_before)}", look_at]
+        lines += [f"map:      {_map_line(quality, is_new=map_record(folder) != run.map_before)}", look_at]
     return lines
 
 
@@ -142,7 +129,7 @@ def _facts_line(database: str, embedding_type: str) -> list[str]:
         n = connection.scalar(sa.select(sa.func.count()).select_from(images).where(*is_older))
     line = (
         f"facts:    an earlier version embedded {counted(n or 0, 'photos')} without recording place and camera; to "
-        f"read them, {once_with('reread_photos=true')}, which embeds nothing again"
+        f"record them, {once_with('reread_photos=true')}; this embeds no photo again"
     )
     return [line] if n else []
 
@@ -216,7 +203,7 @@ def reasons(folder: str, since: float, *, is_stopped: bool) -> list[str]:
         Whether the user stopped it.
     """
     if is_stopped:
-        return ["stopped: everything that was finished is kept; to resume, run the same command again"]
+        return ["stopped: finished work is kept; to resume, run the same command again"]
     logs = [path for path in Path(folder, "logs").rglob("*.log") if path.is_file() and _is_new(path, since)]
     lines = [line for path in sorted(logs) for line in path.read_text("utf-8", errors="replace").splitlines()[-1:]]
     return sorted({line for line in lines if line.startswith("error: ")})

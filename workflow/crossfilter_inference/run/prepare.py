@@ -41,7 +41,7 @@ from ..shards.plan import (
 from ..util.files import digest, read_json
 from ..util.text import counted
 from .database import check_database_format, check_database_path, failed_photos, generation, stored_photos
-from .finish import page_line
+from .finish import map_record, page_line
 from .forecast import Cost, Shares, embedding_cost, forecast, share_out
 
 _MAP_FILES = (
@@ -150,6 +150,8 @@ class Run:
         Numbers that rise when the database is not the one that the last run left.
     deletions : Deletions or None
         None if `missing_images` is keep.
+    map_before : bytes
+        Record of the map of the last run; empty if there is none.
     started : float
         Time when the plan was made, in seconds since the epoch.
     notes, warnings : tuple of str
@@ -168,6 +170,7 @@ class Run:
     store_generation: int = 0
     map_generation: int = 0
     deletions: Deletions | None = None
+    map_before: bytes = b""
     started: float = field(default_factory=time.time)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -303,6 +306,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         store_generation,
         map_generation,
         deletions,
+        map_record(state),
         notes=tuple(filter(None, notes)),
         warnings=tuple(filter(None, (stranger, _upgrade(config, state, plan)))),
     )
@@ -325,7 +329,7 @@ def _nameless(scan: Scan) -> str:
     """Report photos that are left out for their names alone, and how to include them; empty if there are none."""
     n_photos = sum(file.reason == NOT_A_UUID for file in scan.rejected)
     return (
-        f"left out: {counted(n_photos, 'photos')} without a UUID as name; set names: any to include them"
+        f"left out: {counted(n_photos, 'photos')} not named with a UUID; set names: any to include them"
         if n_photos
         else ""
     )

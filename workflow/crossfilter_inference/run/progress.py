@@ -54,7 +54,7 @@ class RunProgress:
         rate = (n_done - n_before) / (now - since)
         left = duration((self.n_total - n_done) / rate)
         total = counted(self.n_total, "photos")
-        return f"progress: {n_done:,} of {total} embedded, {rate:.1f} images/s, about {left} left"
+        return f"progress: {n_done:,} of {total} embedded, {rate:.1f} photos/s, about {left} left"
 
     def _n_in_logs(self, path: Path) -> int:
         return max((self._count(log) for log in logs_of(path)), default=0)

@@ -96,7 +96,7 @@ def _check_deletions(deletions: Deletions, max_share: float) -> None:
     if deletions.n_deleted > max_share * deletions.n_rows:
         raise InputError(
             f"missing_images: delete would remove {deletions.n_deleted} of {deletions.n_rows} embeddings, because "
-            f"their photos are missing from input_dir; max_deleted_share is {max_share:g}. Nothing has changed. If no "
+            f"their photos are missing from input_dir; max_deleted_share is {max_share:g}. Nothing was changed. If no "
             f"disk is missing, {once_with('max_deleted_share=1')}"
         )
 

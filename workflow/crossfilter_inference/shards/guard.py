@@ -144,9 +144,9 @@ def gone_rows_of_another_encoder(
 
 
 def gone_rows_of_unknown_origin(embedding_type: str, n_gone: int, why: str) -> InputError:
-    """Make the error for rows of unknown origin, of missing photos."""
+    """Make the error for rows of missing photos, of unknown origin."""
     return InputError(
-        f"{embedding_type}_EMBEDDINGS has {counted(n_gone, 'embeddings')} of unknown origin, of missing photos, which "
+        f"{embedding_type}_EMBEDDINGS has {counted(n_gone, 'embeddings')} of missing photos, of unknown origin, which "
         f"cannot be mixed with those of this encoder ({why}); {_FIX}"
     )
 

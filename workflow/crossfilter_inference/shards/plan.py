@@ -112,7 +112,7 @@ class Plan:
             reread = (
                 f"; to be read again: {self.n_reread} (new or unknown status; embedded only if the content differs)"
             )
-        return f"photos: {len(self.images)}, new among them: {n_new}{changed} (shards: {len(new)}){reread}{missing}"
+        return f"photos: {len(self.images)}, new: {n_new}{changed} (shards: {len(new)}){reread}{missing}"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
         """Warn in one line if the scan found photos, but none that the shards know; empty otherwise."""

@@ -1,1 +1,1 @@
-"""Helpers for every room: files, text, progress, compiled functions."""
+"""Helpers for every layer: files, text, progress, compiled functions."""

@@ -105,7 +105,7 @@ class Text(Kind):
 
     def check(self, value: object) -> str:
         if not isinstance(value, str):
-            raise refusal(f"{shown(value)} is not a text")
+            raise refusal(f"{shown(value)} is not a string")
         if not value and not self.optional:
             raise refusal(f"{shown(value)} is empty")
         if re.search(r"[\0\n\r]", value):
@@ -148,7 +148,7 @@ class Texts(Kind):
         if isinstance(value, str) and self.one:
             return (self.item.check(value),)
         if not isinstance(value, list | tuple):
-            others = f"{'a text or ' if self.one else ''}{'auto or ' if self.auto else ''}"
+            others = f"{'a string or ' if self.one else ''}{'auto or ' if self.auto else ''}"
             raise refusal(f"{shown(value)} is not {others}a list")
         if not value and not self.optional:
             raise refusal(f"{shown(value)} is empty")

@@ -38,7 +38,7 @@ class Progress:
             from tqdm.contrib.logging import logging_redirect_tqdm
 
             self._open.enter_context(logging_redirect_tqdm())  # prints log lines above the bar
-            self._bar = tqdm(total=n_total, desc=title, unit="image", dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=n_total, desc=title, unit="photo", dynamic_ncols=True, leave=False)
             self._open.enter_context(self._bar)
         self._start = self._last_line = time.monotonic()
 
@@ -54,7 +54,7 @@ class Progress:
             rate = self._n_done / (now - self._start)
             left = (self._n_total - self._n_done) / rate if rate else float("inf")
             logger.info(
-                "%s: %d of %d images, %.1f images/s, %.0f s left",
+                "%s: %d of %d photos, %.1f photos/s, %.0f s left",
                 *(self._title, self._n_done, self._n_total, rate, left),
             )
 
