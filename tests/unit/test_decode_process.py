@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import hostile_files
 import psutil
@@ -222,3 +224,38 @@ def test_an_image_that_is_searched_for_is_decoded_within_the_limits(photos, monk
             collection.load_image(photos[1].path)
         assert str(raised.value) == f"--image: {photos[1].path!r} cannot be used ({message}); name another file"
     assert decoders() == []
+
+
+_INTERRUPTED_START = """
+import os, signal, sys, threading
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess
+from crossfilter_inference.photos.image import Preprocessing
+from crossfilter_inference.shards.plan import PlannedImage
+
+signal.signal(signal.SIGINT, lambda *_: None)
+done = threading.Event()
+
+def interrupt():
+    while not done.wait(0.01):
+        os.killpg(0, signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+path = sys.argv[1]
+image = PlannedImage("u", path, os.path.getsize(path), os.stat(path).st_mtime_ns, "000001")
+with DecodeProcess(Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)) as process:
+    print(isinstance(process.decode(image), Decoded))
+done.set()
+"""
+
+
+def test_ctrl_c_while_the_process_starts_does_not_reach_it():
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_START, DEMO_PHOTOS[0]],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "workflow")},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

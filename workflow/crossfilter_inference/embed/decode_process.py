@@ -196,7 +196,10 @@ class DecodeProcess:
                 if self._closed:
                     raise InputError("the process that decodes photos was stopped")
                 command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path]
-                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | _ENVIRONMENT)
+                # In a process group of its own, which Ctrl-C does not reach while it starts.
+                self._process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], env=os.environ | _ENVIRONMENT, process_group=0
+                )
         except OSError as error:
             raise _not_started(str(error)) from None
         self._connection.send(self._how)
