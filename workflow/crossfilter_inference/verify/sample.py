@@ -53,7 +53,7 @@ class Sample:
         self._backends = backends
         self._tables, self._max_pixels = Tables(provenance["name"]), max_pixels
         self._blobs: dict[str, bytes] = {}
-        self._cosines: dict[str, float] = {}
+        self._cosines: dict[str, float] = {}  # by path
         self._problems = Problems()
 
     def check(self, n_images: int, device: str, n_threads: int) -> str:
@@ -90,11 +90,11 @@ class Sample:
             except Exception as error:  # a user's encoder may raise anything
                 fault = f"the encoder failed ({type(error).__name__}: {error})"
                 raise InputError(f"{fault}: fix it and verify again") from None
-        for uuid, cosine in self._cosines.items():
+        for path, cosine in self._cosines.items():
             if not cosine >= LEAST_COSINE:
                 fix = once_with("recompute_existing_embeddings=true")
                 fault = "with a new embedding unlike the stored one"
-                self._problems.add("photos", fault, f"{uuid}: cosine {cosine:.4f}", fix)
+                self._problems.add("photos", fault, f"{path}: cosine {cosine:.4f}", fix)
         self._problems.check()
         if not self._cosines:
             return ""
@@ -128,10 +128,9 @@ class Sample:
 
     def _compare(self, batch: list[Decoded], computed: Embeddings) -> None:
         for item, embedding in zip(batch, computed, strict=True):
-            uuid = item.image.uuid
             with np.errstate(invalid="ignore"):  # a damaged row may hold anything
-                row = unpack_embedding(self._blobs[uuid]).astype(float)
-                self._cosines[uuid] = float(row @ embedding / (np.linalg.norm(row) or 1))
+                row = unpack_embedding(self._blobs[item.image.uuid]).astype(float)
+                self._cosines[item.image.path] = float(row @ embedding / (np.linalg.norm(row) or 1))
 
     def _read_row(self, uuid: str) -> tuple[str, bytes] | None:
         """Read the digest of a photo's file, and its packed embedding; the database is open only meanwhile."""
