@@ -468,7 +468,7 @@ class History:
             if recorded.get("encoder_digest") == encoder:
                 rows = connection.execute(f"SELECT DIGEST FROM {TYPE}_IMAGES JOIN {TYPE}_EMBEDDINGS USING (UUID)")
                 there["database"] = {row[0] for row in rows}
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # damaged
             pass
         finally:
             connection.close()

@@ -3,12 +3,14 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from conftest import COLOUR_ENCODER
+from conftest import COLOUR_ENCODER, PROJECT
 
 from crossfilter_inference.config import check_config
 from crossfilter_inference.encoders.registry import resolve_encoder
@@ -247,6 +249,20 @@ def test_a_sigterm_waits_for_a_lock_that_the_interrupted_thread_holds():
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run.is_stopped.clear()
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_ctrl_c_while_planning_ends_in_one_line(is_ignored):
+    program = "import os, signal, time; from crossfilter_inference.run.start import end_on_interrupt\n"
+    program += "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" * is_ignored
+    program += "end_on_interrupt(); os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "workflow")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    if is_ignored:  # as in the background of a script
+        assert (done.returncode, done.stdout, done.stderr) == (0, "goes on\n", "")
+    else:
+        line = "\nstopped before the first job; to start again, run the same command\n"
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", line)
 
 
 def test_a_second_run_through_a_link_to_the_database_is_refused(tmp_path, monkeypatch):

@@ -26,8 +26,8 @@ def test_a_row_unlike_its_photo_is_named(collection):
     name, text = collection.failed(sample=20)
     assert name == "sample"
     assert re.fullmatch(
-        rf"1 photo with a new embedding unlike the stored one \(\S+/{UUID(3)}\.jpg: cosine 0\.\d{{4}}\): run once with --config "
-        "recompute_existing_embeddings=true",
+        rf"1 photo with a new embedding unlike the stored one \(\S+/{UUID(3)}\.jpg: cosine 0\.\d{{4}}\): "
+        "run once with --config recompute_existing_embeddings=true",
         text,
     )
 

@@ -25,7 +25,10 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 with start.mistakes_in_one_line():
-    RUN = prepare.prepare_run(config, prepare.Resources.of_snakemake(workflow))
+    resources = prepare.Resources.of_snakemake(workflow)
+    if resources.is_main_process:
+        start.end_on_interrupt()
+    RUN = prepare.prepare_run(config, resources)
     outputs.check_snakemake(sys.argv[1:], RUN.config)
 LINE = terminal.MovingLine(logger)
 logger.info("\n".join(map(printable, RUN.notes)))

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -110,17 +110,30 @@ def _date_back(folder: str) -> None:
                 os.utime(path, (now, now))
 
 
+def end_on_interrupt() -> None:
+    """Until `handle_signals`, let Ctrl-C end the planning with one line; Snakemake would print where it was."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(sys.stderr.fileno(), b"\nstopped before the first job; to start again, run the same command\n")
+        os._exit(128 + number)
+
+    _handle_interrupt(end)
+
+
+def _handle_interrupt(handle: Callable[[int, FrameType | None], None]) -> None:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, handle)
+
+
 def handle_signals() -> None:
     """Note that the user stops the run, and make SIGTERM end the jobs too; Snakemake alone would wait for them."""
     import psutil
 
     before = signal.getsignal(signal.SIGTERM)
-    before_interrupt = signal.getsignal(signal.SIGINT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         is_stopped.set()
-        if callable(before_interrupt):
-            before_interrupt(number, frame)
+        signal.default_int_handler(number, frame)
 
     def end(number: int, frame: FrameType | None) -> None:
         is_stopped.set()
@@ -132,4 +145,4 @@ def handle_signals() -> None:
             threading.Thread(target=before, args=(number, frame), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, interrupt)
+    _handle_interrupt(interrupt)
