@@ -7,6 +7,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError
 
 import lock
+import mutants
 import pytest
 import yaml
 from conftest import PROJECT
@@ -114,3 +115,12 @@ def test_links_between_documents_have_a_target(document):
         headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if anchor else []
         anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
         assert not anchor or anchor in anchors, target
+
+
+def test_every_mutant_has_its_line():
+    gone = [
+        (file, old)
+        for file, old, *_ in mutants.MUTANTS
+        if (PROJECT / mutants.LIBRARY / file).read_text().count(old) != 1
+    ]
+    assert not gone, "the lines that they change are not in the library once: renew tests/faults/mutants.py"
