@@ -32,6 +32,7 @@ _MODULES = (
     "legend.js",
     "panel.js",
     "search.js",
+    "viewer.js",
     "page.js",
 )
 MOST_BYTES = 95_000_000  # of the file

@@ -19,17 +19,22 @@ import {
 } from "./globe.js";
 import { nextColours, startColours } from "./legend.js";
 import { hover, select } from "./panel.js";
-import "./search.js";
+import { foundPhotos } from "./search.js";
 import { FARTHEST } from "./sphere.js";
+import { look } from "./viewer.js";
 
 /** @import { Speed } from "./globe.js" */
 
+const DOUBLE = 400; // milliseconds between the clicks of a double click
+const REACH_OF_DOUBLE = 12; // CSS pixels
 const LIGHT = matchMedia("(prefers-color-scheme: light)");
 const stage = elements.overlay;
 /** Positions of the pointers that are down, by their id. */
 const pointers = /** @type {Map<number, { x: number, y: number }>} */ (new Map());
 /** @type {{ x: number, y: number, speed: Speed, time: number } | null} a single pointer that is down, and where it began */
 let pressed = null;
+/** The last click. The globe moves aside for the panel, so a second one there means the same photo. */
+let clicked = { x: 0, y: 0, time: Number.NEGATIVE_INFINITY, photo: -1 };
 
 /** Return the sum of the distances from the first pointer to the others. */
 function spread() {
@@ -65,11 +70,21 @@ stage.onpointerup = stage.onpointercancel = (event) => {
   stage.classList.remove("dragged");
   if (!pressed || event.type === "pointercancel") return;
   const [x, y] = [event.clientX, event.clientY];
-  if (Math.hypot(x - pressed.x, y - pressed.y) < 5) select(photoAt(x, y));
+  if (Math.hypot(x - pressed.x, y - pressed.y) < 5) click(event);
   else if (event.timeStamp - pressed.time < 50 && !CALM.matches) release(pressed.speed);
   pressed = null;
   redraw();
 };
+
+/** @param {PointerEvent} event of a click or a tap */
+function click({ clientX: x, clientY: y, timeStamp: time, pointerType }) {
+  const isDouble = time - clicked.time < DOUBLE && Math.hypot(x - clicked.x, y - clicked.y) < REACH_OF_DOUBLE;
+  const photo = isDouble ? clicked.photo : photoAt(x, y);
+  const opens = photo >= 0 && (isDouble || (pointerType === "touch" && photo === state.selected));
+  clicked = { x, y, time: opens ? Number.NEGATIVE_INFINITY : time, photo };
+  if (photo !== state.selected) select(photo);
+  if (opens) look(photo, foundPhotos());
+}
 
 stage.onpointerleave = () => hover(-1);
 
@@ -97,6 +112,7 @@ const zoomIn = () => go({ zoom: Math.min(view.zoom * 1.5, view.nearest) }, 200);
 const switchTheme = () => setTheme(document.documentElement.dataset.theme === "light" ? "dark" : "light");
 const ask = () => elements.help.showModal();
 const close = () => select(-1);
+const open = () => state.selected >= 0 && look(state.selected, foundPhotos());
 
 /** @type {Record<string, () => void>} */
 const KEYS = {
@@ -115,6 +131,7 @@ const KEYS = {
   t: switchTheme,
   "/": () => elements.search.focus(),
   "?": ask,
+  Enter: open,
   Escape: close,
 };
 
@@ -126,6 +143,7 @@ addEventListener("keydown", (event) => {
     return;
   }
   if (elements.help.open || !Object.hasOwn(KEYS, event.key)) return;
+  if (event.key === "Enter" && target !== stage && target !== document.body) return; // a button
   event.preventDefault();
   KEYS[event.key]();
 });
@@ -134,6 +152,7 @@ elements.flat.onclick = flatten;
 elements.home.onclick = reset;
 elements.theme.onclick = switchTheme;
 elements.ask.onclick = ask;
+elements.photo.onclick = (event) => event.target instanceof HTMLImageElement && open();
 elements.close.onclick = close;
 LIGHT.onchange = () => setTheme(LIGHT.matches ? "light" : "dark");
 addEventListener("resize", resize);

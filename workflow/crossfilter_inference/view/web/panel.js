@@ -37,16 +37,28 @@ export function select(photo) {
     if (nNeighbours) facts.push(`${quality[photo]}% of its most similar photos are near it on the map`);
     elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
     elements.facts.textContent = facts.filter(Boolean).join(" · ");
-    elements.open.hidden = isMissing(photo) || !path(photo).startsWith("/"); // some rows have no file on record
-    elements.open.href = new URL(path(photo).replace(/^\/+/, "/").split("/").map(encode).join("/"), location.href).href;
+    elements.open.hidden = isMissing(photo) || !address(photo);
+    elements.open.href = address(photo);
     elements.neighbours.replaceChildren(...mostSimilar(photo).map(neighbourItem));
   }
   hover(-1);
   resize();
 }
 
-/** @param {number} photo */
-function describe(photo) {
+/**
+ * Return the address of a photo's file; empty if no file is on record.
+ * @param {number} photo
+ */
+export function address(photo) {
+  if (!path(photo).startsWith("/")) return "";
+  return new URL(path(photo).replace(/^\/+/, "/").split("/").map(encode).join("/"), location.href).href;
+}
+
+/**
+ * Describe a photo: one element for each fact.
+ * @param {number} photo
+ */
+export function describe(photo) {
   const name = data.names[photo];
   const lines = name ? [create("div", name, "name")] : [];
   lines.push(create("div", data.folders[folders[photo]], "path"));

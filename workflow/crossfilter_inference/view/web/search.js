@@ -7,6 +7,9 @@ import { select } from "./panel.js";
 /** The last search, and the position of its selected photo. */
 let found = { text: "", photos: /** @type {number[]} */ ([]), at: 0 };
 
+/** Return the photos of the last search. */
+export const foundPhotos = () => found.photos;
+
 /** @param {string} uuid */
 const plain = (uuid) => uuid.toLowerCase().replaceAll("-", "");
 
