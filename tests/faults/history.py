@@ -561,7 +561,11 @@ class History:
                 (uuid_, path, *identity), (old_uuid, old_path, *old_identity) = now[inode], self.known[inode]
                 holder = path_of.get(old_uuid, "")
                 is_swapped = holder == old_path or (
-                    holder and [os.stat(holder).st_size, os.stat(holder).st_mtime_ns] == old_identity
+                    holder
+                    and (
+                        [os.stat(holder).st_size, os.stat(holder).st_mtime_ns] == old_identity
+                        or UUID.fullmatch(Path(holder).stem)  # the photo of this name is back
+                    )
                 )
                 has_returned = (path, *identity) in self.former.get(uuid_, ())
                 if path == old_path or identity == old_identity:
