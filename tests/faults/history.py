@@ -596,8 +596,8 @@ class History:
         computed = self.look()["encoded"] - before["encoded"]
         if self.is_damaged:
             return
-        computed -= unsure
-        self.must(computed <= wanted, f"{(computed - wanted).total()} images were computed needlessly")
+        needless = computed - wanted - unsure
+        self.must(not needless, f"{needless.total()} images were computed needlessly")
         self.must(wanted <= computed, f"{(wanted - computed).total()} images come from nowhere")
 
     def rows(self) -> dict[str, dict]:
