@@ -87,6 +87,19 @@ def test_a_row_that_changed_since_the_job_began_is_not_copied(database):
     assert known.find(photo("u7", "content")) is None
 
 
+@pytest.mark.parametrize(
+    "blob",
+    [pack_embedding(2 * ROW), pack_embedding(np.nan * ROW), pack_embedding(ROW[1:]), pack_embedding(ROW)[:-1], b""],
+    ids=["too long", "not finite", "of another dimension", "cut off", "empty"],
+)
+def test_a_damaged_row_is_not_copied_into_a_shard(database, blob):
+    record(database)
+    change(database, "INSERT INTO T_IMAGES (UUID, DIGEST, EMBED_VERSION) VALUES ('u1', 'same', ?)", EMBED_VERSION)
+    assert KnownRows(database, ENCODER, IMAGES).find(photo("u1", "same")) is not None
+    change(database, "UPDATE T_EMBEDDINGS SET EMBEDDING = ? WHERE UUID = 'u1'", blob)
+    assert KnownRows(database, ENCODER, IMAGES).find(photo("u1", "same")) is None
+
+
 def test_rows_of_another_encoder_are_not_copied(database):
     record(database, resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "b"}))
     change(database, "INSERT INTO T_IMAGES (UUID, DIGEST, EMBED_VERSION) VALUES ('u1', 'content', ?)", EMBED_VERSION)

@@ -153,6 +153,9 @@ class KnownRows:
             return None
         if found is None or (found["WIDTH"] or 0) * (found["HEIGHT"] or 0) > max_pixels:
             return None
+        embedding = self._sound(found["EMBEDDING"])
+        if embedding is None:
+            return None
         path = self._shards / f"{found['SHARD']}.sqlite"
         try:
             thumbnails = dict(read_thumbnails(path, self._provenance["name"], [found["UUID"]]))
@@ -162,7 +165,7 @@ class KnownRows:
             return None
         row = {**found, "JPEG": thumbnails[found["UUID"]]}
         row |= {"UUID": image.uuid, "SIZE": image.size, "MTIME_NS": image.mtime_ns, "PATH": image.path}
-        row["EMBEDDING"] = pack_embedding(unpack_embedding(found["EMBEDDING"]))
+        row["EMBEDDING"] = pack_embedding(embedding)
         return Copy(image, row, time.perf_counter() - start)
 
     def _read(self, database: str | Path, uuid: str, digest: str) -> Row | None:
@@ -191,8 +194,9 @@ class KnownRows:
             blob = self._query_blob(
                 sa.select(embeddings.c.EMBEDDING).join(images, images.c.UUID == embeddings.c.UUID).where(same)
             )
-            if blob is not None:
-                return KnownRow(unpack_embedding(blob), is_adopted=False)
+            embedding = None if blob is None else self._sound(blob)
+            if embedding is not None:
+                return KnownRow(embedding, is_adopted=False)
         uuid = photo.image.uuid
         # The original tool ignores EXIF orientation, so a photo that EXIF turns is recomputed.
         if uuid not in self._unknown or photo.loaded.exif.is_turned:
@@ -236,6 +240,15 @@ class KnownRows:
         self._n_seen += 1
         self._n_chosen += is_due
         return is_due
+
+    def _sound(self, blob: bytes) -> Embeddings | None:
+        """Unpack an embedding; None if it is damaged, which must not spread from the database to a shard."""
+        try:
+            embedding = unpack_embedding(blob)
+        except (ValueError, TypeError, KeyError):
+            return None
+        is_sound = embedding.shape == (self._provenance["dimension"],)
+        return embedding if is_sound and abs(np.linalg.norm(embedding) - 1) < LENGTH_TOLERANCE else None
 
     def _unpack(self, photo: Decoded, blob: bytes) -> Embeddings:
         try:
