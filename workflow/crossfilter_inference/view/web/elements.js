@@ -77,3 +77,12 @@ export function create(tag, text, className = "") {
   made.className = className;
   return made;
 }
+
+/**
+ * Return the factor by which the wheel zooms in.
+ * @param {WheelEvent} event
+ */
+export function wheelFactor(event) {
+  const pixels = event.deltaY * (event.deltaMode ? 16 : 1); // or lines
+  return Math.exp(-pixels * 0.0015);
+}

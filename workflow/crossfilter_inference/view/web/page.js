@@ -1,6 +1,6 @@
 // Mouse, touch, keys and buttons; the start of the page.
 import { n } from "./collection.js";
-import { elements } from "./elements.js";
+import { elements, wheelFactor } from "./elements.js";
 import {
   CALM,
   flatten,
@@ -92,10 +92,9 @@ stage.addEventListener(
   "wheel",
   (event) => {
     event.preventDefault();
-    const pixels = event.deltaY * (event.deltaMode ? 16 : 1); // or lines
     halt();
     const [x, y] = view.middle;
-    view.approach(Math.exp(-pixels * 0.0015), event.clientX - x, event.clientY - y);
+    view.approach(wheelFactor(event), event.clientX - x, event.clientY - y);
     redraw();
   },
   { passive: false },

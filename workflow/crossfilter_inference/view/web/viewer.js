@@ -1,6 +1,6 @@
 // The viewer: one photo as large as the window, its original where the browser can show it.
 import { data, isMissing, mostSimilar, path } from "./collection.js";
-import { create, elements } from "./elements.js";
+import { create, elements, wheelFactor } from "./elements.js";
 import { goTo, state, thumbnails } from "./globe.js";
 import { address, describe, select } from "./panel.js";
 
@@ -157,8 +157,7 @@ desk.addEventListener(
   "wheel",
   (event) => {
     event.preventDefault();
-    const pixels = event.deltaY * (event.deltaMode ? 16 : 1); // or lines
-    magnify(Math.exp(-pixels * 0.0015), ...fromMiddle(event));
+    magnify(wheelFactor(event), ...fromMiddle(event));
   },
   { passive: false },
 );
