@@ -36,7 +36,7 @@ MUTANTS = [
     ("photos/sidecars.py", "name + number + extension", "name + extension", "sidecars: belongs"),
     ("embed/decode_process.py", "env=os.environ | _ENVIRONMENT, process_group=0", "env=os.environ | _ENVIRONMENT", "decode_process: ctrl_c"),
     ("run/start.py", "    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:", "    if True:", "run_start: ctrl_c"),
-    ("embed/reuse.py", "return embedding if is_sound and abs(", "return embedding if True or abs(", "reuse: damaged"),
+    ("embed/reuse.py", "return self._unpack(blob)", "return unpack_embedding(blob)", "reuse: damaged"),
     ("run/start.py", "        os._exit(128 + number)\n", "", "run_start: ctrl_c"),
     ("photos/sidecars.py", "if len(base) < _SHORTENED:", "if False:", "sidecars: another"),
     ("photos/scan.py", "*(times[folder, sidecar] for sidecar in found)", "", "sidecars: status"),

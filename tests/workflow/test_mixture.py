@@ -156,9 +156,9 @@ def test_by_recomputing_everything_with_rows_of_another_model_for_missing_photos
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda row: row[:40], "they have 40 dimensions, expected 48"),
+        (lambda row: row[:40], "has 40 dimensions, expected 48"),
         (lambda row: row * 3, r"has length 3, expected 1"),
-        (lambda row: row.astype(np.float64), "they have 96 dimensions, expected 48"),
+        (lambda row: row.astype(np.float64), "has 96 dimensions, expected 48"),
     ],
 )
 def test_by_adopting_rows_that_cannot_be_right(make_collection, of_the_same_model, spoil, message):

@@ -204,7 +204,10 @@ class KnownRows:
         blob = self._query_blob(sa.select(embeddings.c.EMBEDDING).where(embeddings.c.UUID == uuid))
         if blob is None:
             return None
-        embedding = self._unpack(photo, blob)
+        try:
+            embedding = self._unpack(blob)
+        except ValueError as error:
+            raise self._refusal(f"the row of {printable(photo.image.path)} {error}") from None
         if self._is_chosen():
             self._to_check[uuid] = embedding
             return None
@@ -244,22 +247,21 @@ class KnownRows:
     def _sound(self, blob: bytes) -> Embeddings | None:
         """Unpack an embedding; None if it is damaged, which must not spread from the database to a shard."""
         try:
-            embedding = unpack_embedding(blob)
-        except (ValueError, TypeError, KeyError):
+            return self._unpack(blob)
+        except ValueError:
             return None
-        is_sound = embedding.shape == (self._provenance["dimension"],)
-        return embedding if is_sound and abs(np.linalg.norm(embedding) - 1) < LENGTH_TOLERANCE else None
 
-    def _unpack(self, photo: Decoded, blob: bytes) -> Embeddings:
+    def _unpack(self, blob: bytes) -> Embeddings:
+        """Unpack an embedding of this encoder; a ValueError says what is wrong with it."""
         try:
             embedding = unpack_embedding(blob)
         except (ValueError, TypeError, KeyError) as error:
-            raise self._refusal(f"the row of {printable(photo.image.path)} cannot be read ({error})") from None
-        if len(embedding) != self._provenance["dimension"]:
-            raise self._refusal(f"they have {len(embedding)} dimensions, expected {self._provenance['dimension']}")
+            raise ValueError(f"cannot be read ({error})") from None
+        if embedding.shape != (self._provenance["dimension"],):
+            raise ValueError(f"has {len(embedding)} dimensions, expected {self._provenance['dimension']}")
         length = np.linalg.norm(embedding)
         if not abs(length - 1) < LENGTH_TOLERANCE:
-            raise self._refusal(f"the row of {printable(photo.image.path)} has length {length:.4g}, expected 1")
+            raise ValueError(f"has length {length:.4g}, expected 1")
         return embedding
 
     def _refusal(self, what: str) -> InputError:
