@@ -154,7 +154,7 @@ def test_the_globe_shows_names_as_text_and_links_to_the_files(hostile, chromium)
         tab.wait_for_function("() => state.frames > 0")
         shown = tab.evaluate(
             """() => data.uuids.map((uuid, photo) => {
-                select(photo);
+                setCurrent(photo);
                 return [uuid, elements.photo.querySelector(".path").textContent, elements.open.href];
             })"""
         )

@@ -90,11 +90,14 @@ class MapContents:
 
     def caption(self) -> str:
         """Return a line with the number of photos, the encoder and the quality of the map."""
-        text = f"{counted(len(self), 'photos')} by {self.embedding_type}"
-        if "trustworthiness" in self.figures:
-            kept = self.figures["neighbours_kept"]
-            text += f", trustworthiness {self.figures['trustworthiness']:.3f}, {kept:.0%} of neighbours kept"
-        return text
+        return ", ".join(filter(None, [f"{counted(len(self), 'photos')} by {self.embedding_type}", self.quality()]))
+
+    def quality(self) -> str:
+        """Return the figures of the map's quality; empty if they are unknown."""
+        if "trustworthiness" not in self.figures:
+            return ""
+        kept = self.figures["neighbours_kept"]
+        return f"trustworthiness {self.figures['trustworthiness']:.3f}, {kept:.0%} of neighbours kept"
 
 
 def read_contents(embedding_type: str, files: MapFiles) -> MapContents:

@@ -28,11 +28,19 @@ _MODULES = (
     "collection.js",
     "colourings.js",
     "painting.js",
+    "marks.js",
     "globe.js",
     "legend.js",
     "panel.js",
-    "search.js",
     "viewer.js",
+    "takeaway.js",
+    "strip.js",
+    "range_filter.js",
+    "choice_filter.js",
+    "filters.js",
+    "search.js",
+    "lasso.js",
+    "address.js",
     "page.js",
 )
 MOST_BYTES = 95_000_000  # of the file
@@ -70,13 +78,14 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
     shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
     data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
     heading = counted(len(contents), "photos")
-    caption = contents.caption().removeprefix(f"{heading} ")
+    caption, quality = f"by {contents.embedding_type}", contents.quality()
     if len(photos) < len(contents):
         caption += f"; this page shows a random sample of {len(photos):,}"
     page = _part("map.html").fill(
         title=f"{heading}, {contents.embedding_type}",
         heading=heading,
         caption=caption,
+        figures=f"The quality of this map: {quality}." if quality else "",
         style=_part("page.css"),
         data=script_json(data),
         thumbnails=Html("\n".join(lines[row] for row in shown)),

@@ -78,6 +78,25 @@ export function recordedText(column) {
 
 /** The time when a photo was taken: ISO 8601 without a time zone. */
 export const taken = recordedText("TAKEN");
+export const camera = recordedText("CAMERA");
+
+/**
+ * Return the time when a photo was taken, in milliseconds since 1970 as if it were UTC; null is unknown.
+ * @param {number} photo
+ */
+export function takenTime(photo) {
+  const text = taken(photo);
+  return text ? Date.parse(`${text}Z`) : null;
+}
+
+/**
+ * Return the name of a photo's region; null is none.
+ * @param {number} photo
+ */
+export function regionName(photo) {
+  const region = data.regions[regionOf[photo]];
+  return region ? region.name || `Region ${regionOf[photo] + 1}` : null;
+}
 
 /**
  * Return the unit vector of a photo: x, y, z.
@@ -133,4 +152,27 @@ export function middle(photos) {
   }
   const [x, y, z] = sum;
   return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
+}
+
+const SIDES = 200; // positions that are compared
+const HIGHEST = 0.6; // radians from the equator; nearer to a pole, the globe would be seen from above
+const SAMPLE = 4000; // photos
+
+/**
+ * Return the position from which most photos are seen, and seen best.
+ * @returns {Position}
+ */
+export function fullestSide() {
+  let [best, most] = [{ longitude: 0, latitude: 0 }, -1];
+  const step = Math.max(Math.floor(n / SAMPLE), 1);
+  for (let side = 0; side < SIDES; side++) {
+    const longitude = side * Math.PI * (3 - Math.sqrt(5)); // the golden angle: the positions are spread evenly
+    const latitude = Math.asin(Math.sin(HIGHEST) * ((2 * side + 1) / SIDES - 1));
+    const across = Math.cos(latitude);
+    const [x, y, z] = [across * Math.cos(longitude), across * Math.sin(longitude), Math.sin(latitude)];
+    let sum = 0;
+    for (let i = 0; i < 3 * n; i += 3 * step) sum += Math.max(places[i] * x + places[i + 1] * y + places[i + 2] * z, 0);
+    if (sum > most) [best, most] = [{ longitude: Math.atan2(y, x), latitude }, sum];
+  }
+  return best;
 }

@@ -2,7 +2,7 @@
 //
 // To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py, in the same order.
 // `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
-import { data, folders, n, nNeighbours, quality, recordedText, regionOf, taken } from "./collection.js";
+import { camera, data, folders, n, nNeighbours, quality, regionName, taken, takenTime } from "./collection.js";
 
 /**
  * A colouring by category: the ten largest categories have a colour each.
@@ -39,8 +39,6 @@ function differ(value) {
   return false;
 }
 
-const camera = recordedText("CAMERA");
-
 /** @type {Record<string, Colouring>} */
 export const COLOURINGS = {
   folder: {
@@ -51,15 +49,12 @@ export const COLOURINGS = {
   region: {
     title: "Region",
     isOffered: data.regions.length > 1,
-    category: (photo) => {
-      const region = regionOf[photo];
-      return region < 0 ? null : data.regions[region].name || `Region ${region + 1}`;
-    },
+    category: regionName,
   },
   time: {
     title: "Time",
     isOffered: differ(taken),
-    number: (photo) => (taken(photo) ? Date.parse(`${taken(photo)}Z`) : null),
+    number: takenTime,
     text: (time) => new Date(time).toISOString().slice(0, 10),
   },
   camera: {

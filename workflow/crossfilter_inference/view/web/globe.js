@@ -1,6 +1,6 @@
 // The globe: what it shows, how it is drawn, and how it moves.
 import {
-  middle,
+  fullestSide,
   mostSimilar,
   n,
   place,
@@ -12,6 +12,7 @@ import {
 } from "./collection.js";
 import { elements } from "./elements.js";
 import { Ground, Overlay } from "./layers.js";
+import { isIn, isSelected, whenMarked } from "./marks.js";
 import { Points } from "./points.js";
 import { shortestLine, View } from "./sphere.js";
 import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./thumbnails.js";
@@ -22,7 +23,9 @@ import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./
 /** @typedef {{ x: number, y: number }} Speed CSS pixels a frame */
 /** @typedef {{ key: keyof Pose, from: number, to: number }} Change */
 
+const DIM = 36; // opacity of a photo that filters leave out, of 255
 const REACH = 14; // CSS pixels from a point to the pointer
+const OBSTACLES = [elements.title, elements.bar, elements.filters, elements.legend, elements.panel];
 const PHONE = matchMedia("(max-width: 700px)");
 export const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -35,15 +38,25 @@ const overlay = new Overlay(elements.overlay, thumbnails);
 
 export const state = {
   hovered: -1, // a photo; -1 is none
-  selected: -1, // a photo; -1 is none
+  current: -1, // a photo; -1 is none
   shown: new Int32Array(0), // photos with a thumbnail
+  obstacles: /** @type {DOMRect[]} */ ([]), // what lies over the globe; no thumbnail and no name is under it
   boxes: /** @type {ThumbnailBox[]} */ ([]), // the topmost is the last
   names: /** @type {NameBox[]} */ ([]),
-  shift: 0, // where view.shift moves to
+  left: 0, // where view.left moves to
+  right: 0, // where view.right moves to
+  top: 0, // where view.top moves to
+  outline: /** @type {number[]} */ ([]), // x and y of each corner of the lasso, in CSS pixels
   frames: 0,
 };
 let theme = readTheme();
+/** Of the colouring. */
 let colours = new Uint8Array(4 * n);
+/** Of the points: the colouring, with what is marked. */
+const painted = new Uint8Array(4 * n);
+let isPaintStale = false;
+/** What is brought up to date before a frame is drawn. */
+const updates = /** @type {(() => void)[]} */ ([]);
 /** @type {Points | null} */
 let points = null;
 /** The request for the next frame; 0 is none. */
@@ -53,14 +66,13 @@ let flight = null;
 /** @type {Speed | null} */
 let spin = null;
 
-/** The position from which most photos are in sight. */
-const home = middle(Array(n).keys());
-home.latitude /= 2;
+/** The position at the start: the fullest side. */
+export const home = fullestSide();
 
 /** Show the globe. */
 export function startGlobe() {
   points = new Points(elements.points, places);
-  Object.assign(view, home);
+  Object.assign(view, home, { top: elements.bar.getBoundingClientRect().bottom });
 }
 
 /** @returns {Theme} */
@@ -81,7 +93,7 @@ function readTheme() {
 export function setTheme(name) {
   document.documentElement.dataset.theme = name;
   theme = readTheme();
-  redraw();
+  repaint();
 }
 
 /**
@@ -90,12 +102,35 @@ export function setTheme(name) {
  */
 export function setColours(wanted) {
   colours = wanted;
-  points?.paint(colours);
-  redraw();
+  repaint();
 }
 
+/** Paint the points anew in the next frame. */
+function repaint() {
+  isPaintStale = true;
+  redraw();
+}
+whenMarked(repaint);
+
+function paint() {
+  const accent = [1, 3, 5].map((at) => Number.parseInt(theme.accent.slice(at, at + 2), 16));
+  painted.set(colours);
+  for (let photo = 0; photo < n; photo++) {
+    if (isSelected(photo)) painted.set(accent, 4 * photo);
+    if (!isIn(photo)) painted[4 * photo + 3] = DIM;
+  }
+  points?.paint(painted);
+  isPaintStale = false;
+}
+
+/**
+ * Bring something up to date before each frame.
+ * @param {() => void} update
+ */
+export const beforeFrame = (update) => updates.push(update);
+
 /** @param {number} photo */
-const colour = (photo) => `rgb(${colours.subarray(4 * photo, 4 * photo + 3).join()})`;
+const colour = (photo) => `rgb(${painted.subarray(4 * photo, 4 * photo + 3).join()})`;
 
 // ---- drawing
 
@@ -106,6 +141,8 @@ export function redraw() {
 /** @param {number} now milliseconds */
 function draw(now) {
   pending = 0;
+  for (const update of updates) update();
+  if (isPaintStale) paint();
   if (flight) fly(flight, now);
   if (spin) turn(spin);
   const isMoving = stepAside() || flight || spin;
@@ -116,22 +153,25 @@ function draw(now) {
   overlay.clear(view);
   overlay.graticule(view, theme);
   const side = thumbnailSide(view, n);
-  state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view);
-  state.shown = chooseThumbnails(view, onScreen, thumbnails.order, state.shown, side, state.names);
+  state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view, state.obstacles);
+  state.shown = chooseThumbnails(view, onScreen, [state.shown, thumbnails.order], isIn, side, [
+    ...state.names.map(({ x, y, half }) => ({ left: x - half, top: y - 9, right: x + half, bottom: y + 9 })),
+    ...state.obstacles,
+  ]);
   state.boxes = [];
-  const selection =
-    state.selected < 0 ? [] : [state.selected, ...mostSimilar(state.selected).map(({ photo }) => photo)];
+  const apart = state.current < 0 ? [] : [state.current, ...mostSimilar(state.current).map(({ photo }) => photo)];
   const byNearness = [...state.shown]
-    .filter((photo) => !selection.includes(photo))
+    .filter((photo) => !apart.includes(photo))
     .sort((a, b) => onScreen[3 * a + 2] - onScreen[3 * b + 2]);
   for (const photo of byNearness) {
     drawThumbnail(photo, side * (0.55 + 0.45 * Math.min(1, onScreen[3 * photo + 2] + 0.1)));
   }
-  if (state.selected >= 0) drawSelection(Math.max(side, 56));
+  if (state.current >= 0) drawCurrent(Math.max(side, 56));
   overlay.names(state.names, theme);
-  if (state.hovered >= 0 && state.hovered !== state.selected) {
+  if (state.hovered >= 0 && state.hovered !== state.current) {
     if (!drawThumbnail(state.hovered, Math.max(side * 1.25, 64))) drawRing(state.hovered, 8);
   }
+  overlay.outline(state.outline, theme);
   state.frames++;
   if (isMoving) redraw();
 }
@@ -158,27 +198,34 @@ function drawRing(photo, radius) {
 }
 
 /**
- * Draw the selected photo, the most similar photos, and lines to them.
+ * Draw the current photo, the most similar photos, and lines to them.
  * @param {number} side CSS pixels
  */
-function drawSelection(side) {
-  const similar = mostSimilar(state.selected);
+function drawCurrent(side) {
+  const similar = mostSimilar(state.current);
   for (const { photo } of similar) {
-    overlay.line(view.project(shortestLine(place(state.selected), place(photo))), view, theme.accent, 2);
+    overlay.line(view.project(shortestLine(place(state.current), place(photo))), view, theme.accent, 2);
   }
-  for (const { photo } of [...similar.reverse(), { photo: state.selected }]) {
+  for (const { photo } of [...similar.reverse(), { photo: state.current }]) {
     if (onScreen[3 * photo + 2] <= HIDDEN) continue;
-    const size = photo === state.selected ? Math.min(side * 1.3, LARGEST) : side * 0.9;
-    if (!drawThumbnail(photo, size, photo === state.selected ? 4 : 2, theme.accent)) drawRing(photo, 7);
+    const size = photo === state.current ? Math.min(side * 1.3, LARGEST) : side * 0.9;
+    if (!drawThumbnail(photo, size, photo === state.current ? 4 : 2, theme.accent)) drawRing(photo, 7);
   }
 }
 
-/** Fit the globe to the window, and make room for the panel: above it on a phone, otherwise next to it. */
+/** Fit the globe into the window, between the filters, the panel, the buttons and the strip. */
 export function resize() {
-  const { panel } = elements;
+  const { panel, strip, filters } = elements;
+  const below = PHONE.matches
+    ? Math.max(panel.offsetHeight, strip.offsetHeight, filters.offsetHeight)
+    : strip.offsetHeight;
+  document.body.style.setProperty("--below", `${strip.offsetHeight}px`);
   view.width = innerWidth;
-  view.height = innerHeight - (PHONE.matches ? panel.offsetHeight : 0);
-  state.shift = PHONE.matches || panel.hidden ? 0 : (innerWidth - panel.offsetLeft) / 2;
+  view.height = innerHeight - below;
+  state.left = PHONE.matches || filters.hidden ? 0 : filters.getBoundingClientRect().right;
+  state.right = PHONE.matches || panel.hidden ? 0 : innerWidth - panel.offsetLeft;
+  state.top = elements.bar.getBoundingClientRect().bottom;
+  state.obstacles = OBSTACLES.map((element) => element.getBoundingClientRect()).filter(({ width }) => width);
   for (const canvas of [elements.ground, elements.points, elements.overlay]) {
     const width = Math.round(view.width * devicePixelRatio);
     const height = Math.round(view.height * devicePixelRatio);
@@ -221,11 +268,11 @@ export function goTo(photo) {
 /** Show the whole globe again. */
 export const reset = () => go({ ...home, zoom: 1 });
 
-/** Switch between the globe and the flat map. */
+/** Switch between the globe and the flat map, and show all of it. */
 export function flatten() {
   const isGlobe = view.flatness < 0.5;
   elements.flat.setAttribute("aria-pressed", String(isGlobe));
-  go({ flatness: isGlobe ? 1 : 0 });
+  go({ flatness: isGlobe ? 1 : 0, zoom: 1 });
 }
 
 /** Stop moving. */
@@ -268,13 +315,17 @@ function turn(speed) {
 }
 
 /**
- * Make one step to the position next to the panel.
+ * Make one step to the position between the filters and the panel.
  * @returns {boolean} whether the globe moved
  */
 function stepAside() {
-  const distance = state.shift - view.shift;
-  view.shift += CALM.matches || Math.abs(distance) < 0.5 ? distance : 0.25 * distance;
-  return distance !== 0;
+  let moved = false;
+  for (const side of /** @type {("left" | "right" | "top")[]} */ (["left", "right", "top"])) {
+    const distance = state[side] - view[side];
+    view[side] += CALM.matches || Math.abs(distance) < 0.5 ? distance : 0.25 * distance;
+    moved ||= distance !== 0;
+  }
+  return moved;
 }
 
 /**
@@ -292,7 +343,7 @@ export function photoAt(x, y) {
   for (let i = 0; i < n; i++) {
     const [dx, dy] = [onScreen[3 * i] - x, onScreen[3 * i + 1] - y];
     const distance = dx * dx + dy * dy;
-    if (distance < least && onScreen[3 * i + 2] > 0) [found, least] = [i, distance];
+    if (distance < least && onScreen[3 * i + 2] > 0 && isIn(i)) [found, least] = [i, distance];
   }
   return found;
 }

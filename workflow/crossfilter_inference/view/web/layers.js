@@ -3,14 +3,14 @@ import { onSphere } from "./sphere.js";
 import { LARGEST } from "./thumbnails.js";
 
 /** @import { View } from "./sphere.js" */
-/** @import { Thumbnails } from "./thumbnails.js" */
+/** @import { Box, Thumbnails } from "./thumbnails.js" */
 
 /**
  * Colours of the light or dark theme, from page.css.
  * @typedef {object} Theme
  * @property {string} ink of text
  * @property {string} halo around text
- * @property {string} accent of the selection
+ * @property {string} accent of the current and the selected photos
  * @property {string} middle of the sphere's surface
  * @property {string} edge of the sphere's surface
  * @property {string} lines of the graticule
@@ -159,14 +159,36 @@ export class Overlay extends Layer {
   }
 
   /**
+   * Draw the outline of a lasso.
+   * @param {number[]} corners x and y of each, in CSS pixels
+   * @param {Theme} theme
+   */
+  outline(corners, theme) {
+    const { context } = this;
+    context.beginPath();
+    for (let i = 0; i < corners.length; i += 2) context.lineTo(corners[i], corners[i + 1]);
+    context.closePath();
+    context.setLineDash([6, 4]);
+    context.lineWidth = 1.5;
+    context.strokeStyle = theme.accent;
+    context.stroke();
+    context.setLineDash([]);
+    context.globalAlpha = 0.12;
+    context.fillStyle = theme.accent;
+    context.fill();
+    context.globalAlpha = 1;
+  }
+
+  /**
    * Choose the names of regions that are shown, in the middle of their regions. A name that would cover that of a larger
    * region is left out.
    * @param {{ name: string }[]} regions the largest first
    * @param {Float32Array} screen x, y and nearness of each
    * @param {View} view
+   * @param {Box[]} obstacles no name touches them
    * @returns {NameBox[]}
    */
-  nameBoxes(regions, screen, view) {
+  nameBoxes(regions, screen, view, obstacles) {
     this.context.font = NAME_FONT;
     const boxes = /** @type {NameBox[]} */ ([]);
     regions.forEach(({ name }, i) => {
@@ -174,7 +196,10 @@ export class Overlay extends Layer {
       const half = this.context.measureText(name).width / 2 + 4;
       const x = Math.min(Math.max(screen[3 * i], half), view.width - half);
       const isTaken = boxes.some((box) => Math.abs(box.x - x) < box.half + half && Math.abs(box.y - y) < 22);
-      if (near >= 0.25 && !isTaken) boxes.push({ name, x, y, half });
+      const isUnder = obstacles.some(
+        ({ left, top, right, bottom }) => x + half > left && x - half < right && y + 11 > top && y - 11 < bottom,
+      );
+      if (near >= 0.25 && !isTaken && !isUnder) boxes.push({ name, x, y, half });
     });
     return boxes;
   }

@@ -2,7 +2,7 @@
 import { middle, n } from "./collection.js";
 import { COLOURINGS, MENU } from "./colourings.js";
 import { create, elements, printable } from "./elements.js";
-import { go, setColours } from "./globe.js";
+import { go, resize, setColours } from "./globe.js";
 import { paintPhotos } from "./painting.js";
 
 /** @import { Group, Scale } from "./painting.js" */
@@ -20,10 +20,12 @@ export function nextColours() {
   paintChosen();
 }
 
-function paintChosen() {
+/** Paint the photos by the chosen colouring, and show its legend. */
+export function paintChosen() {
   const { colours, groups, scale } = paintPhotos(COLOURINGS[elements.colour.value], n);
   elements.legend.replaceChildren(...(scale ? [scaleItem(scale)] : groups.map(groupItem)));
   setColours(colours);
+  resize();
 }
 
 /**

@@ -1,6 +1,8 @@
 // Mouse, touch, keys and buttons; the start of the page.
+import { restore } from "./address.js";
 import { n } from "./collection.js";
 import { elements, wheelFactor } from "./elements.js";
+import { selectLeft, toggleFilters } from "./filters.js";
 import {
   CALM,
   flatten,
@@ -17,21 +19,24 @@ import {
   state,
   view,
 } from "./globe.js";
+import { beginOutline, closeOutline, dropOutline, extendOutline, putAway, selectsOnDrag } from "./lasso.js";
 import { nextColours, startColours } from "./legend.js";
-import { hover, select } from "./panel.js";
-import { foundPhotos } from "./search.js";
+import { changeSelection, isSelected } from "./marks.js";
+import { hover, setCurrent } from "./panel.js";
 import { FARTHEST } from "./sphere.js";
+import { stripPhotos } from "./strip.js";
 import { look } from "./viewer.js";
 
 /** @import { Speed } from "./globe.js" */
 
 const DOUBLE = 400; // milliseconds between the clicks of a double click
 const REACH_OF_DOUBLE = 12; // CSS pixels
+const THEME = "crossfilter-inference-theme";
 const LIGHT = matchMedia("(prefers-color-scheme: light)");
 const stage = elements.overlay;
 /** Positions of the pointers that are down, by their id. */
 const pointers = /** @type {Map<number, { x: number, y: number }>} */ (new Map());
-/** @type {{ x: number, y: number, speed: Speed, time: number } | null} a single pointer that is down, and where it began */
+/** @type {{ x: number, y: number, speed: Speed, time: number, selects: boolean } | null} a single pointer that is down, and where it began */
 let pressed = null;
 /** The last click. The globe moves aside for the panel, so a second one there means the same photo. */
 let clicked = { x: 0, y: 0, time: Number.NEGATIVE_INFINITY, photo: -1 };
@@ -46,7 +51,10 @@ stage.onpointerdown = (event) => {
   const [x, y] = [event.clientX, event.clientY];
   stage.setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, { x, y });
-  pressed = pointers.size === 1 ? { x, y, speed: { x: 0, y: 0 }, time: event.timeStamp } : null;
+  const selects = event.shiftKey || selectsOnDrag();
+  pressed = pointers.size === 1 ? { x, y, speed: { x: 0, y: 0 }, time: event.timeStamp, selects } : null;
+  if (pressed?.selects) beginOutline(x, y);
+  else dropOutline();
   halt();
 };
 
@@ -56,6 +64,10 @@ stage.onpointermove = (event) => {
   if (!before) return hover(photoAt(x, y), x, y);
   const apart = spread();
   pointers.set(event.pointerId, { x, y });
+  if (pressed?.selects) {
+    hover(-1);
+    return extendOutline(x, y);
+  }
   if (apart) view.approach(spread() / apart);
   const [dx, dy] = [x - before.x, y - before.y];
   view.drag(dx / pointers.size, dy / pointers.size);
@@ -68,22 +80,32 @@ stage.onpointermove = (event) => {
 stage.onpointerup = stage.onpointercancel = (event) => {
   pointers.delete(event.pointerId);
   stage.classList.remove("dragged");
-  if (!pressed || event.type === "pointercancel") return;
+  if (!pressed || event.type === "pointercancel") return dropOutline();
   const [x, y] = [event.clientX, event.clientY];
-  if (Math.hypot(x - pressed.x, y - pressed.y) < 5) click(event);
+  const isClick = Math.hypot(x - pressed.x, y - pressed.y) < 5 && state.outline.length <= 4;
+  if (pressed.selects && !isClick)
+    closeOutline(event.altKey ? "remove" : event.ctrlKey || event.metaKey ? "add" : "replace");
+  else dropOutline();
+  if (isClick) click(event);
+  else if (pressed.selects) stage.focus();
   else if (event.timeStamp - pressed.time < 50 && !CALM.matches) release(pressed.speed);
   pressed = null;
   redraw();
 };
 
 /** @param {PointerEvent} event of a click or a tap */
-function click({ clientX: x, clientY: y, timeStamp: time, pointerType }) {
+function click({ clientX: x, clientY: y, timeStamp: time, pointerType, ctrlKey, metaKey }) {
+  if (ctrlKey || metaKey) {
+    const photo = photoAt(x, y);
+    if (photo >= 0) changeSelection([photo], isSelected(photo) ? "remove" : "add");
+    return;
+  }
   const isDouble = time - clicked.time < DOUBLE && Math.hypot(x - clicked.x, y - clicked.y) < REACH_OF_DOUBLE;
   const photo = isDouble ? clicked.photo : photoAt(x, y);
-  const opens = photo >= 0 && (isDouble || (pointerType === "touch" && photo === state.selected));
+  const opens = photo >= 0 && (isDouble || (pointerType === "touch" && photo === state.current));
   clicked = { x, y, time: opens ? Number.NEGATIVE_INFINITY : time, photo };
-  if (photo !== state.selected) select(photo);
-  if (opens) look(photo, foundPhotos());
+  if (photo !== state.current) setCurrent(photo);
+  if (opens) look(photo, stripPhotos());
 }
 
 stage.onpointerleave = () => hover(-1);
@@ -102,16 +124,39 @@ stage.addEventListener(
 
 /** @param {number} photo */
 function step(photo) {
-  select((photo + n) % n);
-  goTo(state.selected);
+  setCurrent((photo + n) % n);
+  goTo(state.current);
 }
 
 const angle = () => 0.35 / view.zoom;
 const zoomIn = () => go({ zoom: Math.min(view.zoom * 1.5, view.nearest) }, 200);
-const switchTheme = () => setTheme(document.documentElement.dataset.theme === "light" ? "dark" : "light");
 const ask = () => elements.help.showModal();
-const close = () => select(-1);
-const open = () => state.selected >= 0 && look(state.selected, foundPhotos());
+const close = () => setCurrent(-1);
+const open = () => state.current >= 0 && look(state.current, stripPhotos());
+
+function switchTheme() {
+  const theme = document.documentElement.dataset.theme === "light" ? "dark" : "light";
+  setTheme(theme);
+  try {
+    localStorage.setItem(THEME, theme);
+  } catch {} // the browser keeps nothing
+}
+
+/** Return the theme that was chosen last, or else the system's. */
+function preferredTheme() {
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem(THEME);
+  } catch {}
+  return chosen === "light" || (chosen !== "dark" && LIGHT.matches) ? "light" : "dark";
+}
+
+/** Leave what was entered last: selecting by drags, the current photo, then the selection. */
+function leave() {
+  if (selectsOnDrag()) putAway();
+  else if (state.current >= 0) close();
+  else changeSelection([]);
+}
 
 /** @type {Record<string, () => void>} */
 const KEYS = {
@@ -125,26 +170,34 @@ const KEYS = {
   0: reset,
   f: flatten,
   c: nextColours,
-  n: () => step(state.selected + 1),
-  p: () => step(state.selected - 1),
+  n: () => step(state.current + 1),
+  p: () => step(Math.max(state.current, 0) - 1),
   t: switchTheme,
   "/": () => elements.search.focus(),
   "?": ask,
   Enter: open,
-  Escape: close,
+  x: toggleFilters,
+  l: () => elements.lasso.click(),
+  r: () => elements.rectangle.click(),
+  Escape: leave,
 };
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !n) return;
   const { target } = event;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // with Shift or Caps Lock, too
+  if ((event.ctrlKey || event.metaKey) && key === "a" && !(target instanceof HTMLInputElement)) {
+    event.preventDefault();
+    return selectLeft();
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || !n) return;
   if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) {
     if (event.key === "Escape") target.blur();
     return;
   }
-  if (elements.help.open || !Object.hasOwn(KEYS, event.key)) return;
-  if (event.key === "Enter" && target !== stage && target !== document.body) return; // a button
+  if (elements.help.open || !Object.hasOwn(KEYS, key)) return;
+  if (key === "Enter" && target !== stage && target !== document.body) return; // a button
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[key]();
 });
 
 elements.flat.onclick = flatten;
@@ -153,14 +206,15 @@ elements.theme.onclick = switchTheme;
 elements.ask.onclick = ask;
 elements.photo.onclick = (event) => event.target instanceof HTMLImageElement && open();
 elements.close.onclick = close;
-LIGHT.onchange = () => setTheme(LIGHT.matches ? "light" : "dark");
+LIGHT.onchange = () => setTheme(preferredTheme());
 addEventListener("resize", resize);
 
 try {
   startGlobe();
-  setTheme(LIGHT.matches ? "light" : "dark");
+  setTheme(preferredTheme());
   startColours();
   resize();
+  restore();
 } catch (error) {
   elements.trouble.hidden = false;
   const reason = error instanceof Error ? error.message : error;

@@ -1,4 +1,4 @@
-// The facts about a photo: the card at the pointer, and the panel of the selected photo.
+// The facts about a photo: the card at the pointer, and the panel of the current photo.
 import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf, taken } from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
@@ -25,11 +25,11 @@ export function hover(photo, x = 0, y = 0) {
 }
 
 /**
- * Select a photo, and show it in the panel.
- * @param {number} photo -1 clears the selection
+ * Make a photo the current one, and show it in the panel.
+ * @param {number} photo -1 is none
  */
-export function select(photo) {
-  state.selected = photo;
+export function setCurrent(photo) {
+  state.current = photo;
   elements.panel.hidden = photo < 0;
   document.body.classList.toggle("has-panel", photo >= 0);
   if (photo >= 0) {
@@ -100,7 +100,7 @@ function neighbourItem({ photo, similarity }) {
   if (isMissing(photo)) button.classList.add("missing");
   button.append(...portrait(photo), create("span", similarity.toFixed(2)));
   button.onclick = () => {
-    select(photo);
+    setCurrent(photo);
     goTo(photo);
   };
   const item = create("li", "");

@@ -4,8 +4,8 @@
 
 const VERTEX_SHADER = `#version 300 es
 uniform mat3 camera;
-uniform float flatness, size, shift;
-uniform vec2 scale;
+uniform float flatness, size;
+uniform vec2 middle, scale;
 in vec3 place;
 in vec4 colour;
 out vec4 tint;
@@ -18,9 +18,9 @@ void main() {
   vec3 p = place * camera;
   float seen = mix(smoothstep(-.01, .2, p.z), 1., flatness);
   vec2 at = flatness > 0. ? mix(p.xy, hammer(p), flatness) : p.xy;
-  gl_Position = seen > 0. ? vec4(at * scale - vec2(shift, 0.), 0., 1.) : vec4(2.); // out of sight
+  gl_Position = seen > 0. ? vec4(at * scale + middle, 0., 1.) : vec4(2.); // out of sight
   gl_PointSize = size;
-  tint = vec4(colour.rgb, seen);
+  tint = vec4(colour.rgb, seen * colour.a);
 }`;
 
 const FRAGMENT_SHADER = `#version 300 es
@@ -91,7 +91,7 @@ export class Points {
 
   /**
    * Set the colours of all points.
-   * @param {Uint8Array<ArrayBuffer>} colours red, green, blue and 255 of each
+   * @param {Uint8Array<ArrayBuffer>} colours red, green, blue and opacity of each
    */
   paint(colours) {
     this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.colours);
@@ -109,7 +109,8 @@ export class Points {
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.uniformMatrix3fv(uniform("camera"), false, view.camera());
     gl.uniform1f(uniform("flatness"), view.flatness);
-    gl.uniform1f(uniform("shift"), (2 * view.shift) / view.width);
+    const [x, y] = view.middle;
+    gl.uniform2f(uniform("middle"), (2 * x) / view.width - 1, 1 - (2 * y) / view.height);
     gl.uniform1f(uniform("size"), (size * gl.canvas.width) / view.width);
     gl.uniform2f(uniform("scale"), (2 * view.radius) / view.width, (2 * view.radius) / view.height);
     gl.drawArrays(gl.POINTS, 0, this.n);

@@ -1,51 +1,104 @@
-// The search field.
-import { data, n, path } from "./collection.js";
+// The search field. It finds as one types; what it does not find is left out, as by the filters.
+import { camera, data, folders, n, path, regionOf, taken } from "./collection.js";
 import { elements } from "./elements.js";
 import { goTo } from "./globe.js";
-import { select } from "./panel.js";
+import { Filter } from "./marks.js";
+import { setCurrent } from "./panel.js";
+import { showFound, stripPhotos } from "./strip.js";
 
-/** The last search, and the position of its selected photo. */
-let found = { text: "", photos: /** @type {number[]} */ ([]), at: 0 };
-
-/** Return the photos of the last search. */
-export const foundPhotos = () => found.photos;
-
-/** @param {string} uuid */
-const plain = (uuid) => uuid.toLowerCase().replaceAll("-", "");
+const searchFilter = new Filter();
+/** The position in the strip of the hit that Enter showed last; -1 is none. */
+let at = -1;
 
 /**
- * Select the first photo whose UUID begins with a text, or whose path contains it. Again, select the next one.
- * @param {string} text not empty
+ * Make texts comparable: without case and accents.
+ * @param {string} text
  */
-function search(text) {
-  if (text !== found.text) {
-    const digits = plain(text);
-    const isUuid = /^[0-9a-f]{4,}$/.test(digits);
-    const lower = text.toLowerCase();
-    const photos = [];
-    for (let i = 0; i < n; i++) {
-      const isMatch = (isUuid && plain(data.uuids[i]).startsWith(digits)) || path(i).toLowerCase().includes(lower);
-      if (isMatch) photos.push(i);
-    }
-    found = { text, photos, at: -1 };
-  }
-  const { photos } = found;
-  if (!photos.length) {
-    elements.found.textContent = "no matching photo";
+const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().replaceAll("ß", "ss");
+
+/** @param {string} uuid */
+const digits = (uuid) => uuid.toLowerCase().replaceAll("-", "");
+
+/** Texts of each photo, folded when they are needed for the first time. */
+const texts = once(() =>
+  Array.from({ length: n }, (_, photo) => fold(`${data.names[photo] ?? data.uuids[photo]}\n${taken(photo) ?? ""}`)),
+);
+const folderTexts = once(() => data.folders.map(fold));
+const regionTexts = once(() => data.regions.map((region) => fold(region.name)));
+
+/**
+ * @template T
+ * @param {() => T} make
+ * @returns {() => T}
+ */
+function once(make) {
+  /** @type {T | undefined} */
+  let made;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}
+
+/**
+ * Return a test whether a photo has a word: in its name, folder, time, camera or region, or at the start of its UUID.
+ * @param {string} word
+ * @returns {(photo: number) => boolean}
+ */
+function has(word) {
+  const wanted = fold(word);
+  const uuid = /^[0-9a-f-]{4,}$/i.test(word) ? digits(word) : null;
+  const inFolder = folderTexts().map((text) => text.includes(wanted));
+  const inRegion = regionTexts().map((text) => text.includes(wanted));
+  const ofCamera = new Map();
+  const isOfCamera = (/** @type {string | null} */ name) => {
+    if (name === null) return false;
+    if (!ofCamera.has(name)) ofCamera.set(name, fold(name).includes(wanted));
+    return ofCamera.get(name);
+  };
+  return (photo) =>
+    inFolder[folders[photo]] ||
+    inRegion[regionOf[photo]] ||
+    texts()[photo].includes(wanted) ||
+    (uuid !== null && digits(data.uuids[photo]).startsWith(uuid)) ||
+    isOfCamera(camera(photo)) ||
+    (wanted.includes("/") && fold(path(photo)).includes(wanted));
+}
+
+/** Find the photos that have every word of the field. */
+export function search() {
+  const words = elements.search.value.trim().split(/\s+/).filter(Boolean);
+  at = -1;
+  if (!words.length) {
+    elements.found.textContent = "";
+    if (searchFilter.isActive) searchFilter.apply(null);
+    showFound(null);
     return;
   }
-  found.at = (found.at + 1) % photos.length;
-  elements.found.textContent = `${found.at + 1} of ${photos.length.toLocaleString("en")}`;
-  select(photos[found.at]);
-  goTo(photos[found.at]);
+  const tests = words.map(has);
+  /** @type {number[]} */
+  const hits = [];
+  searchFilter.apply((photo) => {
+    const isHit = tests.every((test) => test(photo));
+    if (isHit) hits.push(photo);
+    return isHit;
+  });
+  elements.found.textContent = hits.length ? `${hits.length.toLocaleString("en")} found` : "no matching photo";
+  showFound(hits);
+}
+
+/** Show the next photo that was found. */
+function showNext() {
+  const hits = stripPhotos();
+  if (!searchFilter.isActive || !hits.length) return;
+  at = (at + 1) % hits.length;
+  elements.found.textContent = `${at + 1} of ${hits.length.toLocaleString("en")}`;
+  setCurrent(hits[at]);
+  goTo(hits[at]);
 }
 
 elements.find.onsubmit = (event) => {
   event.preventDefault();
-  const text = elements.search.value.trim();
-  if (text) search(text);
+  showNext();
 };
-
-elements.search.oninput = () => {
-  elements.found.textContent = "";
-};
+elements.search.oninput = search;

@@ -53,8 +53,10 @@ export class View {
   latitude = 0;
   zoom = 1;
   flatness = 0;
-  /** CSS pixels from the middle of the window to the left; it leaves room for the panel. */
-  shift = 0;
+  /** Room for the filters, the panel and the buttons, in CSS pixels. */
+  left = 0;
+  right = 0;
+  top = 0;
   /** Of the window, in CSS pixels. */
   width = 1;
   height = 1;
@@ -66,9 +68,10 @@ export class View {
 
   /** Radius of the sphere in CSS pixels. */
   get radius() {
-    const room = this.width - 2 * this.shift;
-    const globe = 0.44 * Math.min(room, this.height);
-    const flat = Math.min((room - 80) / 4, this.height / 2.3); // with room for half a thumbnail at both ends
+    const room = this.width - this.left - this.right;
+    const high = this.height - this.top;
+    const globe = 0.44 * Math.min(room, 1.04 * high);
+    const flat = Math.min((room - 80) / 4, high / 2.3); // with room for half a thumbnail at both ends
     return (globe + this.flatness * (flat - globe)) * this.zoom;
   }
 
@@ -77,7 +80,7 @@ export class View {
    * @returns {[number, number]}
    */
   get middle() {
-    return [this.width / 2 - this.shift, this.height / 2];
+    return [(this.width + this.left - this.right) / 2, (this.height + this.top) / 2];
   }
 
   /** Return the axes to the right, up and towards the viewer, as nine numbers. */

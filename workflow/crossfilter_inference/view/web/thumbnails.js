@@ -1,6 +1,6 @@
 // Thumbnails: their images, their size, and the choice of those that have room.
 
-/** @import { NameBox } from "./layers.js" */
+/** @typedef {{ left: number, top: number, right: number, bottom: number }} Box in CSS pixels */
 /** @import { View } from "./sphere.js" */
 
 const MOST_THUMBNAILS = 700; // on the screen
@@ -67,13 +67,13 @@ export function thumbnailSide(view, n) {
  * Choose the photos that are shown as thumbnails. Those that are shown already come first, so that they stay.
  * @param {View} view
  * @param {Float32Array} screen x, y and nearness of each photo
- * @param {Int32Array} order photos that have a thumbnail, the most wanted first
- * @param {Int32Array} shown photos that are shown already
+ * @param {Int32Array[]} orders photos that have a thumbnail: those that are shown already, and all, the most wanted first
+ * @param {(photo: number) => boolean} isWanted
  * @param {number} side of a thumbnail, in CSS pixels
- * @param {NameBox[]} names names of regions; no thumbnail covers them
+ * @param {Box[]} obstacles no thumbnail touches them
  * @returns {Int32Array<ArrayBuffer>} photos whose thumbnails hardly cover each other
  */
-export function chooseThumbnails(view, screen, order, shown, side, names) {
+export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles) {
   const columns = Math.ceil(view.width / side) + 4;
   const taken = new Int32Array(columns * (Math.ceil(view.height / side) + 4)).fill(-1);
   const chosen = /** @type {number[]} */ ([]);
@@ -81,7 +81,7 @@ export function chooseThumbnails(view, screen, order, shown, side, names) {
     const [x, y, near] = [screen[3 * photo], screen[3 * photo + 1], screen[3 * photo + 2]];
     if (near < HIDDEN || x < -side || y < -side || x > view.width + side || y > view.height + side) return;
     const cell = (Math.floor(y / side) + 2) * columns + Math.floor(x / side) + 2;
-    if (taken[cell] >= 0) return;
+    if (taken[cell] >= 0 || !isWanted(photo)) return;
     for (let row = -columns; row <= columns; row += columns) {
       for (let neighbour = cell + row - 1; neighbour <= cell + row + 1; neighbour++) {
         const other = taken[neighbour];
@@ -89,13 +89,14 @@ export function chooseThumbnails(view, screen, order, shown, side, names) {
         if (Math.abs(screen[3 * other] - x) < 0.9 * side && Math.abs(screen[3 * other + 1] - y) < 0.72 * side) return;
       }
     }
-    for (const name of names) {
-      if (Math.abs(name.x - x) < name.half + 0.45 * side && Math.abs(name.y - y) < 9 + 0.36 * side) return;
+    const [wide, high] = [0.45 * side, 0.36 * side];
+    for (const { left, top, right, bottom } of obstacles) {
+      if (x > left - wide && x < right + wide && y > top - high && y < bottom + high) return;
     }
     taken[cell] = photo;
     chosen.push(photo);
   };
-  for (const photos of [shown, order]) {
+  for (const photos of orders) {
     for (let i = 0; i < photos.length && chosen.length < MOST_THUMBNAILS; i++) offer(photos[i]);
   }
   return Int32Array.from(chosen);

@@ -2,7 +2,7 @@
 import { data, isMissing, mostSimilar, path } from "./collection.js";
 import { create, elements, wheelFactor } from "./elements.js";
 import { goTo, state, thumbnails } from "./globe.js";
-import { address, describe, select } from "./panel.js";
+import { address, describe, setCurrent } from "./panel.js";
 
 const NEAREST_IMAGE = 4; // screen pixels to a pixel of the original, at the largest zoom
 const SWIPE = 60; // CSS pixels
@@ -181,8 +181,8 @@ dialog.onclose = () => {
   if (dialog.open) return; // this event comes late; another photo has been opened since
   image.removeAttribute("src");
   const photo = series.photos[series.at];
-  if (photo === state.selected) return;
-  select(photo);
+  if (photo === state.current) return;
+  setCurrent(photo);
   goTo(photo);
 };
 elements.previous.onclick = () => stepInSeries(-1);

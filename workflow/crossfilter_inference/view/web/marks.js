@@ -1,0 +1,78 @@
+// What is marked: the photos that the filters leave in, and those that are selected.
+import { n } from "./collection.js";
+
+/** @typedef {"filters" | "selection"} Mark */
+
+/** A bit of each filter that leaves a photo out. */
+const outBy = new Uint16Array(n);
+const selected = new Uint8Array(n);
+const listeners = /** @type {((what: Mark) => void)[]} */ ([]);
+let nFilters = 0;
+
+/**
+ * Be told whenever the marks change.
+ * @param {(what: Mark) => void} listener is given what has changed
+ */
+export const whenMarked = (listener) => listeners.push(listener);
+
+/** @param {Mark} what */
+function tell(what) {
+  for (const listener of listeners) listener(what);
+}
+
+/** @param {(photo: number) => boolean} test */
+function photosWhere(test) {
+  const photos = [];
+  for (let photo = 0; photo < n; photo++) if (test(photo)) photos.push(photo);
+  return photos;
+}
+
+/** @param {number} photo */
+export const isIn = (photo) => outBy[photo] === 0;
+
+/** @param {number} photo */
+export const isSelected = (photo) => selected[photo] === 1;
+
+/** Return the photos that every filter leaves in. */
+export const photosIn = () => photosWhere(isIn);
+
+/** Return the selected photos. */
+export const selectedPhotos = () => photosWhere(isSelected);
+
+/** One of several filters; each leaves photos out. */
+export class Filter {
+  bit = 1 << nFilters++;
+  isActive = false;
+
+  /**
+   * Leave out the photos for which a test is false.
+   * @param {((photo: number) => boolean) | null} test null ends the filter
+   */
+  apply(test) {
+    this.isActive = test !== null;
+    for (let photo = 0; photo < n; photo++) {
+      if (test === null || test(photo)) outBy[photo] &= ~this.bit;
+      else outBy[photo] |= this.bit;
+    }
+    tell("filters");
+  }
+
+  /**
+   * Return whether the other filters leave a photo in.
+   * @param {number} photo
+   */
+  othersLeaveIn(photo) {
+    return (outBy[photo] & ~this.bit) === 0;
+  }
+}
+
+/**
+ * Change which photos are selected.
+ * @param {Iterable<number>} photos
+ * @param {"replace" | "add" | "remove"} [how]
+ */
+export function changeSelection(photos, how = "replace") {
+  if (how === "replace") selected.fill(0);
+  for (const photo of photos) selected[photo] = how === "remove" ? 0 : 1;
+  tell("selection");
+}
