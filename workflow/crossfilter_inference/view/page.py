@@ -28,6 +28,7 @@ _MODULES = (
     "collection.js",
     "colourings.js",
     "painting.js",
+    "earth.js",
     "marks.js",
     "globe.js",
     "legend.js",
@@ -142,13 +143,15 @@ def _data(contents: MapContents, photos: npt.NDArray[Any]) -> dict[str, object]:
         folder_of.append(folders.setdefault(str(path.parent), len(folders)))
         names.append(None if path.name == f"{contents.uuids[row]}.jpg" else path.name)
     places = np.column_stack([contents.latitude, contents.longitude])[photos]
-    return {
+    facts = _facts(contents, photos)
+    land = {"land": base64.b64encode((_PARTS / "land.bin").read_bytes()).decode()} if "LATITUDE" in facts else {}
+    return land | {
         "type": contents.embedding_type,
         "uuids": [contents.uuids[row] for row in photos],
         "names": names,
         "folders": list(folders),
         "folder": _base64(folder_of, "<i4"),
-        "facts": _facts(contents, photos),
+        "facts": facts,
         "missing": _base64(np.flatnonzero(contents.missing[photos]), "<i4"),
         "places": _base64(places, "<f4"),
         "quality": _base64((100 * contents.kept[photos]).round(), "u1"),

@@ -2,9 +2,10 @@
 // kept, Back works, and reloading changes nothing.
 import { data, n } from "./collection.js";
 import { MENU } from "./colourings.js";
+import { canShowEarth } from "./earth.js";
 import { elements } from "./elements.js";
 import { filters } from "./filters.js";
-import { beforeFrame, home, redraw, state, view } from "./globe.js";
+import { beforeFrame, halt, home, redraw, showEarth, state, view } from "./globe.js";
 import { paintChosen } from "./legend.js";
 import { changeSelection, selectedPhotos, whenMarked } from "./marks.js";
 import { setCurrent } from "./panel.js";
@@ -15,6 +16,11 @@ const REST = 400; // milliseconds without a change before the address is written
 const BURST = 1500; // milliseconds; of the changes within, Back undoes all at once
 const MOST_SELECTED = 4000; // selected photos in the address; more are kept in the browser's history alone
 const DIGITS = 12; // hexadecimal digits of a UUID that stand for a photo
+
+/** @typedef {import("./sphere.js").Pose} Pose */
+
+/** @type {Pose} */
+const START = { ...home, zoom: 1, flatness: 0, earth: 0 };
 
 let writing = 0;
 let lastPush = 0;
@@ -34,8 +40,6 @@ function findPhoto(name) {
   return photoOf.get(name) ?? -1;
 }
 
-/** @typedef {import("./sphere.js").Pose} Pose */
-
 /** Return what the page shows, apart from the view. */
 function shownContents() {
   const parts = new URLSearchParams();
@@ -52,9 +56,34 @@ function shownContents() {
 function viewText() {
   const degrees = (/** @type {number} */ angle) => ((angle * 180) / Math.PI).toFixed(3);
   const text = (/** @type {Pose} */ pose) =>
-    [degrees(pose.latitude), degrees(pose.longitude), pose.zoom.toFixed(3), Math.round(pose.flatness)].join();
+    [
+      degrees(pose.latitude),
+      degrees(pose.longitude),
+      pose.zoom.toFixed(3),
+      Math.round(pose.flatness),
+      Math.round(pose.earth),
+    ].join();
   const now = text(view);
-  return now === text({ ...home, zoom: 1, flatness: 0 }) ? "" : now;
+  return now === text(START) ? "" : now;
+}
+
+/**
+ * Read a view, as `viewText` writes it.
+ * @param {string} text
+ * @returns {Pose}
+ */
+function readView(text) {
+  const [latitude, longitude, zoom, flatness, earth] = text.split(",").map(Number);
+  if (!Number.isFinite(latitude + longitude + zoom + flatness + earth)) return START;
+  const limited = (/** @type {number} */ value, /** @type {number} */ least, /** @type {number} */ most) =>
+    Math.min(Math.max(value, least), most);
+  return {
+    latitude: (latitude * Math.PI) / 180,
+    longitude: (longitude * Math.PI) / 180,
+    zoom: limited(zoom, FARTHEST, view.nearest),
+    flatness: limited(Math.round(flatness), 0, 1),
+    earth: canShowEarth ? limited(Math.round(earth), 0, 1) : 0,
+  };
 }
 
 /** Write the address. */
@@ -98,17 +127,11 @@ export function restore() {
   changeSelection(history.state?.selected ?? names.map(findPhoto).filter((photo) => photo >= 0));
   const photo = findPhoto(parts.get("photo") ?? "");
   if (photo !== state.current) setCurrent(photo);
-  const [latitude, longitude, zoom, flatness] = (parts.get("view") ?? "").split(",").map(Number);
-  const pose = Number.isFinite(latitude + longitude + zoom + flatness)
-    ? { latitude: (latitude * Math.PI) / 180, longitude: (longitude * Math.PI) / 180, zoom, flatness }
-    : { ...home, zoom: 1, flatness: 0 };
-  const limited = (/** @type {number} */ value, /** @type {number} */ least, /** @type {number} */ most) =>
-    Math.min(Math.max(value, least), most);
-  Object.assign(view, pose, {
-    zoom: limited(pose.zoom, FARTHEST, view.nearest),
-    flatness: limited(pose.flatness, 0, 1),
-  });
+  const pose = readView(parts.get("view") ?? "");
+  halt();
+  Object.assign(view, pose);
   view.limit();
+  showEarth(view.earth === 1);
   elements.flat.setAttribute("aria-pressed", String(view.flatness > 0.5));
   lastText = shownContents().text;
   isRestoring = false;

@@ -2,8 +2,6 @@
 import { elements } from "./elements.js";
 import { onSphere } from "./sphere.js";
 
-/** @import { Position } from "./sphere.js" */
-
 /**
  * The JSON in the element `data`, as `view/page.py` writes it. Arrays of numbers are base64, little-endian.
  * @typedef {object} PageData
@@ -21,6 +19,8 @@ import { onSphere } from "./sphere.js";
  * @property {string} quality uint8: percentage of a photo's most similar photos that are near it on the map
  * @property {string} region int32: an index of `regions` for each photo; -1 is no region
  * @property {{ name: string, place: [number, number] }[]} regions with latitude and longitude in degrees
+ * @property {string} [land] int16: outlines of land, closed rings of latitude and longitude in hundredths of a degree,
+ *   with 32767 twice after each; it is missing if no photo has a place on Earth
  * @property {string} thumbnails int32: the photo of each line of the element `thumbnails`
  */
 
@@ -35,9 +35,10 @@ export const data = JSON.parse(elements.data.textContent);
  * @param {string} text base64
  * @param {new (buffer: ArrayBuffer) => T} Kind
  */
-const numbers = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+export const numbers = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 
 export const n = data.uuids.length;
+/** Unit vectors of the photos by likeness: x, y, z of each. */
 export const places = onSphere(numbers(data.places, Float32Array));
 const neighbours = numbers(data.neighbours, Int32Array);
 const similarities = numbers(data.similarities, Float32Array);
@@ -79,6 +80,9 @@ export function recordedText(column) {
 /** The time when a photo was taken: ISO 8601 without a time zone. */
 export const taken = recordedText("TAKEN");
 export const camera = recordedText("CAMERA");
+/** Where a photo was taken, in degrees. */
+export const latitude = recordedNumber("LATITUDE");
+export const longitude = recordedNumber("LONGITUDE");
 
 /**
  * Return the time when a photo was taken, in milliseconds since 1970 as if it were UTC; null is unknown.
@@ -97,12 +101,6 @@ export function regionName(photo) {
   const region = data.regions[regionOf[photo]];
   return region ? region.name || `Region ${regionOf[photo] + 1}` : null;
 }
-
-/**
- * Return the unit vector of a photo: x, y, z.
- * @param {number} photo
- */
-export const place = (photo) => places.subarray(3 * photo, 3 * photo + 3);
 
 /**
  * Return the path of a photo.
@@ -136,43 +134,4 @@ export function mostSimilar(photo) {
     if (neighbours[i] >= 0) row.push({ photo: neighbours[i], similarity: similarities[i] });
   }
   return row;
-}
-
-/**
- * Return the middle of some photos.
- * @param {Iterable<number>} photos
- * @returns {Position}
- */
-export function middle(photos) {
-  const sum = [0, 0, 0];
-  for (const photo of photos) {
-    place(photo).forEach((side, i) => {
-      sum[i] += side;
-    });
-  }
-  const [x, y, z] = sum;
-  return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
-}
-
-const SIDES = 200; // positions that are compared
-const HIGHEST = 0.6; // radians from the equator; nearer to a pole, the globe would be seen from above
-const SAMPLE = 4000; // photos
-
-/**
- * Return the position from which most photos are seen, and seen best.
- * @returns {Position}
- */
-export function fullestSide() {
-  let [best, most] = [{ longitude: 0, latitude: 0 }, -1];
-  const step = Math.max(Math.floor(n / SAMPLE), 1);
-  for (let side = 0; side < SIDES; side++) {
-    const longitude = side * Math.PI * (3 - Math.sqrt(5)); // the golden angle: the positions are spread evenly
-    const latitude = Math.asin(Math.sin(HIGHEST) * ((2 * side + 1) / SIDES - 1));
-    const across = Math.cos(latitude);
-    const [x, y, z] = [across * Math.cos(longitude), across * Math.sin(longitude), Math.sin(latitude)];
-    let sum = 0;
-    for (let i = 0; i < 3 * n; i += 3 * step) sum += Math.max(places[i] * x + places[i + 1] * y + places[i + 2] * z, 0);
-    if (sum > most) [best, most] = [{ longitude: Math.atan2(y, x), latitude }, sum];
-  }
-  return best;
 }

@@ -21,6 +21,7 @@ export const elements = {
   search: element("search", HTMLInputElement),
   found: element("found", HTMLOutputElement),
   colour: element("colour", HTMLSelectElement),
+  earth: element("earth", HTMLButtonElement),
   flat: element("flat", HTMLButtonElement),
   home: element("home", HTMLButtonElement),
   theme: element("theme", HTMLButtonElement),

@@ -1,20 +1,11 @@
 // The globe: what it shows, how it is drawn, and how it moves.
-import {
-  fullestSide,
-  mostSimilar,
-  n,
-  place,
-  places,
-  readThumbnails,
-  regionPlaces,
-  regions,
-  withThumbnail,
-} from "./collection.js";
+import { mostSimilar, n, places, readThumbnails, regionPlaces, regions, withThumbnail } from "./collection.js";
+import { canShowEarth, hasPlaceOnEarth, land, placeBetween } from "./earth.js";
 import { elements } from "./elements.js";
 import { Ground, Overlay } from "./layers.js";
-import { isIn, isSelected, whenMarked } from "./marks.js";
+import { Filter, isIn, isSelected, whenMarked } from "./marks.js";
 import { Points } from "./points.js";
-import { shortestLine, View } from "./sphere.js";
+import { fullestSide, shortestLine, View } from "./sphere.js";
 import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./thumbnails.js";
 
 /** @import { NameBox, Theme, ThumbnailBox } from "./layers.js" */
@@ -30,6 +21,11 @@ const PHONE = matchMedia("(max-width: 700px)");
 export const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 export const view = new View(n);
+/** Unit vectors of the photos, as they are shown: by likeness, on Earth, or on the way. */
+export const shownPlaces = places.slice();
+let shownEarth = 0;
+/** Leaves out, on Earth, the photos of which nobody knows where they were taken. */
+const earthFilter = new Filter();
 /** x, y and nearness of each photo, as of the last frame. */
 export const onScreen = new Float32Array(3 * n);
 export const thumbnails = new Thumbnails(readThumbnails(), withThumbnail, () => redraw());
@@ -67,11 +63,12 @@ let flight = null;
 let spin = null;
 
 /** The position at the start: the fullest side. */
-export const home = fullestSide();
+export const home = fullestSide(places);
 
 /** Show the globe. */
 export function startGlobe() {
-  points = new Points(elements.points, places);
+  points = new Points(elements.points, shownPlaces);
+  elements.earth.hidden = !canShowEarth;
   Object.assign(view, home, { top: elements.bar.getBoundingClientRect().bottom });
 }
 
@@ -86,6 +83,8 @@ function readTheme() {
     middle: value("middle"),
     edge: value("edge"),
     lines: value("lines"),
+    land: value("land"),
+    coast: value("coast"),
   };
 }
 
@@ -117,7 +116,7 @@ function paint() {
   painted.set(colours);
   for (let photo = 0; photo < n; photo++) {
     if (isSelected(photo)) painted.set(accent, 4 * photo);
-    if (!isIn(photo)) painted[4 * photo + 3] = DIM;
+    if (!isIn(photo)) painted[4 * photo + 3] = view.earth && !hasPlaceOnEarth(photo) ? 0 : DIM;
   }
   points?.paint(painted);
   isPaintStale = false;
@@ -142,18 +141,19 @@ export function redraw() {
 function draw(now) {
   pending = 0;
   for (const update of updates) update();
-  if (isPaintStale) paint();
   if (flight) fly(flight, now);
   if (spin) turn(spin);
   const isMoving = stepAside() || flight || spin;
-  view.project(places, onScreen);
+  if (view.earth !== shownEarth) movePlaces();
+  if (isPaintStale) paint();
+  view.project(shownPlaces, onScreen);
   const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * view.zoom ** 0.3;
-  ground.draw(view, theme);
+  ground.draw(view, theme, land);
   points?.draw(view, pointSize);
   overlay.clear(view);
   overlay.graticule(view, theme);
   const side = thumbnailSide(view, n);
-  state.names = overlay.nameBoxes(regions, view.project(regionPlaces), view, state.obstacles);
+  state.names = overlay.nameBoxes(view.earth ? [] : regions, view.project(regionPlaces), view, state.obstacles);
   state.shown = chooseThumbnails(view, onScreen, [state.shown, thumbnails.order], isIn, side, [
     ...state.names.map(({ x, y, half }) => ({ left: x - half, top: y - 9, right: x + half, bottom: y + 9 })),
     ...state.obstacles,
@@ -175,6 +175,20 @@ function draw(now) {
   state.frames++;
   if (isMoving) redraw();
 }
+
+/** Place the photos on the way from likeness to Earth. */
+function movePlaces() {
+  isPaintStale ||= !view.earth !== !shownEarth; // photos without a place on Earth come or go
+  shownEarth = view.earth;
+  placeBetween(shownEarth, shownPlaces);
+  points?.move(shownPlaces);
+}
+
+/**
+ * Return the unit vector of a photo, as it is shown: x, y, z.
+ * @param {number} photo
+ */
+const place = (photo) => shownPlaces.subarray(3 * photo, 3 * photo + 3);
 
 /**
  * @param {number} photo
@@ -202,7 +216,9 @@ function drawRing(photo, radius) {
  * @param {number} side CSS pixels
  */
 function drawCurrent(side) {
-  const similar = mostSimilar(state.current);
+  const isShown = (/** @type {number} */ photo) => !view.earth || hasPlaceOnEarth(photo);
+  if (!isShown(state.current)) return;
+  const similar = mostSimilar(state.current).filter(({ photo }) => isShown(photo));
   for (const { photo } of similar) {
     overlay.line(view.project(shortestLine(place(state.current), place(photo))), view, theme.accent, 2);
   }
@@ -265,8 +281,38 @@ export function goTo(photo) {
   go({ longitude: Math.atan2(y, x), latitude, zoom: Math.max(view.zoom, 2.2) });
 }
 
+/** Return the position that shows most photos. */
+const fullest = () => (view.earth < 0.5 ? home : fullestSide(locatedPlaces(1)));
+
+/**
+ * Return the unit vectors of the photos that have a place on Earth.
+ * @param {number} share as for `placeBetween`
+ */
+function locatedPlaces(share) {
+  const all = new Float32Array(3 * n);
+  placeBetween(share, all);
+  return all.filter((_, i) => hasPlaceOnEarth(Math.floor(i / 3)));
+}
+
 /** Show the whole globe again. */
-export const reset = () => go({ ...home, zoom: 1 });
+export const reset = () => go({ ...fullest(), zoom: 1 });
+
+/** Move all photos to where they were taken, or back to where they are by likeness. */
+export function toggleEarth() {
+  if (!canShowEarth) return;
+  const isEarth = view.earth < 0.5;
+  showEarth(isEarth);
+  go({ ...(isEarth ? fullestSide(locatedPlaces(1)) : home), zoom: 1, earth: isEarth ? 1 : 0 }, 1000);
+}
+
+/**
+ * Mark that Earth is shown, or not.
+ * @param {boolean} isEarth
+ */
+export function showEarth(isEarth) {
+  elements.earth.setAttribute("aria-pressed", String(isEarth));
+  if (isEarth !== earthFilter.isActive) earthFilter.apply(isEarth ? hasPlaceOnEarth : null);
+}
 
 /** Switch between the globe and the flat map, and show all of it. */
 export function flatten() {

@@ -14,6 +14,8 @@ import { LARGEST } from "./thumbnails.js";
  * @property {string} middle of the sphere's surface
  * @property {string} edge of the sphere's surface
  * @property {string} lines of the graticule
+ * @property {string} land on Earth
+ * @property {string} coast around it
  */
 
 /** @typedef {{ photo: number, x: number, y: number, halfWidth: number, halfHeight: number }} ThumbnailBox in CSS pixels */
@@ -82,10 +84,12 @@ export class Ground extends Layer {
   /**
    * @param {View} view
    * @param {Theme} theme
+   * @param {Float32Array[]} land rings of x, y, z
    */
-  draw(view, theme) {
-    const { width, height, middle, radius, flatness } = view;
-    const wanted = [width, height, middle, radius, flatness, theme.middle, this.context.canvas.width].join();
+  draw(view, theme, land) {
+    const { width, height, middle, radius, flatness, earth } = view;
+    const turned = earth > 0 ? [view.longitude, view.latitude, earth] : [];
+    const wanted = [width, height, middle, radius, flatness, theme.middle, this.context.canvas.width, turned].join();
     if (wanted === this.drawn) return;
     this.drawn = wanted;
     this.clear(view);
@@ -100,6 +104,55 @@ export class Ground extends Layer {
     context.beginPath();
     context.ellipse(x, y, radius * (1 + flatness), radius, 0, 0, 2 * Math.PI);
     context.fill();
+    if (earth > 0) this.land(view, theme, land);
+  }
+
+  /**
+   * Draw land: filled on the globe, and its coasts alone on the flat map.
+   * @param {View} view
+   * @param {Theme} theme
+   * @param {Float32Array[]} rings x, y, z of their points; a ring in another one is a lake
+   */
+  land(view, theme, rings) {
+    const { context } = this;
+    context.globalAlpha = view.earth;
+    if (view.flatness > 0) for (const ring of rings) this.line(view.project(ring), view, theme.coast, 1);
+    else {
+      context.beginPath();
+      for (const ring of rings) this.trace(view, view.project(ring));
+      context.fillStyle = theme.land;
+      context.strokeStyle = theme.coast;
+      context.lineWidth = 0.8;
+      context.fill("evenodd");
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+  }
+
+  /**
+   * Add a ring on the globe to the path. What is out of sight goes along the edge.
+   * @param {View} view
+   * @param {Float32Array} screen x, y and nearness of each point
+   */
+  trace(view, screen) {
+    if (screen.every((value, i) => i % 3 < 2 || value <= 0)) return;
+    const { context } = this;
+    const { radius } = view;
+    const [left, top] = view.middle;
+    let before = Number.NaN; // the angle of the last point, if it is at the edge
+    for (let i = 0; i <= screen.length; i += 3) {
+      const at = i % screen.length; // the first point again, at last
+      const [x, y] = [screen[at] - left, screen[at + 1] - top];
+      const angle = screen[at + 2] > 0 ? Number.NaN : Math.atan2(y, x);
+      const isHidden = !Number.isNaN(angle);
+      if (isHidden && i > 0 && !Number.isNaN(before)) {
+        context.arc(left, top, radius, before, angle, Math.sin(angle - before) < 0); // the short way
+      } else {
+        const to = isHidden ? [radius * Math.cos(angle), radius * Math.sin(angle)] : [x, y];
+        context[i > 0 ? "lineTo" : "moveTo"](left + to[0], top + to[1]);
+      }
+      before = angle;
+    }
   }
 }
 

@@ -1,9 +1,10 @@
 // The menu of colourings, and the legend of the chosen one.
-import { middle, n } from "./collection.js";
+import { n } from "./collection.js";
 import { COLOURINGS, MENU } from "./colourings.js";
 import { create, elements, printable } from "./elements.js";
-import { go, resize, setColours } from "./globe.js";
+import { go, resize, setColours, shownPlaces } from "./globe.js";
 import { paintPhotos } from "./painting.js";
+import { middle } from "./sphere.js";
 
 /** @import { Group, Scale } from "./painting.js" */
 
@@ -37,7 +38,7 @@ function groupItem({ colour, name, photos }) {
   dot.style.background = colour;
   const button = create("button", "");
   button.append(dot, printable(name), create("b", photos.length.toLocaleString("en")));
-  button.onclick = () => go(middle(photos));
+  button.onclick = () => go(middle(shownPlaces, photos));
   const item = create("li", "");
   item.append(button);
   return item;

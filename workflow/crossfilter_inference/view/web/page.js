@@ -17,6 +17,7 @@ import {
   setTheme,
   startGlobe,
   state,
+  toggleEarth,
   view,
 } from "./globe.js";
 import { beginOutline, closeOutline, dropOutline, extendOutline, putAway, selectsOnDrag } from "./lasso.js";
@@ -169,6 +170,7 @@ const KEYS = {
   "-": () => go({ zoom: Math.max(view.zoom / 1.5, FARTHEST) }, 200),
   0: reset,
   f: flatten,
+  e: toggleEarth,
   c: nextColours,
   n: () => step(state.current + 1),
   p: () => step(Math.max(state.current, 0) - 1),
@@ -201,6 +203,7 @@ addEventListener("keydown", (event) => {
 });
 
 elements.flat.onclick = flatten;
+elements.earth.onclick = toggleEarth;
 elements.home.onclick = reset;
 elements.theme.onclick = switchTheme;
 elements.ask.onclick = ask;

@@ -44,7 +44,7 @@ export class Points {
     this.gl = gl;
     this.n = places.length / 3;
     this.program = this.compile();
-    this.attribute("place", places, 3);
+    this.places = this.attribute("place", places, 3);
     this.colours = this.attribute("colour", new Uint8Array(4 * this.n), 4);
     gl.useProgram(this.program);
     gl.enable(gl.BLEND);
@@ -87,6 +87,15 @@ export class Points {
     gl.enableVertexAttribArray(at);
     gl.vertexAttribPointer(at, size, isBytes ? gl.UNSIGNED_BYTE : gl.FLOAT, isBytes, 0, 0);
     return buffer;
+  }
+
+  /**
+   * Move all points.
+   * @param {Float32Array<ArrayBuffer>} places x, y, z of each
+   */
+  move(places) {
+    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.places);
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, places, this.gl.DYNAMIC_DRAW);
   }
 
   /**

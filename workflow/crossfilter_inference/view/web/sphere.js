@@ -7,7 +7,10 @@
 export const FARTHEST = 0.7; // the smallest zoom
 
 /** @typedef {{ longitude: number, latitude: number }} Position in radians */
-/** @typedef {Position & { zoom: number, flatness: number }} Pose what a view shows; flatness is 0 for the globe, 1 for the flat map */
+/**
+ * What a view shows: flatness is 0 for the globe, 1 for the flat map; earth is 0 for places by likeness, 1 for those on Earth.
+ * @typedef {Position & { zoom: number, flatness: number, earth: number }} Pose
+ */
 
 /**
  * Convert positions to unit vectors.
@@ -53,6 +56,7 @@ export class View {
   latitude = 0;
   zoom = 1;
   flatness = 0;
+  earth = 0;
   /** Room for the filters, the panel and the buttons, in CSS pixels. */
   left = 0;
   right = 0;
@@ -153,4 +157,46 @@ export class View {
     this.latitude = Math.min(Math.max(this.latitude, -Math.PI / 2), Math.PI / 2);
     this.longitude = Math.atan2(Math.sin(this.longitude), Math.cos(this.longitude));
   }
+}
+
+/**
+ * Return the middle of some unit vectors.
+ * @param {Float32Array} vectors x, y, z of each
+ * @param {Iterable<number>} chosen their numbers
+ * @returns {Position}
+ */
+export function middle(vectors, chosen) {
+  let [x, y, z] = [0, 0, 0];
+  for (const i of chosen) {
+    x += vectors[3 * i];
+    y += vectors[3 * i + 1];
+    z += vectors[3 * i + 2];
+  }
+  return { longitude: Math.atan2(y, x), latitude: Math.atan2(z, Math.hypot(x, y)) };
+}
+
+const SIDES = 200; // positions that are compared
+const HIGHEST = 0.6; // radians from the equator; nearer to a pole, the globe would be seen from above
+const SAMPLE = 4000; // vectors
+
+/**
+ * Return the position from which most unit vectors are seen, and seen best.
+ * @param {Float32Array} vectors x, y, z of each
+ * @returns {Position}
+ */
+export function fullestSide(vectors) {
+  let [best, most] = [{ longitude: 0, latitude: 0 }, -1];
+  const step = 3 * Math.max(Math.floor(vectors.length / 3 / SAMPLE), 1);
+  for (let side = 0; side < SIDES; side++) {
+    const longitude = side * Math.PI * (3 - Math.sqrt(5)); // the golden angle: the positions are spread evenly
+    const latitude = Math.asin(Math.sin(HIGHEST) * ((2 * side + 1) / SIDES - 1));
+    const across = Math.cos(latitude);
+    const [x, y, z] = [across * Math.cos(longitude), across * Math.sin(longitude), Math.sin(latitude)];
+    let sum = 0;
+    for (let i = 0; i < vectors.length; i += step) {
+      sum += Math.max(vectors[i] * x + vectors[i + 1] * y + vectors[i + 2] * z, 0);
+    }
+    if (sum > most) [best, most] = [{ longitude: Math.atan2(y, x), latitude }, sum];
+  }
+  return best;
 }

@@ -1,5 +1,5 @@
 // The strip of pictures below the globe: what a search has found, or else the selected photos.
-import { data, isMissing, mostSimilar, n, nNeighbours, path, place, taken } from "./collection.js";
+import { data, isMissing, mostSimilar, n, nNeighbours, path, places, taken } from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { beforeFrame, goTo, redraw, resize, state, thumbnails } from "./globe.js";
 import { changeSelection, isIn, isSelected, selectedPhotos, whenMarked } from "./marks.js";
@@ -86,8 +86,9 @@ const shownName = (photo) => data.names[photo] ?? data.uuids[photo];
  * @param {number[]} unordered
  */
 function byLikeness(unordered) {
-  const from = place(state.current >= 0 ? state.current : (unordered[0] ?? 0));
-  const likeness = (/** @type {number} */ photo) => place(photo).reduce((sum, side, i) => sum + side * from[i], 0);
+  const vector = (/** @type {number} */ photo) => places.subarray(3 * photo, 3 * photo + 3);
+  const from = vector(state.current >= 0 ? state.current : (unordered[0] ?? 0));
+  const likeness = (/** @type {number} */ photo) => vector(photo).reduce((sum, side, i) => sum + side * from[i], 0);
   const values = new Map(unordered.map((photo) => [photo, likeness(photo)]));
   return unordered.toSorted((a, b) => (values.get(b) ?? 0) - (values.get(a) ?? 0));
 }

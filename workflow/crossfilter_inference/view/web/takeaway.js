@@ -1,7 +1,5 @@
 // What can be taken away of some photos: lists of paths or UUIDs, CSV, JSON.
-import { camera, data, path, recordedNumber, taken } from "./collection.js";
-
-const [latitude, longitude] = ["LATITUDE", "LONGITUDE"].map(recordedNumber);
+import { camera, data, latitude, longitude, path, taken } from "./collection.js";
 
 /** @type {Record<string, (photo: number) => string | number | null>} the columns of CSV, and the keys of JSON */
 const COLUMNS = {
