@@ -33,7 +33,18 @@ const state = { frames: 1 };
 let pending = 0, flight = null, spin = null;
 </script>"""
 CLEAR = "() => { gl.clearColor(Math.random(), 0, 0, 1); gl.clear(gl.COLOR_BUFFER_BIT); }"
-TURN = "() => { view.longitude += 0.01; cancelAnimationFrame(pending); draw(performance.now()); }"
+DRAW = "cancelAnimationFrame(pending); draw(performance.now()); }"
+TURN = f"() => {{ view.longitude += 0.01; {DRAW}"
+ZOOM = f"() => {{ view.zoom = view.zoom > 40 ? 1 : view.zoom * 1.05; {DRAW}"
+EARTH = f"() => {{ view.earth = 1; showEarth(true); view.longitude += 0.01; {DRAW}"
+BRUSH = """() => { if (elements.filters.hidden) toggleFilters();
+    const [low, high] = byTime.all, start = low + Math.random() * 0.7 * (high - low);
+    byTime.choose([start, start + 0.3 * (high - low)]); """
+BRUSH += DRAW
+LASSO = """() => { const corners = Array.from({ length: 200 }, (_, i) => (i * Math.PI) / 100), [x, y] = view.middle;
+    const wave = () => (0.5 + 0.3 * Math.random()) * view.radius;
+    changeSelection(photosInside(corners.flatMap((a) => [x + wave() * Math.cos(a), y + wave() * Math.sin(a)]))); """
+LASSO += DRAW
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 # The time between two frames, and the share of it that the page's script takes.
 FRAMES = """async ([step, n]) => {
@@ -65,7 +76,12 @@ def make_contents(n_images: int) -> MapContents:
         "SIGLIP2",
         uuids,
         [f"/photos/{2000 + number % 25}/{uuid}.jpg" for number, uuid in enumerate(uuids)],
-        {"TAKEN": [f"20{number % 25:02}-06-15T12:00:00" for number in range(n_images)]},
+        {
+            "TAKEN": [f"20{number % 25:02}-{1 + number % 12:02}-15T12:00:00" for number in range(n_images)],
+            "CAMERA": [f"camera {number % 7}" for number in range(n_images)],
+            "LATITUDE": random.uniform(-50, 70, n_images).tolist(),
+            "LONGITUDE": random.uniform(-180, 180, n_images).tolist(),
+        },
         np.zeros(n_images, bool),
         latitude,
         longitude,
@@ -136,6 +152,10 @@ def main() -> None:
             "globe": ("map.html", TURN),
             "globe, close up": ("map.html", TURN.replace("{", "{ view.zoom = 4;", 1)),
             "flat map": ("map.html", TURN.replace("{", "{ view.flatness = 1;", 1)),
+            "zoom": ("map.html", ZOOM),
+            "Earth": ("map.html", EARTH),
+            "brush over time": ("map.html", BRUSH),
+            "lasso": ("map.html", LASSO),
         }
         figures = {
             title: measure(chromium, folder / file, step, arguments.frames) for title, (file, step) in scenes.items()

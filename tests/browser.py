@@ -26,23 +26,27 @@ def started() -> Iterator:
 def opened(
     browser: object, page: Path, *, width: int = 1280, height: int = 800, theme: str = "dark", **options: object
 ) -> Iterator:
-    """Open `map.html`. The list `trouble` of the tab collects errors and requests for other files."""
+    """Open `map.html`. The list `trouble` of the tab collects errors and requests for files that are not its photos."""
     size = {"width": width, "height": height}
     context = browser.new_context(viewport=size, color_scheme=theme, offline=True, **options)
     tab = context.new_page()
-    tab.trouble = []
+    tab.trouble, originals = [], set()
     tab.on("console", lambda message: tab.trouble.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: tab.trouble.append(str(error)))
-    tab.on("request", lambda request: tab.trouble.append(request.url) if is_foreign(request.url, page) else None)
+    is_strange = lambda url: is_foreign(url, page, originals)  # noqa: E731
+    tab.on("request", lambda request: tab.trouble.append(request.url) if is_strange(request.url) else None)
     tab.goto(page.as_uri())
     tab.wait_for_function("() => state.frames > 0 || !document.getElementById('trouble').hidden")
+    if page.name != "empty.html":
+        originals |= {*tab.evaluate("() => Array.from({ length: n }, (_, photo) => address(photo))")}
     settle(tab)
     yield tab
     context.close()
 
 
-def is_foreign(url: str, page: Path) -> bool:
-    return url != page.as_uri() and not url.startswith("data:")
+def is_foreign(url: str, page: Path, originals: set[str] = frozenset()) -> bool:
+    is_original = url.startswith("file:") and url in originals
+    return url != page.as_uri() and not url.startswith(("data:", "blob:")) and not is_original
 
 
 def settle(tab: object) -> None:

@@ -210,7 +210,8 @@ def test_the_benchmark_of_damage_prints_possible_figures():
 def test_the_benchmark_of_the_page_prints_possible_figures():
     text = run_benchmark("page", "--photos", 2000, "--thumbnails", 20, "--frames", 30)
     rows = {name: [float(cell) for cell in cells] for name, *cells in rows_of(text)}
-    assert set(rows) == {"empty scene", "globe", "globe, close up", "flat map"}
+    scenes = {"globe", "globe, close up", "flat map", "zoom", "Earth", "brush over time", "lasso"}
+    assert set(rows) == {"empty scene", *scenes}
     for name in rows.keys() - {"empty scene"}:
         size, paint, opened, frame, slow, script, heap = rows[name]
         assert 0 < size < 100

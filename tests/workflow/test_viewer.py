@@ -1,5 +1,6 @@
 """The viewer of the globe, in a real browser: it shows originals, and says why it cannot."""
 
+import os
 from pathlib import Path
 
 import browser
@@ -133,3 +134,49 @@ def test_what_cannot_be_shown_is_said(chromium, tmp_path):
             tab.keyboard.press("Escape")
         tab.evaluate("() => { elements.search.value = 'forest'; search(); showNext(); open(); }")
         assert tab.evaluate("() => series.photos") == [6, 7, 8, 9], "after a search, one steps through what was found"
+
+
+@pytest.mark.slow
+def test_zooming_in_shows_originals_and_always_leaves_a_photo_in_sight(tab, demo_run):
+    uuid, x, y = tab.evaluate(NEAREST)
+    sides = []
+    for _ in range(12):
+        tab.mouse.move(x, y)
+        tab.mouse.wheel(0, -300)
+        browser.settle(tab)
+        x, y = tab.evaluate(
+            "uuid => { const i = data.uuids.indexOf(uuid); return [onScreen[3 * i], onScreen[3 * i + 1]]; }", uuid
+        )
+        box = tab.evaluate("uuid => state.boxes.find(({ photo }) => data.uuids[photo] === uuid)", uuid)
+        sides.append(2 * max(box["halfWidth"], box["halfHeight"]))
+    assert sides == sorted(sides), "pictures grow"
+    assert sides[-1] > 250
+    tab.wait_for_function("uuid => originals.images.get(data.uuids.indexOf(uuid))", arg=uuid)
+    assert tab.evaluate("uuid => originals.images.get(data.uuids.indexOf(uuid)).width", uuid) > 250
+    tab.click("#home")
+    browser.settle(tab)
+    tab.mouse.move(640, 120)
+    for _ in range(15):
+        tab.mouse.wheel(0, -300)
+        tab.wait_for_timeout(20)
+    browser.settle(tab)
+    screen = tab.evaluate("() => Array.from({ length: n }, (_, i) => Array.from(onScreen.subarray(3 * i, 3 * i + 3)))")
+    assert any(0 < x < 1280 and 0 < y < 800 and near > 0 for x, y, near in screen)
+
+
+@pytest.mark.slow
+def test_a_page_without_its_photos_keeps_its_thumbnails(chromium, demo_run, tmp_path):
+    page = tmp_path / "map.html"
+    photos = os.path.commonpath([path for (path,) in demo_run.sql("SELECT PATH FROM {T}_IMAGES")])
+    page.write_text((demo_run.state / "map.html").read_text().replace(photos, "/nowhere"))
+    with browser.opened(chromium, page) as tab:
+        _, x, y = tab.evaluate(NEAREST)
+        tab.mouse.move(x, y)
+        for _ in range(10):
+            tab.mouse.wheel(0, -300)
+            tab.wait_for_timeout(60)
+        browser.settle(tab)
+        assert tab.evaluate("() => originals.nFailed") >= 1
+        assert tab.evaluate("() => state.boxes.length") >= 1
+        assert {*tab.trouble} == {"Failed to load resource: net::ERR_FILE_NOT_FOUND"}
+        assert len(tab.trouble) <= 8

@@ -30,6 +30,7 @@ _MODULES = (
     "painting.js",
     "earth.js",
     "marks.js",
+    "originals.js",
     "globe.js",
     "legend.js",
     "panel.js",

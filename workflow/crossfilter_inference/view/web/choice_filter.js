@@ -230,7 +230,9 @@ export class ChoiceFilter {
 
   /** Return what is chosen, for the address. */
   get words() {
-    return Array.from(this.chosen, (number) => this.nodes[number].key);
+    return Array.from(this.chosen)
+      .sort((a, b) => a - b)
+      .map((number) => this.nodes[number].key);
   }
 
   /** @param {string[]} words as `words` returns them; unknown ones choose nothing */

@@ -7,7 +7,7 @@ import { ChoiceFilter } from "./choice_filter.js";
 import { camera, data, folders, n, nNeighbours, quality, regionName, takenTime } from "./collection.js";
 import { elements } from "./elements.js";
 import { beforeFrame, redraw, resize } from "./globe.js";
-import { changeSelection, photosIn, whenMarked } from "./marks.js";
+import { changeSelection, countIn, photosIn, whenMarked } from "./marks.js";
 import { RangeFilter } from "./range_filter.js";
 
 /** @import { Choice } from "./choice_filter.js" */
@@ -81,7 +81,7 @@ function updateFilters() {
   if (!stale.length && !areStale) return;
   const { left, heading } = elements;
   if (areStale) {
-    const nIn = photosIn().length;
+    const nIn = countIn();
     left.textContent = nIn < n ? `${nIn.toLocaleString("en")} of ${n.toLocaleString("en")} photos` : "";
     heading.classList.toggle("narrowed", nIn < n);
     elements.chooseLeft.disabled = !nIn;

@@ -4,9 +4,10 @@ import { canShowEarth, hasPlaceOnEarth, land, placeBetween } from "./earth.js";
 import { elements } from "./elements.js";
 import { Ground, Overlay } from "./layers.js";
 import { Filter, isIn, isSelected, whenMarked } from "./marks.js";
+import { Originals } from "./originals.js";
 import { Points } from "./points.js";
 import { fullestSide, shortestLine, View } from "./sphere.js";
-import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./thumbnails.js";
+import { chooseThumbnails, HIDDEN, Thumbnails, thumbnailSide } from "./thumbnails.js";
 
 /** @import { NameBox, Theme, ThumbnailBox } from "./layers.js" */
 /** @import { Pose } from "./sphere.js" */
@@ -14,6 +15,7 @@ import { chooseThumbnails, HIDDEN, LARGEST, Thumbnails, thumbnailSide } from "./
 /** @typedef {{ x: number, y: number }} Speed CSS pixels a frame */
 /** @typedef {{ key: keyof Pose, from: number, to: number }} Change */
 
+const CLOSE_UP = 40; // photos in sight, of which originals are loaded
 const DIM = 36; // opacity of a photo that filters leave out, of 255
 const REACH = 14; // CSS pixels from a point to the pointer
 const OBSTACLES = [elements.title, elements.bar, elements.filters, elements.legend, elements.panel];
@@ -30,7 +32,8 @@ const earthFilter = new Filter();
 export const onScreen = new Float32Array(3 * n);
 export const thumbnails = new Thumbnails(readThumbnails(), withThumbnail, () => redraw());
 const ground = new Ground(elements.ground);
-const overlay = new Overlay(elements.overlay, thumbnails);
+const originals = new Originals(() => redraw());
+const overlay = new Overlay(elements.overlay, thumbnails, originals);
 
 export const state = {
   hovered: -1, // a photo; -1 is none
@@ -159,6 +162,7 @@ function draw(now) {
     ...state.obstacles,
   ]);
   state.boxes = [];
+  overlay.isCloseUp = state.shown.length <= CLOSE_UP;
   const apart = state.current < 0 ? [] : [state.current, ...mostSimilar(state.current).map(({ photo }) => photo)];
   const byNearness = [...state.shown]
     .filter((photo) => !apart.includes(photo))
@@ -224,7 +228,7 @@ function drawCurrent(side) {
   }
   for (const { photo } of [...similar.reverse(), { photo: state.current }]) {
     if (onScreen[3 * photo + 2] <= HIDDEN) continue;
-    const size = photo === state.current ? Math.min(side * 1.3, LARGEST) : side * 0.9;
+    const size = photo === state.current ? side * 1.1 : side * 0.9;
     if (!drawThumbnail(photo, size, photo === state.current ? 4 : 2, theme.accent)) drawRing(photo, 7);
   }
 }
@@ -319,6 +323,29 @@ export function flatten() {
   const isGlobe = view.flatness < 0.5;
   elements.flat.setAttribute("aria-pressed", String(isGlobe));
   go({ flatness: isGlobe ? 1 : 0, zoom: 1 });
+}
+
+/**
+ * Zoom, and keep the position under the pointer where it is. Zooming in ends when no photo would be left in sight.
+ * @param {number} factor above 1 zooms in
+ * @param {number} [x] of the pointer from the middle of the sphere, in CSS pixels
+ * @param {number} [y]
+ */
+export function zoom(factor, x = 0, y = 0) {
+  const { longitude, latitude, zoom: before } = view;
+  view.approach(factor, x, y);
+  if (factor > 1 && !isAnyInSight()) Object.assign(view, { longitude, latitude, zoom: before });
+  redraw();
+}
+
+function isAnyInSight() {
+  const screen = view.project(shownPlaces);
+  for (let i = 0; i < n; i++) {
+    const [x, y, near] = screen.subarray(3 * i, 3 * i + 3);
+    if (near > 0 && x > view.left && x < view.width - view.right && y > view.top && y < view.height && isIn(i))
+      return true;
+  }
+  return false;
 }
 
 /** Stop moving. */

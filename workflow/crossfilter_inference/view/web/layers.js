@@ -1,8 +1,9 @@
 // The layers under the points (the surface of the sphere) and over them.
 import { onSphere } from "./sphere.js";
-import { LARGEST } from "./thumbnails.js";
+import { SHARP } from "./thumbnails.js";
 
 /** @import { View } from "./sphere.js" */
+/** @import { Originals } from "./originals.js" */
 /** @import { Box, Thumbnails } from "./thumbnails.js" */
 
 /**
@@ -161,10 +162,14 @@ export class Overlay extends Layer {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {Thumbnails} thumbnails
+   * @param {Originals} originals
    */
-  constructor(canvas, thumbnails) {
+  constructor(canvas, thumbnails, originals) {
     super(canvas);
     this.thumbnails = thumbnails;
+    this.originals = originals;
+    /** Whether so few photos are in sight that their originals may be drawn. */
+    this.isCloseUp = false;
   }
 
   /**
@@ -188,12 +193,13 @@ export class Overlay extends Layer {
   thumbnail(photo, x, y, side, colour, frame) {
     const image = this.thumbnails.get(photo);
     if (!image) return null;
-    const scale = side / LARGEST;
+    const scale = side / Math.max(image.naturalWidth, image.naturalHeight);
     const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+    const original = this.isCloseUp && side * devicePixelRatio > SHARP ? this.originals.get(photo) : null;
     const [left, top] = [x - width / 2, y - height / 2];
     this.context.fillStyle = colour;
     this.context.fillRect(left - frame, top - frame, width + 2 * frame, height + 2 * frame);
-    this.context.drawImage(image, left, top, width, height);
+    this.context.drawImage(original ?? image, left, top, width, height);
     return { photo, x, y, halfWidth: width / 2 + frame, halfHeight: height / 2 + frame };
   }
 

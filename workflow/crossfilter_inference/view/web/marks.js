@@ -5,6 +5,7 @@ import { n } from "./collection.js";
 
 /** A bit of each filter that leaves a photo out. */
 const outBy = new Uint16Array(n);
+let nIn = n;
 const selected = new Uint8Array(n);
 const listeners = /** @type {((what: Mark) => void)[]} */ ([]);
 let nFilters = 0;
@@ -33,6 +34,9 @@ export const isIn = (photo) => outBy[photo] === 0;
 /** @param {number} photo */
 export const isSelected = (photo) => selected[photo] === 1;
 
+/** Return the number of photos that every filter leaves in. */
+export const countIn = () => nIn;
+
 /** Return the photos that every filter leaves in. */
 export const photosIn = () => photosWhere(isIn);
 
@@ -51,8 +55,10 @@ export class Filter {
   apply(test) {
     this.isActive = test !== null;
     for (let photo = 0; photo < n; photo++) {
-      if (test === null || test(photo)) outBy[photo] &= ~this.bit;
-      else outBy[photo] |= this.bit;
+      const others = outBy[photo] & ~this.bit;
+      const now = test === null || test(photo) ? others : others | this.bit;
+      nIn += Number(now === 0) - Number(outBy[photo] === 0);
+      outBy[photo] = now;
     }
     tell("filters");
   }

@@ -19,6 +19,7 @@ import {
   state,
   toggleEarth,
   view,
+  zoom,
 } from "./globe.js";
 import { beginOutline, closeOutline, dropOutline, extendOutline, putAway, selectsOnDrag } from "./lasso.js";
 import { nextColours, startColours } from "./legend.js";
@@ -69,7 +70,7 @@ stage.onpointermove = (event) => {
     hover(-1);
     return extendOutline(x, y);
   }
-  if (apart) view.approach(spread() / apart);
+  if (apart) zoom(spread() / apart);
   const [dx, dy] = [x - before.x, y - before.y];
   view.drag(dx / pointers.size, dy / pointers.size);
   if (pressed) Object.assign(pressed, { speed: { x: dx, y: dy }, time: event.timeStamp });
@@ -117,8 +118,7 @@ stage.addEventListener(
     event.preventDefault();
     halt();
     const [x, y] = view.middle;
-    view.approach(wheelFactor(event), event.clientX - x, event.clientY - y);
-    redraw();
+    zoom(wheelFactor(event), event.clientX - x, event.clientY - y);
   },
   { passive: false },
 );
@@ -130,7 +130,15 @@ function step(photo) {
 }
 
 const angle = () => 0.35 / view.zoom;
-const zoomIn = () => go({ zoom: Math.min(view.zoom * 1.5, view.nearest) }, 200);
+
+function zoomIn() {
+  const before = view.zoom;
+  zoom(1.5);
+  const target = view.zoom;
+  view.zoom = before;
+  go({ zoom: target }, 200);
+}
+
 const ask = () => elements.help.showModal();
 const close = () => setCurrent(-1);
 const open = () => state.current >= 0 && look(state.current, stripPhotos());

@@ -2,6 +2,7 @@
 import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf, taken } from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
+import { address } from "./originals.js";
 
 /** @import { Neighbour } from "./collection.js" */
 
@@ -46,15 +47,6 @@ export function setCurrent(photo) {
 }
 
 /**
- * Return the address of a photo's file; empty if no file is on record.
- * @param {number} photo
- */
-export function address(photo) {
-  if (!path(photo).startsWith("/")) return "";
-  return new URL(path(photo).replace(/^\/+/, "/").split("/").map(encode).join("/"), location.href).href;
-}
-
-/**
  * Describe a photo: one element for each fact.
  * @param {number} photo
  */
@@ -67,17 +59,6 @@ export function describe(photo) {
   if (isMissing(photo)) lines.push(create("div", "file missing", "missing"));
   lines.push(create("div", data.uuids[photo], "uuid"));
   return lines;
-}
-
-/**
- * Encode a file name for a link. A byte that is not UTF-8 comes as a code from U+DC80 to U+DCFF.
- * @param {string} name
- */
-function encode(name) {
-  const encoded = [...name].map((c) =>
-    /[\udc80-\udcff]/.test(c) ? `%${(c.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(c),
-  );
-  return encoded.join("");
 }
 
 /**

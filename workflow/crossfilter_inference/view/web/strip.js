@@ -66,17 +66,31 @@ function updateStrip() {
 function inOrder(unordered) {
   const by = elements.order.value;
   if (by === "likeness") return byLikeness(unordered);
-  const key = by === "time" ? (/** @type {number} */ photo) => taken(photo) ?? "9999" : shownName;
-  const keys = new Map(unordered.map((photo) => [photo, key(photo)]));
-  const value = (/** @type {number} */ photo) => keys.get(photo) ?? "";
-  const compare =
-    by === "time"
-      ? (/** @type {string} */ a, /** @type {string} */ b) => (a < b ? -1 : Number(a > b))
-      : COLLATOR.compare;
-  return unordered.toSorted((a, b) => compare(value(a), value(b)) || a - b);
+  ranks[by] ??= rank(by === "time" ? (photo) => taken(photo) ?? "9999" : shownName, by === "name");
+  const { photos, rankOf } = ranks[by];
+  return Array.from(Int32Array.from(unordered, (photo) => rankOf[photo]).sort(), (number) => photos[number]);
 }
 
-const COLLATOR = new Intl.Collator("en", { numeric: true });
+/** All photos in an order, and the rank of each photo; made when an order is chosen for the first time. */
+const ranks = /** @type {Record<string, { photos: Int32Array, rankOf: Int32Array }>} */ ({});
+
+/**
+ * Order all photos.
+ * @param {(photo: number) => string} key
+ * @param {boolean} isNatural whether IMG_2 comes before IMG_10
+ */
+function rank(key, isNatural) {
+  const keys = Array.from({ length: n }, (_, photo) => key(photo));
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  const order = (/** @type {string} */ a, /** @type {string} */ b) =>
+    isNatural ? compare(a, b) : Number(a > b) - Number(a < b);
+  const photos = Int32Array.from(keys.keys()).sort((a, b) => order(keys[a], keys[b]) || a - b);
+  const rankOf = new Int32Array(n);
+  photos.forEach((photo, number) => {
+    rankOf[photo] = number;
+  });
+  return { photos, rankOf };
+}
 
 /** @param {number} photo */
 const shownName = (photo) => data.names[photo] ?? data.uuids[photo];

@@ -4,7 +4,8 @@
 /** @import { View } from "./sphere.js" */
 
 const MOST_THUMBNAILS = 700; // on the screen
-export const LARGEST = 96; // pixels; no thumbnail is larger
+const LARGEST = 0.4; // of the window; no thumbnail is drawn larger
+export const SHARP = 120; // pixels; larger ones are drawn from the original
 export const HIDDEN = 0.12; // nearness below which a thumbnail would be on the edge of the globe
 
 /** Decodes thumbnails when they are needed. */
@@ -60,7 +61,8 @@ export class Thumbnails {
  */
 export function thumbnailSide(view, n) {
   const room = view.radius * Math.sqrt(3 / Math.min(Math.max(n, 1), 400));
-  return Math.min(Math.max(room, 34) * Math.max(view.zoom, 1) ** 0.3, LARGEST);
+  const most = LARGEST * Math.min(view.width, view.height);
+  return Math.min(Math.min(Math.max(room, 34), 96) * Math.max(view.zoom, 1) ** 0.4, most);
 }
 
 /**

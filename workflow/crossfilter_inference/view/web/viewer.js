@@ -2,11 +2,11 @@
 import { data, isMissing, mostSimilar, path } from "./collection.js";
 import { create, elements, wheelFactor } from "./elements.js";
 import { goTo, state, thumbnails } from "./globe.js";
-import { address, describe, setCurrent } from "./panel.js";
+import { address, isOfBrowsers } from "./originals.js";
+import { describe, setCurrent } from "./panel.js";
 
 const NEAREST_IMAGE = 4; // screen pixels to a pixel of the original, at the largest zoom
 const SWIPE = 60; // CSS pixels
-const OF_BROWSERS = /^(jpe?g|png|webp|gif|avif|bmp)$/i; // formats that every browser shows
 
 /** The photos that the arrow keys step through, and the position of the one shown. */
 let series = { photos: /** @type {number[]} */ ([]), at: 0 };
@@ -56,7 +56,7 @@ function fail(photo) {
   elements.viewer.classList.add("failed");
   const format = /\.([^./]+)$/.exec(path(photo))?.[1] ?? "";
   let reason = `This browser cannot show ${format.toUpperCase()} files`;
-  if (isMissing(photo) || OF_BROWSERS.test(format)) reason = "The file is not at its path";
+  if (isMissing(photo) || isOfBrowsers(photo)) reason = "The file is not at its path";
   elements.excuse.textContent = `${reason}${elements.preview.hidden ? "" : "; this is its thumbnail"}.`;
 }
 
