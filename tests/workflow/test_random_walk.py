@@ -111,7 +111,8 @@ def step(tab, chosen):
             width, height = chosen.choice(SIZES)
             tab.set_viewport_size({"width": width, "height": height})
         case "back":
-            tab.evaluate("() => history.length > 2 && history.back()")
+            before = "navigation.entries()[navigation.currentEntry.index - 1]"
+            tab.evaluate(f"() => {{ if ({before}?.sameDocument) history.back(); }}")
 
 
 def check(tab, contents):

@@ -294,9 +294,13 @@ def test_parquet_read_by_pandas_equals_the_database(demo_run, exported):
     assert np.array_equal(table["LONGITUDE"], [row[3] for row in found])
     assert table["PATH"].tolist() == [row[4] for row in found]
     assert table["NAME"].tolist() == [Path(row[4]).name for row in found]
-    facts = ["TAKEN", "TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
+    assert table["FOLDER"].tolist() == [str(Path(row[4]).parent) for row in found]
+    folders = page_data(demo_run.state / "map.html")["regions"]
+    assert {*table["REGION"].dropna()} == {region["name"] for region in folders}
+    assert table["TAKEN"].dtype.kind == "M"
+    facts = ["TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
     assert [[None if pd.isna(value) else value for value in row] for row in table[facts].to_numpy()] == [
-        [*row[5:]] for row in found
+        [*row[6:]] for row in found
     ]
     similarity = np.stack(table["EMBEDDING"]) @ np.stack(table["EMBEDDING"]).T
     np.fill_diagonal(similarity, -2)
@@ -308,15 +312,26 @@ def test_parquet_read_by_pandas_equals_the_database(demo_run, exported):
 
 @pytest.mark.parametrize("option", ["--parquet", "--atlas"])
 def test_an_export_has_time_place_and_camera(demo, tmp_path, option):
-    values = "TAKEN = 't', TAKEN_OFFSET = 'o', CAMERA = 'c', LATITUDE = 1, LONGITUDE = 2, ALTITUDE = 3"
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    taken = "CASE WHEN rowid % 3 = 0 THEN 'unreadable' ELSE '2021-05-06T07:08:09' END"
+    values = f"TAKEN = {taken}, TAKEN_OFFSET = 'o', CAMERA = 'c', LATITUDE = 1, LONGITUDE = 2, ALTITUDE = 3"
     connection = sqlite3.connect(demo.database)
     connection.execute(f"UPDATE EFFICIENTNET_LITE0_IMAGES SET {values}")
     connection.commit()
     connection.close()
     done = demo.script("export.py", option, str(tmp_path / "x.parquet"))
     assert done.returncode == 0, done.stderr
-    columns = ["TAKEN", "TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
-    assert pd.read_parquet(tmp_path / "x.parquet")[columns].iloc[7].tolist() == ["t", "o", "c", 1, 2, 3]
+    table = pd.read_parquet(tmp_path / "x.parquet")
+    columns = ["TAKEN_OFFSET", "CAMERA", "EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE"]
+    assert table[columns].iloc[7].tolist() == ["o", "c", 1, 2, 3]
+    assert {*table["TAKEN"].dropna()} == {pd.Timestamp(2021, 5, 6, 7, 8, 9)}
+    assert 0 < table["TAKEN"].isna().sum() < len(table), "what is no time is unknown"
+    assert {"FOLDER", "REGION", "LATITUDE", "LONGITUDE"} <= {*table}
+    kinds = parquet.read_schema(tmp_path / "x.parquet")
+    if option == "--parquet":
+        assert kinds.field("NEIGHBOURS").type == pa.list_(pa.string()), "LanceDB fails on fixed-size lists of texts"
 
 
 def test_the_array_read_by_numpy_equals_the_database(demo_run, exported):

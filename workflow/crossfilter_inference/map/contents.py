@@ -18,7 +18,7 @@ from ..db.tables import Tables, columns_in
 from ..shards.plan import MANIFEST_COLUMNS
 from ..shards.shard import read_thumbnails as read_shard_thumbnails
 from ..util.files import damaged, read_json, read_tsv
-from ..util.text import counted
+from ..util.text import counted, printable
 from .files import read_neighbours, read_positions
 from .labels import read_labels
 from .quality import nearest_on_map
@@ -87,6 +87,12 @@ class MapContents:
         """Return all rows in a random order; adding or removing photos keeps the order of the others."""
         digests = [hashlib.sha256(uuid.encode()).digest() for uuid in self.uuids]
         return sorted(range(len(digests)), key=digests.__getitem__)
+
+    def region_name(self, number: int) -> str | None:
+        """Return the printable name of a region; one without a name has a number, and -1 is none."""
+        if number < 0:
+            return None
+        return printable(self.regions[number].name) or f"Region {number + 1}"
 
     def caption(self) -> str:
         """Return a line with the number of photos, the encoder and the quality of the map."""

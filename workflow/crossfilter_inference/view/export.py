@@ -9,6 +9,7 @@ embedding-atlas atlas.parquet --x X --y Y --neighbors NEIGHBOURS
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..collection import Collection
 from ..map.contents import MapContents
 from ..map.sphere import hammer
 from ..util.files import new_part, publish, write_text
-from ..util.text import printable, stored_path
+from ..util.text import stored_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,10 +29,10 @@ _ROWS = 2_000  # per row group
 def write_parquet(path: str, collection: Collection, contents: MapContents) -> None:
     """Write embeddings, positions and neighbours as Parquet, one row per photo, in order of UUID.
 
-    Columns: UUID, NAME, PATH, TAKEN and TAKEN_OFFSET (text), CAMERA, EARTH_LATITUDE, EARTH_LONGITUDE (where the photo
-    was taken, in degrees), ALTITUDE (metres), MISSING (whether the file of the photo is missing), EMBEDDING (fixed-size
-    list of float32), LATITUDE, LONGITUDE (position on the map, in degrees), NEIGHBOURS (UUIDs, nearest first),
-    SIMILARITIES (cosines with these neighbours).
+    Columns: UUID, NAME, FOLDER, PATH, TAKEN (timestamp, local time), TAKEN_OFFSET (text, offset from UTC), CAMERA,
+    EARTH_LATITUDE, EARTH_LONGITUDE (where the photo was taken, in degrees), ALTITUDE (metres), MISSING (whether its file
+    is missing), REGION, LATITUDE, LONGITUDE (position on the map, in degrees), EMBEDDING (fixed-size list of float32),
+    NEIGHBOURS (list of UUIDs, nearest first), SIMILARITIES (list of cosines with these neighbours).
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
     """
     import pyarrow as pa
 
-    n_dims, k = collection.embeddings.shape[1], contents.neighbours.shape[1]
+    n_dims = collection.embeddings.shape[1]
     uuids = np.array(collection.uuids, object)
 
     def rows(part: slice) -> dict[str, Any]:
@@ -51,20 +52,17 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
             "UUID": uuids[part],
             **_file_columns(contents, part),
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
-            "LATITUDE": contents.latitude[part],
-            "LONGITUDE": contents.longitude[part],
-            "NEIGHBOURS": _fixed_size(uuids[contents.neighbours[part]], k),
-            "SIMILARITIES": _fixed_size(contents.similarity[part], k),
+            "NEIGHBOURS": uuids[contents.neighbours[part]].tolist(),
+            "SIMILARITIES": contents.similarity[part].tolist(),
         }
 
     schema = {
         "UUID": pa.string(),
         **_file_schema(),
         "EMBEDDING": pa.list_(pa.float32(), n_dims),
-        "LATITUDE": pa.float64(),
-        "LONGITUDE": pa.float64(),
-        "NEIGHBOURS": pa.list_(pa.string(), k),
-        "SIMILARITIES": pa.list_(pa.float32(), k),
+        # Some readers cannot read fixed-size lists of texts.
+        "NEIGHBOURS": pa.list_(pa.string()),
+        "SIMILARITIES": pa.list_(pa.float32()),
     }
     _write_table(path, schema, rows, len(uuids))
 
@@ -72,7 +70,7 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
 def write_atlas(path: str, collection: Collection, contents: MapContents) -> None:
     """Write the flat map with thumbnails and neighbours as Parquet for embedding-atlas, one row per photo.
 
-    Columns: UUID to MISSING as of `write_parquet`, REGION, X, Y (Hammer equal-area projection, in [-2, 2] and [-1, 1]),
+    Columns: UUID to LONGITUDE as of `write_parquet`, X, Y (Hammer equal-area projection, in [-2, 2] and [-1, 1]),
     THUMBNAIL (JPEG), NEIGHBOURS (ids, which are row numbers, and cosine distances).
 
     Parameters
@@ -86,7 +84,6 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     import pyarrow as pa
 
     x, y = hammer(contents.latitude, contents.longitude)
-    names = [printable(region.name) or None for region in contents.regions]
     neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
     k = neighbours.shape[1]
 
@@ -99,7 +96,6 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         return {
             "UUID": collection.uuids[part],
             **_file_columns(contents, part),
-            "REGION": [names[number] if number >= 0 else None for number in contents.region_of[part]],
             "X": x[part],
             "Y": y[part],
             "THUMBNAIL": [{"bytes": thumbnails.get(uuid)} for uuid in collection.uuids[part]],
@@ -109,7 +105,6 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     schema = {
         "UUID": pa.string(),
         **_file_schema(),
-        "REGION": pa.string(),
         "X": pa.float64(),
         "Y": pa.float64(),
         "THUMBNAIL": pa.struct([("bytes", pa.binary())]),
@@ -130,23 +125,39 @@ _FACTS = {
 
 
 def _file_columns(contents: MapContents, part: slice) -> dict[str, Any]:
-    """Return what is known about the files of some photos."""
+    """Return what is known about the files of some photos, and where they are on the map."""
     paths = contents.paths[part]
     unknown = [None] * len(contents.paths)  # an older database lacks some facts
+    facts = {name: contents.facts.get(fact, unknown)[part] for fact, name in _FACTS.items()}
     return {
         "NAME": [stored_path(os.path.basename(path)) for path in paths],
+        "FOLDER": [stored_path(os.path.dirname(path)) for path in paths],
         "PATH": [*map(stored_path, paths)],
-        **{name: contents.facts.get(fact, unknown)[part] for fact, name in _FACTS.items()},
+        **facts,
+        "TAKEN": [_timestamp(text) for text in facts["TAKEN"]],
         "MISSING": contents.missing[part],
+        "REGION": [contents.region_name(number) for number in contents.region_of[part].tolist()],
+        "LATITUDE": contents.latitude[part],
+        "LONGITUDE": contents.longitude[part],
     }
+
+
+def _timestamp(text: str | None) -> datetime | None:
+    """Parse a time as the database holds it; None if it is none."""
+    try:
+        return datetime.fromisoformat(text or "").replace(tzinfo=None)
+    except ValueError:
+        return None
 
 
 def _file_schema() -> "dict[str, pa.DataType]":
     import pyarrow as pa
 
     numbers = ("EARTH_LATITUDE", "EARTH_LONGITUDE", "ALTITUDE")
-    kinds = {name: pa.float64() if name in numbers else pa.string() for name in ("NAME", "PATH", *_FACTS.values())}
-    return {**kinds, "MISSING": pa.bool_()}
+    texts = ("NAME", "FOLDER", "PATH", *_FACTS.values())
+    kinds = {name: pa.float64() if name in numbers else pa.string() for name in texts}
+    places = {"REGION": pa.string(), "LATITUDE": pa.float64(), "LONGITUDE": pa.float64()}
+    return {**kinds, "TAKEN": pa.timestamp("us"), "MISSING": pa.bool_(), **places}
 
 
 def write_npy(path: str, collection: Collection) -> None:
