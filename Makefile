@@ -26,7 +26,7 @@ report: .venv/installed  ## run the workflow, then write a report: report.html
 test: .venv/dev  ## set up, then run the quick tests
 	$(BIN)/pytest $(TEST_OPTIONS) $(TESTS)
 
-test-all: .venv/dev .venv/extra  ## set up, then run all tests; fails if one is skipped
+test-all: .venv/dev .venv/extra node_modules/.package-lock.json  ## set up, then run all tests; fails if one is skipped
 	$(BIN)/pytest --all $(TEST_OPTIONS) $(TESTS)
 
 test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (as root, on Debian) and in new environments

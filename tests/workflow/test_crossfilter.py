@@ -154,7 +154,7 @@ def test_a_dimmed_photo_is_not_under_the_pointer(tab):
 
 
 def plot(tab, name="Time"):
-    return tab.locator(f".facet:has(h3:has-text('{name}')) .plot")
+    return tab.locator(f".facet:has(h2:has-text('{name}')) .plot")
 
 
 def drag(tab, box, start, end):
@@ -172,7 +172,7 @@ def test_a_brush_chooses_a_range_and_its_ends_can_be_moved(tab):
     assert tab.inner_text("#left") == "3 of 12 photos", "those of 2002"
     drag(tab, box, 0.5, 0.95)
     assert tab.inner_text("#left") == "5 of 12 photos", "those of 2002 and 2003"
-    low, high = (end[:4] for end in tab.inner_text(".facet h3 output").split(" \N{EN DASH} "))
+    low, high = (end[:4] for end in tab.inner_text(".facet h2 output").split(" \N{EN DASH} "))
     assert (low, high) == ("2001", "2004")
     last = plot(tab).locator(".handle").nth(1)
     last.focus()

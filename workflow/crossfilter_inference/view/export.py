@@ -30,9 +30,9 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
     """Write embeddings, positions and neighbours as Parquet, one row per photo, in order of UUID.
 
     Columns: UUID, NAME, FOLDER, PATH, TAKEN (timestamp, local time), TAKEN_OFFSET (text, offset from UTC), CAMERA,
-    EARTH_LATITUDE, EARTH_LONGITUDE (where the photo was taken, in degrees), ALTITUDE (metres), MISSING (whether its file
-    is missing), REGION, LATITUDE, LONGITUDE (position on the map, in degrees), EMBEDDING (fixed-size list of float32),
-    NEIGHBOURS (list of UUIDs, nearest first), SIMILARITIES (list of cosines with these neighbours).
+    EARTH_LATITUDE, EARTH_LONGITUDE (where the photo was taken, in degrees), ALTITUDE (metres), MISSING (whether its
+    file is missing), REGION, LATITUDE, LONGITUDE (position on the map, in degrees), EMBEDDING (fixed-size list of
+    float32), NEIGHBOURS (list of UUIDs, nearest first), SIMILARITIES (list of cosines with these neighbours).
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ export class ChoiceFilter {
     const { title } = this.choice;
     this.clear.setAttribute("aria-label", `Clear the filter by ${title.toLowerCase()}`);
     this.clear.onclick = () => this.choose(new Set());
-    const heading = create("h3", title);
+    const heading = create("h2", title);
     heading.append(this.clear);
     this.more.onclick = () => {
       this.showsAll = !this.showsAll;

@@ -54,7 +54,7 @@ export class RangeFilter {
   build() {
     this.clear.setAttribute("aria-label", `Clear the filter by ${this.range.title.toLowerCase()}`);
     this.clear.onclick = () => this.choose(null);
-    const heading = create("h3", this.range.title);
+    const heading = create("h2", this.range.title);
     heading.append(this.chosenText, this.clear);
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `Histogram of ${this.range.title.toLowerCase()}`);

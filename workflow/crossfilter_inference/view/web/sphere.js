@@ -5,6 +5,7 @@
 // scaled to 4 by 2.
 
 export const FARTHEST = 0.7; // the smallest zoom
+const LEAST = 120; // CSS pixels for the sphere, even if panels leave less
 
 /** @typedef {{ longitude: number, latitude: number }} Position in radians */
 /**
@@ -72,10 +73,10 @@ export class View {
 
   /** Radius of the sphere in CSS pixels. */
   get radius() {
-    const room = this.width - this.left - this.right;
-    const high = this.height - this.top;
+    const room = Math.max(this.width - this.left - this.right, LEAST);
+    const high = Math.max(this.height - this.top, LEAST);
     const globe = 0.44 * Math.min(room, 1.04 * high);
-    const flat = Math.min((room - 80) / 4, high / 2.3); // with room for half a thumbnail at both ends
+    const flat = Math.min(Math.max(room - 80, LEAST) / 4, high / 2.3); // with room for half a thumbnail at both ends
     return (globe + this.flatness * (flat - globe)) * this.zoom;
   }
 
