@@ -38,6 +38,8 @@ MUTANTS = [
     ("run/start.py", "    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:", "    if True:", "run_start: ctrl_c"),
     ("embed/reuse.py", "return self._unpack(blob)", "return unpack_embedding(blob)", "reuse: damaged"),
     ("run/start.py", "        os._exit(128 + number)\n", "", "run_start: ctrl_c"),
+    ("run/start.py", "if time.monotonic() > deadline:", "if True:", "run_start: moment"),
+    ("db/connect.py", "sqlite3.DatabaseError, UnicodeDecodeError)", "sqlite3.DatabaseError)", "db: schema_that or such_a_shard"),
     ("photos/sidecars.py", "if len(base) < _SHORTENED:", "if False:", "sidecars: another"),
     ("photos/scan.py", "*(times[folder, sidecar] for sidecar in found)", "", "sidecars: status"),
     ("photos/scan.py", "sum([image.ctime_ns", "max([image.ctime_ns", "sidecars: status"),

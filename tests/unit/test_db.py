@@ -18,6 +18,7 @@ from crossfilter_inference.db.embeddings import pack_embedding, read_embeddings,
 from crossfilter_inference.db.provenance import with_prefix, write_provenance
 from crossfilter_inference.db.tables import Tables, read_provenance
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.shards.shard import read_shard_provenance
 
 
 @pytest.mark.parametrize("n_dims", [1, 15, 16, 64, 768, 1280, 70_000])
@@ -182,3 +183,29 @@ def test_a_database_that_is_written_early_stays_locked(tmp_path, monkeypatch):
         refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert "database is locked" in refused.stderr
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
+def make_undecodable(path):
+    """Damage the schema so that SQLite's message about it is not UTF-8."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE QQQQ (VALUE)")
+    connection.commit()
+    connection.close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE QQQQ", b"CREATE TABLX QQQQ").replace(b"QQQQ", b"QQ\xafQ"))
+
+
+@pytest.mark.parametrize("action", [reading, writing])
+def test_a_schema_that_is_not_text_is_damage_with_a_way_out(tmp_path, action):
+    path = tmp_path / "x.sqlite"
+    make_undecodable(path)
+    with (
+        pytest.raises(UnusableDatabase, match=r"malformed database schema: it is not UTF-8\); move it aside, and run"),
+        action(path) as connection,
+    ):
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+
+
+def test_such_a_shard_is_damaged(tmp_path):
+    make_undecodable(tmp_path / "000001.sqlite")
+    with pytest.raises(InputError, match="damaged"):
+        read_shard_provenance(tmp_path / "000001.sqlite", "T")

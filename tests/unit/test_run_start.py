@@ -68,6 +68,15 @@ def test_a_second_run_is_refused_until_the_first_process_ends(tmp_path):
     assert start_elsewhere(tmp_path) == "started"
 
 
+def test_a_run_waits_a_moment_for_what_is_left_of_a_killed_one(tmp_path):
+    run.start_run(planned(tmp_path))
+    left = run._held.pop()
+    threading.Timer(0.4, left.close).start()
+    run.start_run(planned(tmp_path))
+    assert left.closed
+    run._held.pop().close()
+
+
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -11,9 +11,15 @@ pytestmark = needs_browser
 SHOWN = """() => ({
     current: state.current, selected: selectedPhotos(), isIn: Array.from({ length: n }, (_, i) => isIn(i)),
     words: filters.map((filter) => filter.words), search: elements.search.value, colour: elements.colour.value,
-    view: [view.longitude, view.latitude, view.zoom, view.flatness].map((number) => number.toFixed(3)),
+    view: [view.longitude, view.latitude, view.zoom, view.flatness],
     theme: document.documentElement.dataset.theme })"""
 AT_REST = 700  # milliseconds until the address is written
+
+
+def agree(first, second):
+    """Return whether two pages show the same; the address has three digits of the view."""
+    others = [{name: value for name, value in shown.items() if name != "view"} for shown in (first, second)]
+    return others[0] == others[1] and first["view"] == pytest.approx(second["view"], abs=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +58,14 @@ def test_a_link_shows_the_same_and_reloading_changes_nothing(chromium, page):
         assert 0 < sum(shown["isIn"]) < 12
         tab.reload()
         browser.settle(tab)
-        assert tab.evaluate(SHOWN) == shown
+        assert agree(tab.evaluate(SHOWN), shown)
         assert tab.evaluate("() => location.href") == link
         assert tab.trouble == []
     with browser.opened(chromium, page) as other:
         assert other.evaluate("() => location.hash") == "", "nothing is said about the start"
         other.goto(link)
         browser.settle(other)
-        assert other.evaluate(SHOWN) == shown
+        assert agree(other.evaluate(SHOWN), shown)
         assert other.trouble == []
 
 
@@ -82,11 +88,11 @@ def test_back_and_forward_go_through_what_was_shown(chromium, page):
             tab.evaluate("() => history.back()")
             tab.wait_for_timeout(300)
             browser.settle(tab)
-            assert tab.evaluate(SHOWN) == expected
+            assert agree(tab.evaluate(SHOWN), expected)
         tab.evaluate("() => history.forward()")
         tab.wait_for_timeout(300)
         browser.settle(tab)
-        assert tab.evaluate(SHOWN) == seen[1]
+        assert agree(tab.evaluate(SHOWN), seen[1])
         assert tab.trouble == []
 
 

@@ -36,6 +36,8 @@ class UnusableDatabase(InputError):
 
     def __init__(self, path: str | Path, error: Exception, *, action: str):
         words = str(getattr(error, "orig", error))
+        if isinstance(error, UnicodeDecodeError):  # of SQLite's message about a schema that is not text
+            words = "malformed database schema: it is not UTF-8"
         if os.path.isdir(path):
             words = "it is a folder; name the database in it, or next to it"
         elif os.path.exists(path) and not os.access(path, os.R_OK):
@@ -147,7 +149,7 @@ def _connect(
             connection.exec_driver_sql(begin)
             yield connection
             connection.commit()
-    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise UnusableDatabase(path, error, action=action) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TextIO
 
 from ..db.connect import recover
 from ..db.state import state_folder
@@ -22,6 +22,7 @@ from ..util.files import remove_parts, write_text
 from ..util.text import once_with, printable
 from .prepare import Deletions, Run
 
+_PATIENCE = 2  # seconds
 # These files stay open until the process ends: a closed file loses its lock.
 _held: list[IO[str]] = []
 is_stopped = threading.Event()  # by the user
@@ -34,6 +35,18 @@ def mistakes_in_one_line() -> Iterator[None]:
         yield
     except InputError as error:
         sys.exit(printable(error))
+
+
+def _wait_for(lock: TextIO) -> None:
+    """Take a lock. A child of a killed run may hold it for a moment longer, and `verify` tests it."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def start_run(run: Run) -> None:
@@ -61,7 +74,7 @@ def start_run(run: Run) -> None:
             f"output_embeddings_db: cannot write in {str(root)!r} ({error.strerror}); name another database"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _wait_for(lock)
     except OSError as error:
         lock.close()
         problem = f"cannot lock {lock.name!r} ({error.strerror}); name a database on another file system"
