@@ -462,3 +462,11 @@ def test_a_page_that_was_moved_still_works(chromium, page, tmp_path):
     with browser.opened(chromium, tmp_path / "moved.html") as tab:
         assert len(shown(tab)) > 10
         assert tab.trouble == []
+
+
+def test_the_globe_comes_to_rest_wherever_the_panels_leave_it_room(small):
+    for start, end in ((46.1, 46.390625), (0.1, 0.3), (1e-17, 0), (310.2, 276.6)):
+        small.evaluate("([start, end]) => { view.left = start; state.left = end; redraw(); }", [start, end])
+        browser.settle(small)
+        assert small.evaluate("() => view.left") == end
+    small.evaluate("() => resize()")

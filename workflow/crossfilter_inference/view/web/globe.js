@@ -395,7 +395,8 @@ function stepAside() {
   let moved = false;
   for (const side of /** @type {("left" | "right" | "top")[]} */ (["left", "right", "top"])) {
     const distance = state[side] - view[side];
-    view[side] += CALM.matches || Math.abs(distance) < 0.5 ? distance : 0.25 * distance;
+    if (CALM.matches || Math.abs(distance) < 0.5) view[side] = state[side];
+    else view[side] += 0.25 * distance;
     moved ||= distance !== 0;
   }
   return moved;
