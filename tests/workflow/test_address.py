@@ -13,7 +13,11 @@ SHOWN = """() => ({
     words: filters.map((filter) => filter.words), search: elements.search.value, colour: elements.colour.value,
     view: [view.longitude, view.latitude, view.zoom, view.flatness],
     theme: document.documentElement.dataset.theme })"""
-AT_REST = 700  # milliseconds until the address is written
+
+
+def wait_for_address(tab):
+    """Wait until the address is written, a while after the last change."""
+    tab.wait_for_function("() => writing === 0")
 
 
 def agree(first, second):
@@ -47,7 +51,7 @@ def change(tab):
     )
     tab.keyboard.press("f")
     browser.settle(tab)
-    tab.wait_for_timeout(AT_REST)
+    wait_for_address(tab)
 
 
 def test_a_link_shows_the_same_and_reloading_changes_nothing(chromium, page):
@@ -82,7 +86,7 @@ def test_back_and_forward_go_through_what_was_shown(chromium, page):
             tab.wait_for_timeout(1600)
             tab.evaluate(step)
             browser.settle(tab)
-            tab.wait_for_timeout(AT_REST)
+            wait_for_address(tab)
             seen.append(tab.evaluate(SHOWN))
         for expected in reversed(seen[:-1]):
             tab.evaluate("() => history.back()")

@@ -7,6 +7,7 @@ import browser
 import numpy as np
 import pytest
 from conftest import needs_browser, page_data
+from test_address import wait_for_address
 from test_page import make_contents, write_page
 
 from crossfilter_inference.view import page as page_module
@@ -91,7 +92,7 @@ def test_the_address_and_the_flat_map_know_earth(chromium, page, tab):
     browser.settle(tab)
     tab.keyboard.press("f")
     browser.settle(tab)
-    tab.wait_for_timeout(700)
+    wait_for_address(tab)
     shown = tab.evaluate(PLACES)
     link = tab.evaluate("() => location.href")
     with browser.opened(chromium, page) as other:

@@ -11,7 +11,7 @@ import browser
 import numpy as np
 import pytest
 from conftest import needs_browser
-from test_address import SHOWN, agree
+from test_address import SHOWN, agree, wait_for_address
 from test_page import make_contents, write_page
 
 N_INPUTS = int(os.getenv("WALK", "400"))
@@ -142,7 +142,7 @@ def check(tab, contents):
         assert now["many"] == f"{now['strip']} {'found' if now['isSearching'] else 'selected'}"
     assert now["hasPanel"] == (now["current"] >= 0)
     assert now["panelUuid"] == (contents.uuids[now["current"]] if now["hasPanel"] else "")
-    tab.wait_for_timeout(600)
+    wait_for_address(tab)
     shown = tab.evaluate(SHOWN)
     tab.reload()
     tab.wait_for_function("() => state.frames > 0")
