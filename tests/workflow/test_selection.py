@@ -172,6 +172,8 @@ def test_the_strip_is_sorted_by_time_name_and_likeness(tab, contents):
     browser.settle(tab)
     assert tab.evaluate(STRIP) == [uuids[i] for i in chosen]
     tab.evaluate("() => setCurrent(1)")
+    browser.settle(tab)
+    assert tab.get_attribute(f"#pictures button[data-uuid='{uuids[1]}']", "aria-current") == "true"
     tab.select_option("#order", "likeness")
     browser.settle(tab)
     assert tab.evaluate(STRIP) == [uuids[i] for i in sorted(chosen, key=lambda i: abs(i - 1))]
@@ -222,8 +224,14 @@ def test_a_long_strip_holds_only_the_pictures_in_sight(chromium, tmp_path):
         assert tab.inner_text("#many") == "3,000 selected"
         assert len(tab.evaluate(STRIP)) < 40
         tab.evaluate("() => { elements.reel.scrollLeft = 1e9; }")
-        tab.wait_for_timeout(200)
-        assert tab.evaluate(STRIP)[-1] == uuids[-1]
+        tab.wait_for_function(f"uuid => ({STRIP})().at(-1) === uuid", arg=uuids[-1])
+        tab.evaluate("() => { elements.reel.scrollLeft = 0; }")
+        tab.wait_for_function(f"uuid => ({STRIP})()[0] === uuid", arg=uuids[0])
+        tab.focus(f"#pictures button[data-uuid='{uuids[3]}']")
+        for uuid in uuids[4:34]:  # the focus goes along the strip
+            tab.keyboard.press("Tab")
+            tab.wait_for_function("uuid => document.activeElement.dataset.uuid === uuid", arg=uuid)
+            tab.evaluate("async () => { for (const _ of [1, 2]) await new Promise(requestAnimationFrame); }")
         assert tab.trouble == []
 
 

@@ -7,6 +7,7 @@ import { setCurrent } from "./panel.js";
 import { copy, listPaths, listUuids, makeCsv, makeJson, save } from "./takeaway.js";
 import { look } from "./viewer.js";
 
+const MORE = 8; // pictures on both sides of those in sight
 const WIDTH = 92; // CSS pixels of a picture, with the gap to the next
 
 /** What a search has found; null is no search. */
@@ -17,6 +18,8 @@ let ordered = /** @type {number[]} */ ([]);
 let inStrip = /** @type {number[]} */ ([]);
 let isStripStale = false;
 let isOrderStale = false;
+/** The current photo when the pictures were made. */
+let rolledFor = -1;
 
 /** Return the photos of the strip, in its order. */
 export function stripPhotos() {
@@ -45,7 +48,10 @@ function outdateStrip() {
 }
 
 function updateStrip() {
-  if (!isStripStale) return;
+  if (!isStripStale) {
+    if (state.current !== rolledFor) roll();
+    return;
+  }
   isStripStale = false;
   if (isOrderStale) ordered = inOrder(found ?? selectedPhotos());
   isOrderStale = false;
@@ -107,12 +113,18 @@ function byLikeness(unordered) {
   return unordered.toSorted((a, b) => (values.get(b) ?? 0) - (values.get(a) ?? 0));
 }
 
-/** Fill the part of the strip that is in sight. */
+/** Fill the part of the strip that is in sight; the focus stays on its photo. */
 function roll() {
   const { reel, pictures } = elements;
-  const first = Math.max(Math.floor(reel.scrollLeft / WIDTH) - 2, 0);
-  const last = Math.min(first + Math.ceil(innerWidth / WIDTH) + 4, inStrip.length);
+  const focused = document.activeElement;
+  const uuid = focused instanceof HTMLElement && pictures.contains(focused) ? focused.dataset.uuid : undefined;
+  rolledFor = state.current;
+  const first = Math.max(Math.floor(reel.scrollLeft / WIDTH) - MORE, 0);
+  const last = Math.min(first + Math.ceil(innerWidth / WIDTH) + 2 * MORE, inStrip.length);
   pictures.replaceChildren(...inStrip.slice(first, last).map((photo, i) => picture(photo, first + i)));
+  for (const button of uuid ? pictures.querySelectorAll("button") : []) {
+    if (button.dataset.uuid === uuid) button.focus({ preventScroll: true });
+  }
 }
 
 /**
