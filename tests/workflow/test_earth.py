@@ -170,3 +170,12 @@ def test_the_outlines_of_land_are_those_of_earth(name, latitude, longitude, is_l
             with np.errstate(divide="ignore", invalid="ignore"):
                 crossed += int((keeps & rises & (x - y * (x_next - x) / (y_next - y) > 0)).sum())
     assert crossed % 2 == is_land
+
+
+@needs_browser
+def test_neither_a_click_nor_a_key_leaves_the_photos_half_way(tab):
+    for key, name in (("e", "earth"), ("f", "flatness"), ("e", "earth"), ("f", "flatness")):
+        before = tab.evaluate(f"() => view.{name}")
+        tab.evaluate(f"() => {{ KEYS.{key}(); requestAnimationFrame(() => {{ halt(); go({{ zoom: 1 }}); }}); }}")
+        browser.settle(tab)
+        assert tab.evaluate(f"() => view.{name}") == 1 - before

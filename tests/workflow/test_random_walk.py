@@ -14,7 +14,7 @@ from conftest import needs_browser
 from test_address import SHOWN, agree, wait_for_address
 from test_page import make_contents, write_page
 
-N_INPUTS = int(os.getenv("WALK", "400"))
+N_INPUTS = int(os.getenv("WALK", "200"))
 STRETCH = 100
 KEYS = [
     *"xlrfecntp0+-?/",

@@ -128,7 +128,7 @@ export function restore() {
   const photo = findPhoto(parts.get("photo") ?? "");
   if (photo !== state.current) setCurrent(photo);
   const pose = readView(parts.get("view") ?? "");
-  halt();
+  halt(true);
   Object.assign(view, pose);
   view.limit();
   showEarth(view.earth === 1);

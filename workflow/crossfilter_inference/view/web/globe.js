@@ -264,9 +264,13 @@ export function resize() {
  * @param {number} [milliseconds]
  */
 export function go(target, milliseconds = 650) {
-  const changes = /** @type {(keyof Pose)[]} */ (Object.keys(target)).map((key) => {
+  const wanted = /** @type {Partial<Pose>} */ ({
+    ...Object.fromEntries(unfinished().map(({ key, to }) => [key, to])),
+    ...target,
+  });
+  const changes = /** @type {(keyof Pose)[]} */ (Object.keys(wanted)).map((key) => {
     const from = view[key];
-    let to = target[key] ?? from;
+    let to = wanted[key] ?? from;
     if (key === "longitude") to -= Math.round((to - from) / (2 * Math.PI)) * 2 * Math.PI; // the short way round
     return { key, from, to };
   });
@@ -348,9 +352,16 @@ function isAnyInSight() {
   return false;
 }
 
-/** Stop moving. */
-export function halt() {
-  flight = null;
+/** Return the changes of the flight that are never left half-way: to the flat map or Earth, and back. */
+const unfinished = () => (flight?.changes ?? []).filter(({ key }) => key === "flatness" || key === "earth");
+
+/**
+ * Stop moving.
+ * @param {boolean} [atOnce] whether even a change to the flat map or to Earth ends half-way
+ */
+export function halt(atOnce = false) {
+  const changes = atOnce ? [] : unfinished();
+  flight = flight && changes.length ? { ...flight, changes } : null;
   spin = null;
 }
 
