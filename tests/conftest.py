@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,6 +87,13 @@ needs_browser = pytest.mark.skipif(
     browser.CHROMIUM is None or find_spec("playwright") is None,
     reason="not installed: Chromium or playwright; .ci/run installs both",
 )
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    """Start a browser for the tests of a module."""
+    with browser.started() as chromium:
+        yield chromium
 
 
 class Collection:

@@ -25,12 +25,6 @@ STATES = {
 }
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_no_state_of_the_page_has_a_violation(chromium, tmp_path, theme, width):

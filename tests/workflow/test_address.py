@@ -26,12 +26,6 @@ def agree(first, second):
     return others[0] == others[1] and first["view"] == pytest.approx(second["view"], abs=2e-3)
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
 @pytest.fixture
 def page(tmp_path):
     return write_page(tmp_path, make_contents())

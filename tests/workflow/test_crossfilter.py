@@ -18,12 +18,6 @@ COUNTS = """() => Object.fromEntries(filters.map((filter) => [filter.name, filte
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
 def contents():
     """Make twelve photos in a tree of folders, in three formats."""
     contents = make_contents()

@@ -18,12 +18,6 @@ UNKNOWN = [5, 8]
 PLACES = "() => Array.from(shownPlaces)"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
 @pytest.fixture
 def page(tmp_path):
     contents = make_contents()

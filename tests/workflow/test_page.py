@@ -24,12 +24,6 @@ def page(demo_run):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
 def tab(chromium, page):
     with browser.opened(chromium, page) as tab:
         yield tab

@@ -54,12 +54,12 @@ STATE = """() => {
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", [1])
-def test_page_and_state_agree_after_any_inputs(tmp_path, seed):
+def test_page_and_state_agree_after_any_inputs(chromium, tmp_path, seed):
     contents = make_contents()
     places = {"LATITUDE": [None, *np.linspace(-60, 70, 11)], "LONGITUDE": [None, *np.linspace(-170, 170, 11)]}
     page = write_page(tmp_path, replace(contents, facts=contents.facts | places, missing=np.ones(12, bool)))
     chosen = random.Random(seed)
-    with browser.started() as chromium, browser.opened(chromium, page, accept_downloads=True) as tab:
+    with browser.opened(chromium, page, accept_downloads=True) as tab:
         for number in range(1, N_INPUTS + 1):
             step(tab, chosen)
             if number % STRETCH == 0:

@@ -19,12 +19,6 @@ STRIP = "() => Array.from(document.querySelectorAll('#pictures button'), (button
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
 def contents():
     contents = make_contents()
     paths = [f"{path.rsplit('/', 1)[0]}/IMG_{i}.jpg" for i, path in enumerate(contents.paths)]

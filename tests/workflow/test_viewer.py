@@ -20,12 +20,6 @@ RECTANGLE = """() => { const { left, top, width, height } = elements.large.getBo
     return [left, top, width, height]; }"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.started() as chromium:
-        yield chromium
-
-
 @pytest.fixture
 def tab(chromium, demo_run):
     with browser.opened(chromium, demo_run.state / "map.html") as tab:

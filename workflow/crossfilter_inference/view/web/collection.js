@@ -103,6 +103,12 @@ export function regionName(photo) {
 }
 
 /**
+ * Return the name of a photo: that of its file, or its UUID if that is the name of the file.
+ * @param {number} photo
+ */
+export const nameOf = (photo) => data.names[photo] ?? data.uuids[photo];
+
+/**
  * Return the path of a photo.
  * @param {number} photo
  */

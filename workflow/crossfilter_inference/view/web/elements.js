@@ -28,7 +28,6 @@ export const elements = {
   ask: element("ask", HTMLButtonElement),
   legend: element("legend", HTMLUListElement),
   title: element("title", HTMLElement),
-  heading: element("heading", HTMLHeadingElement),
   bar: element("bar", HTMLElement),
   filter: element("filter", HTMLButtonElement),
   filters: element("filters", HTMLElement),
@@ -103,10 +102,13 @@ export function create(tag, text, className = "") {
 }
 
 /**
+ * Return how far the wheel was turned, in CSS pixels.
+ * @param {WheelEvent} event
+ */
+export const wheelPixels = (event) => event.deltaY * (event.deltaMode ? 16 : 1); // or lines
+
+/**
  * Return the factor by which the wheel zooms in.
  * @param {WheelEvent} event
  */
-export function wheelFactor(event) {
-  const pixels = event.deltaY * (event.deltaMode ? 16 : 1); // or lines
-  return Math.exp(-pixels * 0.0015);
-}
+export const wheelFactor = (event) => Math.exp(-wheelPixels(event) * 0.0015);

@@ -79,11 +79,10 @@ let areStale = true;
 function updateFilters() {
   const stale = filters.filter((filter) => areStale || filter.isStale);
   if (!stale.length && !areStale) return;
-  const { left, heading } = elements;
+  const { left } = elements;
   if (areStale) {
     const nIn = countIn();
     left.textContent = nIn < n ? `${nIn.toLocaleString("en")} of ${n.toLocaleString("en")} photos` : "";
-    heading.classList.toggle("narrowed", nIn < n);
     elements.chooseLeft.disabled = !nIn;
     elements.unfilter.disabled = !filters.some((filter) => filter.filter.isActive);
     elements.filter.classList.toggle("active", !elements.unfilter.disabled);

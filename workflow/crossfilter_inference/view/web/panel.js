@@ -1,5 +1,16 @@
 // The facts about a photo: the card at the pointer, and the panel of the current photo.
-import { data, folders, isMissing, mostSimilar, nNeighbours, path, quality, regionOf, taken } from "./collection.js";
+import {
+  data,
+  folders,
+  isMissing,
+  mostSimilar,
+  nameOf,
+  nNeighbours,
+  path,
+  quality,
+  regionOf,
+  taken,
+} from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
 import { address } from "./originals.js";
@@ -69,7 +80,7 @@ function portrait(photo) {
   if (!thumbnails.has(photo)) return [];
   const image = new Image();
   image.src = thumbnails.source(photo);
-  image.alt = `photo ${data.names[photo] ?? data.uuids[photo]}`;
+  image.alt = `photo ${nameOf(photo)}`;
   return [image];
 }
 

@@ -1,6 +1,6 @@
 // A filter by number: a histogram with two handles, and a brush between them.
 import { n } from "./collection.js";
-import { create } from "./elements.js";
+import { create, wheelPixels } from "./elements.js";
 import { redraw } from "./globe.js";
 import { Filter } from "./marks.js";
 
@@ -114,7 +114,7 @@ export class RangeFilter {
       "wheel",
       (event) => {
         event.preventDefault();
-        this.zoom(at(event), Math.exp(event.deltaY * (event.deltaMode ? 16 : 1) * 0.003));
+        this.zoom(at(event), Math.exp(wheelPixels(event) * 0.003));
       },
       { passive: false },
     );

@@ -1,5 +1,5 @@
 // The search field. It finds as one types; what it does not find is left out, as by the filters.
-import { camera, data, folders, n, path, regionOf, taken } from "./collection.js";
+import { camera, data, folders, n, nameOf, path, regionOf, taken } from "./collection.js";
 import { elements } from "./elements.js";
 import { goTo } from "./globe.js";
 import { Filter } from "./marks.js";
@@ -20,9 +20,7 @@ const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase
 const digits = (uuid) => uuid.toLowerCase().replaceAll("-", "");
 
 /** Texts of each photo, folded when they are needed for the first time. */
-const texts = once(() =>
-  Array.from({ length: n }, (_, photo) => fold(`${data.names[photo] ?? data.uuids[photo]}\n${taken(photo) ?? ""}`)),
-);
+const texts = once(() => Array.from({ length: n }, (_, photo) => fold(`${nameOf(photo)}\n${taken(photo) ?? ""}`)));
 const folderTexts = once(() => data.folders.map(fold));
 const regionTexts = once(() => data.regions.map((region) => fold(region.name)));
 

@@ -1,6 +1,6 @@
 // The strip of pictures below the globe: what a search has found, or else the selected photos.
-import { data, isMissing, mostSimilar, n, nNeighbours, path, places, taken } from "./collection.js";
-import { create, elements, printable } from "./elements.js";
+import { data, isMissing, mostSimilar, n, nameOf, nNeighbours, path, places, taken } from "./collection.js";
+import { create, elements, printable, wheelPixels } from "./elements.js";
 import { beforeFrame, goTo, redraw, resize, state, thumbnails } from "./globe.js";
 import { changeSelection, isIn, isSelected, selectedPhotos, whenMarked } from "./marks.js";
 import { setCurrent } from "./panel.js";
@@ -72,7 +72,7 @@ function updateStrip() {
 function inOrder(unordered) {
   const by = elements.order.value;
   if (by === "likeness") return byLikeness(unordered);
-  ranks[by] ??= rank(by === "time" ? (photo) => taken(photo) ?? "9999" : shownName, by === "name");
+  ranks[by] ??= rank(by === "time" ? (photo) => taken(photo) ?? "9999" : nameOf, by === "name");
   const { photos, rankOf } = ranks[by];
   return Array.from(Int32Array.from(unordered, (photo) => rankOf[photo]).sort(), (number) => photos[number]);
 }
@@ -97,9 +97,6 @@ function rank(key, isNatural) {
   });
   return { photos, rankOf };
 }
-
-/** @param {number} photo */
-const shownName = (photo) => data.names[photo] ?? data.uuids[photo];
 
 /**
  * Order photos by their distance on the map from the current photo, or else from the first one.
@@ -140,9 +137,9 @@ function picture(photo, at) {
   if (thumbnails.has(photo)) {
     const image = new Image();
     image.src = thumbnails.source(photo);
-    image.alt = `photo ${printable(shownName(photo))}`;
+    image.alt = `photo ${printable(nameOf(photo))}`;
     button.append(image);
-  } else button.append(create("span", shownName(photo)));
+  } else button.append(create("span", nameOf(photo)));
   button.onclick = (event) => {
     if (event.ctrlKey || event.metaKey) return changeSelection([photo], isSelected(photo) ? "remove" : "add");
     setCurrent(photo);
@@ -198,7 +195,7 @@ elements.reel.onscroll = roll;
 elements.reel.onwheel = (event) => {
   if (Math.abs(event.deltaY) <= Math.abs(event.deltaX)) return;
   event.preventDefault();
-  elements.reel.scrollLeft += event.deltaY * (event.deltaMode ? 16 : 1);
+  elements.reel.scrollLeft += wheelPixels(event);
 };
 elements.chooseFound.onclick = () => {
   changeSelection(inStrip, "add");

@@ -1,5 +1,5 @@
 // The viewer: one photo as large as the window, its original where the browser can show it.
-import { data, isMissing, mostSimilar, path } from "./collection.js";
+import { isMissing, mostSimilar, nameOf, path } from "./collection.js";
 import { create, elements, wheelFactor } from "./elements.js";
 import { goTo, state, thumbnails } from "./globe.js";
 import { address, isOfBrowsers } from "./originals.js";
@@ -42,7 +42,7 @@ function show() {
   const source = isMissing(photo) ? "" : address(photo);
   if (source) large.src = source;
   else fail(photo);
-  large.alt = `photo ${data.names[photo] ?? data.uuids[photo]}`;
+  large.alt = `photo ${nameOf(photo)}`;
   const { at, photos } = series;
   story.replaceChildren(...describe(photo), create("div", `${at + 1} of ${photos.length}`, "count"));
   elements.previous.disabled = at === 0;
