@@ -5,6 +5,7 @@ import { elements } from "./elements.js";
 import { Ground, Overlay } from "./layers.js";
 import { Filter, isIn, isSelected, whenMarked } from "./marks.js";
 import { Originals } from "./originals.js";
+import { rgb } from "./painting.js";
 import { Points } from "./points.js";
 import { fullestSide, shortestLine, View } from "./sphere.js";
 import { chooseThumbnails, HIDDEN, Thumbnails, thumbnailSide } from "./thumbnails.js";
@@ -115,7 +116,7 @@ function repaint() {
 whenMarked(repaint);
 
 function paint() {
-  const accent = [1, 3, 5].map((at) => Number.parseInt(theme.accent.slice(at, at + 2), 16));
+  const accent = rgb(theme.accent);
   painted.set(colours);
   for (let photo = 0; photo < n; photo++) {
     if (isSelected(photo)) painted.set(accent, 4 * photo);

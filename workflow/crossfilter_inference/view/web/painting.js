@@ -30,7 +30,7 @@ const OTHER = "#98a2ad";
  */
 
 /** @param {string} hex as `#rrggbb` */
-const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
+export const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
 
 /**
  * Paint all photos.
