@@ -96,7 +96,7 @@ READERS = {
     "map.tsv": ["parquet", "atlas", "store the map", "draw"],
     "neighbours.npz": ["parquet", "atlas", "draw"],
     "map_quality.json": ["parquet", "atlas", "store the map", "draw", "make the map", "report", "closing lines"],
-    "words.npz": ["parquet", "atlas", "draw"],
+    "words.npz": ["draw"],
     "embeddings/000001.sqlite": ["search by uuid", "atlas", "draw", "merge", "closing lines"],
     "shards/000001.tsv": ["plan"],
     "embeddings/000001.unread.tsv": ["plan"],

@@ -244,11 +244,11 @@ def test_another_error_of_the_network_is_not_a_memory_error(lite0):
         TorchEncoder(Broken(), lite0.provenance, "cpu", 1).encode_images(np.zeros((1, 224, 224, 3), np.uint8))
 
 
-def test_an_encoder_without_a_text_tower_reports_it(lite0):
-    with pytest.raises(
-        InputError, match="LITE0 does not understand text; choose an encoder of the backend siglip, such as SIGLIP2"
-    ):
-        registry.load_text_encoder(lite0.provenance)
+def test_an_encoder_without_a_text_tower_reports_it():
+    provenance = registry.resolve_encoder("COLOUR", {"backend": str(COLOUR_ENCODER), "model": "a"})
+    message = "COLOUR does not understand text; choose an encoder of the backend efficientnet_lite0 or siglip, such as"
+    with pytest.raises(InputError, match=message):
+        registry.load_text_encoder(provenance, backends=[str(COLOUR_ENCODER)])
 
 
 def test_a_backend_file_that_changed_is_refused(tmp_path):
@@ -285,8 +285,14 @@ def test_planning_reads_a_backend_without_importing_it(tmp_path):
     assert not identity.may_understand_texts({"backend": str(own)})
     assert identity.cpu_cost(str(own)) == identity.cpu_cost(str(tmp_path / "missing.py"))
     assert identity.may_understand_texts({"backend": "siglip"})
-    assert not identity.may_understand_texts({"backend": "efficientnet_lite0"})
+    assert identity.words_cost({"backend": "siglip"}) > identity.words_cost({"backend": "efficientnet_lite0"}) > 0
     assert identity.cpu_cost("siglip") > identity.cpu_cost("efficientnet_lite0")
+
+
+@pytest.mark.parametrize("cost", ["-1", "'a'", "(1, 2)", "some_function()"])
+def test_a_wrong_words_cost_is_ignored(tmp_path, cost):
+    (tmp_path / "own.py").write_text(f"WORDS_COST = {cost}\n")
+    assert identity.words_cost({"backend": str(tmp_path / "own.py")}) == identity.words_cost({"backend": "siglip"})
 
 
 @pytest.mark.parametrize("cost", ["(1, 2)", "5", "(1, 0, 2)", "('a', 'b', 'c')", "some_function()"])

@@ -126,13 +126,13 @@ def test_an_encoder_that_cannot_use_a_gpu_requests_none():
 def test_the_forecast_counts_missing_shards(earlier_job):
     folder, sizes = earlier_job(), {"000001": 100, "000002": 400}
     cost = embedding_cost(folder, "siglip", ON_CPU)
-    line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], with_map=True, with_words=False)
+    line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], with_map=True, words=0)
     assert line.startswith("forecast: 400 photos to embed (shards: 1), about 2 min (measured in earlier runs)")
-    assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], with_map=True, with_words=False) == ""
+    assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], with_map=True, words=0) == ""
 
 
-def seconds(folder, n_photos=1000, *, with_map=True, with_words=False):
-    return forecast.seconds_beside_embedding(folder, n_photos, with_map=with_map, with_words=with_words)
+def seconds(folder, n_photos=1000, *, with_map=True, words=0):
+    return forecast.seconds_beside_embedding(folder, n_photos, with_map=with_map, words=words)
 
 
 def test_the_time_after_embedding_grows_as_measured(tmp_path, monkeypatch):
@@ -140,14 +140,14 @@ def test_the_time_after_embedding_grows_as_measured(tmp_path, monkeypatch):
     first = seconds(tmp_path)
     assert seconds(tmp_path, 100_000) > first + 30
     assert seconds(tmp_path, with_map=False) < first
-    assert seconds(tmp_path, with_words=True) > first + 20
+    assert seconds(tmp_path, words=30) > first + 20
     benchmark = Path(tmp_path, "benchmarks", "fit_umap", "fit_umap.tsv")
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\tmax_rss\n100\tNA\n")
     write_json(tmp_path / "embeddings.json", {"n_embeddings": 1000})
     assert seconds(tmp_path) > first + 90
     (tmp_path / "words.npz").touch()
-    assert seconds(tmp_path, with_words=True) == seconds(tmp_path)
+    assert seconds(tmp_path, words=30) == seconds(tmp_path)
 
 
 def test_the_first_map_on_a_machine_takes_longer_and_does_not_predict_the_next(tmp_path, monkeypatch):

@@ -79,3 +79,14 @@ def test_regions_are_named_after_their_distinctive_content():
     embeddings = np.vstack([common + 0.5 * axes[0]] * 10 + [common + 0.5 * axes[1]] * 30)
     words = ["cat", "dog", "fish", "photo"]
     assert name_by_words(np.repeat([0, 1], [10, 30]), embeddings, words, axes) == ["cat", "dog"]
+
+
+def test_of_almost_equal_words_the_most_familiar_one_is_chosen():
+    axes = np.eye(4, dtype=np.float32)
+    embeddings = np.vstack([axes[0] + 0.9 * axes[1] + 0.5 * axes[2]] * 10 + [axes[3]] * 30)
+    words = ["wolf\ncanis lupus", "fish\nfishes", "teleost", "rock"]
+    region_of = np.repeat([0, -1], [10, 30])
+    one = axes[[2, 1, 0, 3]]
+    assert name_by_words(region_of, embeddings, words, one, prefer_first=True) == ["fish"]
+    assert name_by_words(region_of, embeddings, words, one) == ["teleost"]
+    assert name_by_words(region_of, embeddings, words[:1], one[:1]) == ["wolf"]

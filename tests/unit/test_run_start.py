@@ -182,7 +182,7 @@ def test_odd_entries_of_the_state_folder_end_no_run(tmp_path, what):
     assert finish._count_embedded(str(folder), since=0) == (0, 0)
     shares = share_out(1, None, None, may_use_gpu=False)
     assert not embedding_cost(folder, "siglip", shares).is_measured
-    assert seconds_beside_embedding(folder, 9, with_map=True, with_words=False) > 0
+    assert seconds_beside_embedding(folder, 9, with_map=True, words=0) > 0
     assert (tmp_path / "elsewhere" / ".x.part").exists()
     if what == "folder":
         assert all((folder / name / "mine.txt").exists() for name in names), "they are not ours"

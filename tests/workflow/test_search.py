@@ -105,7 +105,7 @@ def test_a_query_by_uuid_loads_neither_torch_nor_umap(demo_run):
     [
         (
             ("--text", "a windmill"),
-            "EFFICIENTNET_LITE0 does not understand text; choose an encoder of the backend sig",
+            "'windmill' is not one of the 3,245 words that EFFICIENTNET_LITE0 knows; the nearest ",
         ),
         (("--image", "nowhere.jpg"), "--image: 'nowhere.jpg' cannot be used (No such file"),
         (("--uuid", "5"), "--uuid: 3 photos match '5', for example "),

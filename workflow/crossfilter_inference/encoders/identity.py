@@ -28,6 +28,7 @@ RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versi
 
 _TYPES = {"name": str, "backend": str, "model": str, "preprocessing": dict, "dimension": int, "versions": dict}
 _CPU_COST = (4.5, 0.035, 1500.0)  # of a backend that defines no CPU_COST: the time of the small network
+_WORDS_COST = 60.0  # of a backend that defines no WORDS_COST (benchmarks/WORDS.md)
 
 
 def read_encoder(path: str | Path) -> dict[str, Any]:
@@ -59,6 +60,12 @@ def may_use_gpu(settings: Mapping[str, Any], device: str) -> bool:
 def may_understand_texts(settings: Mapping[str, Any]) -> bool:
     """Return whether the backend of a configured encoder can embed texts. Its checkpoint may still lack a tokenizer."""
     return "load_text" in _definitions(_source(settings["backend"]))
+
+
+def words_cost(settings: Mapping[str, Any]) -> float:
+    """Estimate the seconds in which the backend of a configured encoder embeds the words for a map."""
+    cost = _definitions(_source(settings["backend"])).get("WORDS_COST")
+    return cost if isinstance(cost, int | float) and cost > 0 else _WORDS_COST
 
 
 def cpu_cost(backend: str) -> tuple[float, float, float]:

@@ -48,7 +48,11 @@ class Encoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """Embed texts, for comparison with the embeddings of images."""
+    """Embed texts, for comparison with the embeddings of images.
+
+    An encoder that knows only certain words has an attribute `words` (list of str, the most familiar first). Words of
+    the same meaning get equal rows.
+    """
 
     def encode_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts.
@@ -56,5 +60,10 @@ class TextEncoder(Protocol):
         Returns
         -------
         array of shape (n_texts, n_dims), float32, rows of length 1
+
+        Raises
+        ------
+        InputError
+            If a text has a word that the encoder does not know.
         """
         ...

@@ -8,11 +8,12 @@ defines two functions:
     load(provenance, device, n_threads) -> Encoder
                                     load the encoder, offline, from the result of resolve
 
-It may define more. The planning of a run reads these two names from the source file, without importing it:
+It may define more. The planning of a run reads these names from the source file, without importing it:
 
     load_text(provenance) -> TextEncoder
                                     load the encoder of texts
     CPU_COST = (4.5, 0.035, 1000)   forecast for a CPU: seconds to start a job, core seconds per photo, MB of memory
+    WORDS_COST = 60.0               forecast: seconds to embed the words for a map
 
 `docs/encoders.md` has an example.
 """

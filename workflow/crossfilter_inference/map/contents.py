@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +25,7 @@ from .labels import read_labels
 from .quality import nearest_on_map
 from .regions import Region, describe_regions, find_labelled_regions, find_regions, name_by_words
 from .sphere import unit_vectors_from_latitude_longitude
-from .words import read_words
+from .words import Fits, find_fits, read_words
 
 
 @dataclass(frozen=True)
@@ -214,13 +215,29 @@ def _read_images(database: str, embedding_type: str, uuids: list[str]) -> tuple[
 def _name_regions(
     embedding_type: str, files: MapFiles, uuids: list[str], paths: list[str], unit_vectors: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], list[str]]:
-    """Find regions and name them: by labels, else by words if the encoder understands text, else by folders."""
+    """Find regions and name them: by labels, else by folders with telling names, else by words, else by any folders."""
     if files.labels:
-        labels = read_labels(files.labels, uuids)
-    elif files.words and (named := _name_regions_by_words(embedding_type, files, unit_vectors)):
-        return named
-    else:
-        labels = [PurePosixPath(path).parent.name for path in paths]
+        return _find_named_regions(unit_vectors, read_labels(files.labels, uuids))
+    folders = [PurePosixPath(path).parent.name for path in paths]
+    region_of, names = find_labelled_regions(unit_vectors, [name if _is_telling(name) else None for name in folders])
+    if len(names) > 1 and 2 * (region_of >= 0).sum() >= len(uuids):
+        return region_of, names
+    return _name_regions_by_words(embedding_type, files, unit_vectors) or _find_named_regions(unit_vectors, folders)
+
+
+def _is_telling(folder: str) -> bool:
+    """Return whether people gave a folder its name: it has a word, and is none that cameras and programs make."""
+    return bool(re.search(r"[^\W\d_]{3}", folder)) and not re.fullmatch(
+        r"\d{3}\w{5}|dcim|camera( roll)?|(my )?(photos?|pictures?|images?)|downloads?|screenshots?",
+        folder,
+        re.IGNORECASE,
+    )
+
+
+def _find_named_regions(
+    unit_vectors: NDArray[np.float64], labels: Sequence[str | None]
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Find the regions of labels, or else those of density, which have no names."""
     region_of, names = find_labelled_regions(unit_vectors, labels)
     if len(names) > 1:
         return region_of, names
@@ -231,12 +248,34 @@ def _name_regions(
 def _name_regions_by_words(
     embedding_type: str, files: MapFiles, unit_vectors: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], list[str]] | None:
-    words, word_embeddings = read_words(files.words)
-    if not words:  # the encoder does not understand text
+    if not (found := _read_words(embedding_type, files)):
         return None
     region_of = find_regions(unit_vectors)
+    has_synonyms = any("\n" in words for words in found[1])
+    return region_of, name_by_words(region_of, *found, prefer_first=has_synonyms)
+
+
+def find_words(embedding_type: str, files: MapFiles) -> list[Fits]:
+    """Find the photos that fit each word best, as rows of the map; empty if the encoder does not understand text.
+
+    Raises
+    ------
+    InputError
+        If the file of the words is damaged.
+    """
+    found = _read_words(embedding_type, files)
+    return find_fits(*found) if found else []
+
+
+def _read_words(
+    embedding_type: str, files: MapFiles
+) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32]] | None:
+    """Read the embeddings of photos, words, and the embeddings of these; None if there are no words."""
+    words, word_embeddings = read_words(files.words) if files.words else ([], np.empty((0, 0), np.float32))
+    if not words:
+        return None
     with reading(files.database) as connection:
         _, embeddings = read_embeddings(connection, embedding_type)
     if word_embeddings.shape[1:] != embeddings.shape[1:]:
         raise damaged(files.words)
-    return region_of, name_by_words(region_of, embeddings, words, word_embeddings)
+    return embeddings, words, word_embeddings

@@ -26,6 +26,7 @@ _MIN_SHARE = 0.002  # of all photos, in a region
 _MAX_LABEL_NEIGHBORS = 50
 _MIN_LABEL_SHARE = 0.5  # of the neighbours of the middle
 _MIN_LABEL_EXCESS = 1.5  # times the label's share of all photos
+_ALMOST = 0.15  # of the best word's score, below it
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ def name_by_words(
     embeddings: NDArray[np.float32],
     words: list[str],
     word_embeddings: NDArray[np.float32],
+    *,
+    prefer_first: bool = False,
 ) -> list[str]:
     """Name each region by the word that is more similar to its photos than to all photos.
 
@@ -160,13 +163,18 @@ def name_by_words(
     region_of : array of shape (n_images,), int
     embeddings : array of shape (n_images, n_dims), float32, rows of length 1
     words : list of str
+        Of a text of several lines, the first line is the name.
     word_embeddings : array of shape (n_words, n_dims), float32, rows of length 1
         By the same encoder as `embeddings`.
+    prefer_first : bool
+        Of words that are almost as similar as the best one, choose the first, which is the most familiar.
     """
     names = []
+    almost = _ALMOST if prefer_first else 0
     mean = embeddings.mean(axis=0)
     for number in range(region_of.max(initial=-1) + 1):
         # The mean is subtracted because an encoder's texts and images are apart, and all images share a direction.
         scores = word_embeddings @ (embeddings[region_of == number].mean(axis=0) - mean)
-        names.append(words[int(scores.argmax())])
+        best = np.flatnonzero(scores >= scores.max() - almost * abs(scores.max()))[0]
+        names.append(words[best].split("\n")[0])
     return names

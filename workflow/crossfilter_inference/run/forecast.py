@@ -78,7 +78,6 @@ _STAGES = {
     "store_embeddings": (1.0, 2e-5),
     "fit_umap": (4.0, 4.5e-4),
     "store_map": (1.0, 1e-5),
-    "embed_words": (30.0, 0.0),
     "draw_map": (2.5, 0.0),
 }
 _COMPILED_MODULES = Path(__file__).parent.parent / "map"
@@ -159,7 +158,7 @@ def embedding_cost(folder: str | Path, backend: str, shares: Shares) -> Cost:
     return Cost(start, per_photo / n_threads, memory)
 
 
-def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: bool, with_words: bool) -> float:
+def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: bool, words: float) -> float:
     """Estimate the seconds of a run without its embedding jobs.
 
     Parameters
@@ -170,19 +169,20 @@ def seconds_beside_embedding(folder: str | Path, n_photos: int, *, with_map: boo
         Photos in the whole collection.
     with_map : bool
         Whether the run makes the map.
-    with_words : bool
-        Whether words of the encoder name the regions of the map.
+    words : float
+        Seconds to embed words; 0 if the map needs none.
     """
     receipt, compiled_at = Path(folder, "embeddings.json"), _compiled_at()
     n_before = read_json(receipt, n_embeddings=int)["n_embeddings"] if receipt.exists() else 0
     done = {"resolve_encoder": Path(folder, "encoder.json").exists()}
     done |= dict.fromkeys(_OF_MAP, not with_map)
-    done["embed_words"] |= not with_words or Path(folder, "words.npz").exists()
+    done["embed_words"] |= not words or Path(folder, "words.npz").exists()
     seconds, between_jobs = _SNAKEMAKE
     if with_map and compiled_at is None:
         seconds += _COMPILING
-    for rule in _STAGES.keys() - {rule for rule, is_done in done.items() if is_done}:
-        least, per_photo = _STAGES[rule]
+    stages = {**_STAGES, "embed_words": (words, 0.0)}
+    for rule in stages.keys() - {rule for rule, is_done in done.items() if is_done}:
+        least, per_photo = stages[rule]
         expected = least + per_photo * n_photos
         path = Path(folder, "benchmarks", rule, f"{rule}.tsv")
         benchmark = read_benchmark(path)
@@ -211,7 +211,7 @@ def forecast(
     shards: list[str],
     *,
     with_map: bool,
-    with_words: bool,
+    words: float,
     n_reread: int = 0,
 ) -> str:
     """Return a line with the number of photos to embed and the time of the run; empty if nothing remains to be done.
@@ -226,7 +226,8 @@ def forecast(
         Number of photos that each shard owns.
     shards : list of str
         Shards of this run.
-    with_map, with_words : bool
+    with_map : bool
+    words : float
         As for `seconds_beside_embedding`.
     n_reread : int
         Photos of these shards that are probably only read again.
@@ -237,7 +238,7 @@ def forecast(
     n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do) - n_reread
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
     seconds += n_reread * _ON_GPU[1] / (shares.n_jobs * shares.embed_cores)
-    seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, with_words=with_words)
+    seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, words=words)
     n_sequential = math.ceil(len(to_do) / shares.n_jobs) + (2 if with_map else 0)  # fit_umap, draw_map
     seconds += n_sequential * shares.overhead
     source = "measured in earlier runs" if cost.is_measured else "a rough guess: no measurements yet"

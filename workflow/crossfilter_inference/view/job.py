@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from ..map.contents import MapFiles, read_contents, read_thumbnails
+from ..map.contents import MapFiles, find_words, read_contents, read_thumbnails
 from ..util.files import write_bytes, write_text
 from ..util.text import counted
 from .page import MOST_BYTES, choose_photos, make_page
@@ -42,7 +42,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     png_bytes, svg_bytes, n_in_picture = draw_figure(contents, dict(islice(thumbnails.items(), MOST_THUMBNAILS)))
     write_bytes(png, png_bytes)
     write_bytes(svg, svg_bytes)
-    html, n_on_page = make_page(contents, photos, thumbnails)
+    html, n_on_page = make_page(contents, photos, thumbnails, find_words(embedding_type, files))
     write_text(page, html)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (

@@ -8,6 +8,7 @@ thumbnails are base64, one per line.
 import base64
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..map.contents import MapContents
+from ..map.words import Fits
 from ..util.text import Html, counted, printable, script_json
 
 _PARTS = Path(__file__).resolve().parent / "web"
@@ -40,6 +42,7 @@ _MODULES = (
     "range_filter.js",
     "choice_filter.js",
     "filters.js",
+    "words.js",
     "search.js",
     "lasso.js",
     "address.js",
@@ -52,7 +55,9 @@ _NEIGHBOUR_BYTES = 2 * 4 * 4 / 3  # index and similarity, in base64
 _MOST_NEIGHBOURS = 8
 
 
-def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[int, bytes]) -> tuple[str, int]:
+def make_page(
+    contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[int, bytes], fits: Sequence[Fits] = ()
+) -> tuple[str, int]:
     """Write the page as HTML.
 
     Parameters
@@ -62,6 +67,8 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
         Rows of `contents` that the page shows, in rising order.
     thumbnails : dict
         JPEG files by row, the most wanted first. The page leaves out those that would make it larger than `MOST_BYTES`.
+    fits : sequence of Fits
+        The photos that fit each word best, as rows of `contents`.
 
     Returns
     -------
@@ -70,15 +77,16 @@ def make_page(contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[
     n_thumbnails : int
         Number of thumbnails on the page.
     """
-    data = _data(contents, photos)
-    data |= _neighbours(contents, photos, _DATA_BYTES - len(script_json(data)))
-    rows = {int(row): i for i, row in enumerate(photos)}
+    on_page = np.full(len(contents), -1, np.int32)
+    on_page[photos] = np.arange(len(photos))
+    data = _data(contents, photos) | _words(fits, on_page)
+    data |= _neighbours(contents, photos, on_page, _DATA_BYTES - len(script_json(data)))
     room = MOST_BYTES - len(script_json(data))
     lines = {row: base64.b64encode(jpeg).decode() for row, jpeg in thumbnails.items()}
     # With the end of the line, and the row in base64.
-    fits = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
-    shown = [row for row, does_fit in zip(lines, fits, strict=True) if does_fit]
-    data["thumbnails"] = _base64([rows[row] for row in shown], "<i4")
+    has_room = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
+    shown = [row for row, stays in zip(lines, has_room, strict=True) if stays]
+    data["thumbnails"] = _base64(on_page[shown], "<i4")
     heading = counted(len(contents), "photos")
     caption, quality = f"by {contents.embedding_type}", contents.quality()
     if len(photos) < len(contents):
@@ -125,14 +133,26 @@ def _join_modules() -> Html:
     return Html(re.sub(r"^import\b[^;]*;\n|^export ", "", modules, flags=re.MULTILINE))
 
 
-def _neighbours(contents: MapContents, photos: npt.NDArray[Any], room: int) -> dict[str, object]:
+def _neighbours(
+    contents: MapContents, photos: npt.NDArray[Any], on_page: npt.NDArray[np.int32], room: int
+) -> dict[str, object]:
     """Return the neighbours that fit into so many bytes, as many for each photo."""
     n_neighbours = int(np.clip(room / (_NEIGHBOUR_BYTES * max(len(photos), 1)), 0, _MOST_NEIGHBOURS))
-    on_page = np.full(len(contents), -1, np.int32)
-    on_page[photos] = np.arange(len(photos))
     return {
         "neighbours": _base64(on_page[contents.neighbours[photos, :n_neighbours]], "<i4"),
         "similarities": _base64(contents.similarity[photos, :n_neighbours], "<f4"),
+    }
+
+
+def _words(fits: Sequence[Fits], on_page: npt.NDArray[np.int32]) -> dict[str, object]:
+    """Encode the words and the photos that fit them, those on the page; a negative count stands for none that fits."""
+    photos = [on_page[fit.photos] for fit in fits]
+    shown = [found[found >= 0] for found in photos]
+    counts = [len(found) if fit.stand_out else -len(found) for found, fit in zip(shown, fits, strict=True)]
+    return {
+        "words": [fit.words for fit in fits],
+        "fits": _base64(np.concatenate([np.empty(0, np.int32), *shown]), "<i4"),
+        "nFits": _base64(counts, "<i4"),
     }
 
 

@@ -21,6 +21,9 @@ import { onSphere } from "./sphere.js";
  * @property {{ name: string, place: [number, number] }[]} regions with latitude and longitude in degrees
  * @property {string} [land] int16: outlines of land, closed rings of latitude and longitude in hundredths of a degree,
  *   with 32767 twice after each; it is missing if no photo has a place on Earth
+ * @property {string[]} words that find photos; words of the same meaning are one text, one per line
+ * @property {string} fits int32: the photos that fit each meaning, best first, one meaning after another
+ * @property {string} nFits int32: how many these are; negative if none fits, and they are the most similar ones
  * @property {string} thumbnails int32: the photo of each line of the element `thumbnails`
  */
 

@@ -40,6 +40,7 @@ export const elements = {
   strip: element("strip", HTMLElement),
   many: element("many", HTMLHeadingElement),
   order: element("order", HTMLSelectElement),
+  byFit: element("by-fit", HTMLOptionElement),
   take: element("take", HTMLSelectElement),
   tookAway: element("took-away", HTMLOutputElement),
   similar: element("similar", HTMLSpanElement),

@@ -5,6 +5,7 @@ import { goTo } from "./globe.js";
 import { Filter } from "./marks.js";
 import { setCurrent } from "./panel.js";
 import { showFound, stripPhotos } from "./strip.js";
+import { photosOf } from "./words.js";
 
 const searchFilter = new Filter();
 /** The position in the strip of the hit that Enter showed last; -1 is none. */
@@ -63,26 +64,46 @@ function has(word) {
     (wanted.includes("/") && fold(path(photo)).includes(wanted));
 }
 
-/** Find the photos that have every word of the field. */
+/**
+ * Find the photos that have every word of the field, in their texts or in what they show.
+ *
+ * If the whole field is a known word, such as "hot dog", the photos that fit it come first. If nothing else is found,
+ * the photos that are most similar to it do.
+ */
 export function search() {
-  const words = elements.search.value.trim().split(/\s+/).filter(Boolean);
+  const text = elements.search.value.trim();
   at = -1;
-  if (!words.length) {
+  if (!text) {
     elements.found.textContent = "";
     if (searchFilter.isActive) searchFilter.apply(null);
     showFound(null);
     return;
   }
-  const tests = words.map(has);
-  /** @type {number[]} */
-  const hits = [];
-  searchFilter.apply((photo) => {
-    const isHit = tests.every((test) => test(photo));
-    if (isHit) hits.push(photo);
-    return isHit;
+  const whole = photosOf(text.replace(/\s+/g, " "));
+  const tests = text.split(/\s+/).map((word) => {
+    const isNamed = has(word);
+    const fits = new Set(fitting(word));
+    return (/** @type {number} */ photo) => fits.has(photo) || isNamed(photo);
   });
-  elements.found.textContent = hits.length ? `${hits.length.toLocaleString("en")} found` : "no matching photo";
-  showFound(hits);
+  const hits = new Set(whole?.isFit ? whole.photos : []);
+  const isRanked = hits.size > 0;
+  for (let photo = 0; photo < n; photo++) if (tests.every((test) => test(photo))) hits.add(photo);
+  const isGuess = !hits.size && whole !== null;
+  if (isGuess) for (const photo of whole.photos) hits.add(photo);
+  searchFilter.apply((photo) => hits.has(photo));
+  const count = hits.size.toLocaleString("en");
+  elements.found.textContent = !hits.size
+    ? "no matching photo"
+    : isGuess
+      ? `none fits; the ${count} most similar`
+      : `${count} found`;
+  showFound([...hits], isRanked || isGuess);
+}
+
+/** @param {string} word */
+function fitting(word) {
+  const found = photosOf(word);
+  return found?.isFit ? found.photos : [];
 }
 
 /** Show the next photo that was found. */

@@ -18,6 +18,8 @@ let ordered = /** @type {number[]} */ ([]);
 let inStrip = /** @type {number[]} */ ([]);
 let isStripStale = false;
 let isOrderStale = false;
+/** The order that was chosen before a search by a word. */
+let orderBefore = elements.order.value;
 /** The current photo when the pictures were made. */
 let rolledFor = -1;
 
@@ -30,9 +32,14 @@ export function stripPhotos() {
 /**
  * Show what a search has found.
  * @param {number[] | null} hits null shows the selected photos again
+ * @param {boolean} [isRanked] whether the best hit comes first
  */
-export function showFound(hits) {
+export function showFound(hits, isRanked = false) {
   found = hits;
+  const { order, byFit } = elements;
+  byFit.hidden = byFit.disabled = !isRanked;
+  if (isRanked && order.value !== "fit") [orderBefore, order.value] = [order.value, "fit"];
+  else if (!isRanked && order.value === "fit") order.value = orderBefore;
   outdateOrder();
 }
 
@@ -71,6 +78,7 @@ function updateStrip() {
 /** @param {number[]} unordered */
 function inOrder(unordered) {
   const by = elements.order.value;
+  if (by === "fit") return unordered;
   if (by === "likeness") return byLikeness(unordered);
   ranks[by] ??= rank(by === "time" ? (photo) => taken(photo) ?? "9999" : nameOf, by === "name");
   const { photos, rankOf } = ranks[by];
@@ -205,7 +213,7 @@ elements.chooseFound.onclick = () => {
 elements.unselect.onclick = () => changeSelection([]);
 elements.addSimilar.onclick = addSimilar;
 elements.nSimilar.max = String(nNeighbours);
-if (!Array.from({ length: n }, (_, photo) => taken(photo)).some(Boolean)) elements.order.remove(0);
+if (!Array.from({ length: n }, (_, photo) => taken(photo)).some(Boolean)) elements.order.remove(1);
 whenMarked((what) => {
   elements.tookAway.textContent = "";
   if (found) outdateStrip();

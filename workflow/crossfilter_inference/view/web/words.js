@@ -1,0 +1,43 @@
+// Words that find photos by what they show, without a network: the page lists the photos that fit each word.
+import { data, numbers } from "./collection.js";
+
+/** @typedef {{ photos: Int32Array, isFit: boolean }} Fits the best fit first; or else the most similar photos */
+
+const PLURALS = [
+  ["", ""],
+  ["s", ""],
+  ["es", ""],
+  ["ies", "y"],
+  ["ves", "f"],
+  ["ves", "fe"],
+];
+
+/** The photos of each word. */
+const photosOfWord = readWords();
+
+function readWords() {
+  const all = numbers(data.fits, Int32Array);
+  const counts = numbers(data.nFits, Int32Array);
+  const found = /** @type {Map<string, Fits>} */ (new Map());
+  let first = 0;
+  data.words.forEach((words, meaning) => {
+    const end = first + Math.abs(counts[meaning]);
+    const fits = { photos: all.subarray(first, end), isFit: counts[meaning] > 0 };
+    for (const word of words.split("\n")) found.set(word, fits);
+    first = end;
+  });
+  return found;
+}
+
+/**
+ * Return the photos that fit a word, in the singular or the plural, best first; null for an unknown word.
+ * @param {string} word
+ */
+export function photosOf(word) {
+  const lower = word.toLowerCase();
+  for (const [plural, singular] of PLURALS) {
+    const fits = lower.endsWith(plural) && photosOfWord.get(lower.slice(0, lower.length - plural.length) + singular);
+    if (fits) return fits;
+  }
+  return null;
+}
