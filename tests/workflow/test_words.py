@@ -71,6 +71,14 @@ def test_a_word_that_no_photo_fits_shows_the_most_similar_ones_and_says_so(tab, 
 
 
 @needs_browser
+def test_the_globe_turns_to_what_was_found(tab):
+    search(tab, "")
+    for text in ("koala", "hand tool", "fish", "palace"):
+        search(tab, text)
+        assert tab.evaluate("() => isAnyInSight()"), text
+
+
+@needs_browser
 def test_words_narrow_what_names_find_and_the_order_returns(tab):
     search(tab, "wild animal")
     tab.select_option("#order", "name")

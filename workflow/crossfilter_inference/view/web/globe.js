@@ -286,6 +286,7 @@ export function go(target, milliseconds = 650) {
  */
 export function goTo(photo) {
   const [x, y, z] = place(photo);
+  if (!(x || y || z)) return; // it has no place on Earth
   const latitude = Math.asin(Math.min(1, Math.max(-1, z)));
   go({ longitude: Math.atan2(y, x), latitude, zoom: Math.max(view.zoom, 2.2) });
 }
@@ -343,7 +344,8 @@ export function zoom(factor, x = 0, y = 0) {
   redraw();
 }
 
-function isAnyInSight() {
+/** Return whether a photo that the filters leave in is in sight. */
+export function isAnyInSight() {
   const screen = view.project(shownPlaces);
   for (let i = 0; i < n; i++) {
     const [x, y, near] = screen.subarray(3 * i, 3 * i + 3);

@@ -1,7 +1,7 @@
 // The search field. It finds as one types; what it does not find is left out, as by the filters.
 import { camera, data, folders, n, nameOf, path, regionOf, taken } from "./collection.js";
 import { elements } from "./elements.js";
-import { goTo } from "./globe.js";
+import { goTo, isAnyInSight } from "./globe.js";
 import { Filter } from "./marks.js";
 import { setCurrent } from "./panel.js";
 import { showFound, stripPhotos } from "./strip.js";
@@ -120,4 +120,8 @@ elements.find.onsubmit = (event) => {
   event.preventDefault();
   showNext();
 };
-elements.search.oninput = search;
+elements.search.oninput = () => {
+  search();
+  const [first] = stripPhotos();
+  if (searchFilter.isActive && first !== undefined && !isAnyInSight()) goTo(first);
+};
