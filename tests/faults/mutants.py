@@ -36,6 +36,7 @@ MUTANTS = [
     ("photos/sidecars.py", "name + number + extension", "name + extension", "sidecars: belongs"),
     ("embed/decode_process.py", "env=os.environ | _ENVIRONMENT, process_group=0", "env=os.environ | _ENVIRONMENT", "decode_process: ctrl_c"),
     ("run/start.py", "    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:", "    if True:", "run_start: ctrl_c"),
+    ("embed/batches.py", "            self._has_failed.set()\n", "", "embed_job: after_a_write"),
     ("embed/reuse.py", "return self._unpack(blob)", "return unpack_embedding(blob)", "reuse: damaged"),
     ("run/start.py", "        os._exit(128 + number)\n", "", "run_start: ctrl_c"),
     ("run/start.py", "if time.monotonic() > deadline:", "if True:", "run_start: moment"),

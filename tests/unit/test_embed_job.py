@@ -369,6 +369,29 @@ def test_a_killed_job_is_resumed_and_nothing_is_computed_twice(shard, monkeypatc
     assert [path.name for path in shard.folder.iterdir()] == ["000001.sqlite"]
 
 
+@pytest.mark.parametrize("n_streams", [1, 2])
+def test_no_batch_is_encoded_after_a_write_has_failed(shard, monkeypatch, n_streams):
+    calls = []
+
+    def change(encoder, encode):
+        def encode_images(images):
+            calls.append(len(images))
+            return encode(images)
+
+        encoder.encode_images, encoder.n_streams = encode_images, n_streams
+
+    def fail(*arguments, **options):
+        time.sleep(0.5)  # in which more batches are queued
+        raise OSError(28, "No space left on device")
+
+    with_encoder(monkeypatch, change)
+    monkeypatch.setattr("crossfilter_inference.shards.journal.RowsLog.add", fail)
+    with pytest.raises(OSError, match="No space left"):
+        shard(batch_size=2)
+    time.sleep(0.5)
+    assert len(calls) <= n_streams
+
+
 def test_several_killed_jobs_are_resumed(shard, monkeypatch):
     for _ in range(3):
         with monkeypatch.context() as patch:

@@ -97,6 +97,7 @@ class Collection:
                 f"{self.database!r} has no embeddings of type {self.embedding_type}; run the workflow, or name another "
                 "embedding_type or output_embeddings_db"
             )
+        self._all_uuids, self._rows = self.uuids, [*range(len(self.uuids))]
 
     @cached_property
     def encoder(self) -> dict[str, Any]:
@@ -110,6 +111,21 @@ class Collection:
         if recorded not in (None, provenance_digest(encoder)):
             raise InputError(f"{str(path)!r} describes another encoder than that of the database; run the workflow")
         return encoder
+
+    def keep(self, uuids: Iterable[str]) -> None:
+        """Leave out all photos but these, from the map too.
+
+        Raises
+        ------
+        ValueError
+            If there is no photo with one of these UUIDs.
+        """
+        wanted = {*uuids}
+        if unknown := wanted.difference(self.uuids):
+            raise ValueError(f"no photos of the collection: {unknown}")
+        rows = [row for row, uuid in enumerate(self.uuids) if uuid in wanted]
+        self._rows = [self._rows[row] for row in rows]
+        self.uuids, self.embeddings = [self.uuids[row] for row in rows], self.embeddings[rows]
 
     def photos(self, uuids: list[str]) -> dict[str, Photo]:
         """Look up photos by UUID, in the order of `uuids`."""
@@ -158,9 +174,9 @@ class Collection:
                 **{key: str(path) for key, path in paths.items()},
             ),
         )
-        if contents.uuids != self.uuids:
+        if contents.uuids != self._all_uuids:
             raise InputError("the map does not show the same photos as the database; to update it, run the workflow")
-        return contents
+        return contents if self.uuids == self._all_uuids else contents.take(self._rows)
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
         """Read thumbnails, JPEG files of 96 pixels on the long side; photos without one are left out."""

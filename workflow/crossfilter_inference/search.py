@@ -1,8 +1,12 @@
 """Search a collection: find the photos whose embeddings are most similar to a text, an image or a photo."""
 
+import csv
+import io
+import json
 import os
 import re
 import unicodedata
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +56,9 @@ def search(collection: Collection, query: NDArray[np.float32], n: int, without: 
             f"{collection.embeddings.shape[1]}; use a checkpoint whose texts and images have the same dimension"
         )
     similarity = collection.embeddings @ query
-    if without is not None:
-        similarity[collection.uuids.index(without)] = -np.inf
-    n = min(n, len(similarity) - (without is not None))
+    left_out = [row for row, uuid in enumerate(collection.uuids) if uuid == without]
+    similarity[left_out] = -np.inf
+    n = min(n, len(similarity) - len(left_out))
     threshold = np.partition(similarity, -n)[-n] if n else np.inf
     rows = np.flatnonzero(similarity >= threshold)
     rows = rows[np.argsort(-similarity[rows], kind="stable")][:n]
@@ -99,6 +103,65 @@ def find_path(collection: Collection, text: str) -> str:
         f"--path: none of the {len(paths):,} photos in {collection.database!r} matches {text!r}; check the path, and "
         f"see the table {collection.embedding_type}_FAILURES for photos that failed"
     )
+
+
+def read_photo_list(collection: Collection, path: str | Path) -> list[str]:
+    """Read a list of photos: paths or UUIDs, one per line, or a CSV or JSON file with UUIDs, as the globe saves them.
+
+    Returns
+    -------
+    list of str
+        The UUIDs of these photos.
+
+    Raises
+    ------
+    InputError
+        If the list cannot be read, is empty, or names something that is not a photo of the collection.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"--photos: {str(path)!r} cannot be read ({error.strerror}); name another file") from None
+    photos = collection.photos(collection.uuids).values()
+    known = {_path_key(photo.path): photo.uuid for photo in photos} | {
+        _uuid_key(uuid): uuid for uuid in collection.uuids
+    }
+    found = []
+    for number, entry in enumerate(_entries(text), 1):
+        uuid = known.get(_uuid_key(entry)) or known.get(_path_key(os.path.abspath(entry)))
+        if uuid is None:
+            raise InputError(
+                f"--photos: entry {number} of {str(path)!r}, {printable(entry)!r}, is no photo of the collection; give "
+                "paths as the database has them, or UUIDs"
+            )
+        found.append(uuid)
+    if not found:
+        raise InputError(f"--photos: {str(path)!r} lists no photos; give paths or UUIDs, one per line")
+    return found
+
+
+def _entries(text: str) -> list[str]:
+    """Return the paths or UUIDs of a list."""
+    if text.lstrip().startswith("["):
+        try:
+            return [str(entry["uuid"]) if isinstance(entry, dict) else str(entry) for entry in json.loads(text)]
+        except (ValueError, KeyError):
+            return [text.split("\n", 1)[0]]
+    lines = [line for line in text.splitlines() if line.strip()]
+    names = next(csv.reader(lines[:1]), [])
+    for column, name in enumerate(names):
+        if name.strip().lower() == "uuid":
+            rows = csv.reader(io.StringIO(text, newline=""))
+            return [row[column] for row in list(rows)[1:] if len(row) > column]
+    return lines
+
+
+def _uuid_key(text: str) -> str:
+    return text.strip().replace("-", "").lower()
+
+
+def _path_key(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
 
 
 def _failures(collection: Collection) -> list[tuple[str, str]]:

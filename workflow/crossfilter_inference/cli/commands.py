@@ -159,6 +159,7 @@ def search(
     image: Path | None = None,
     text: str | None = None,
     n: Annotated[int, {"min": 1}] = 10,
+    photos: Path | None = None,
     json: bool = False,
     html: Path | None = None,
     force: bool = False,
@@ -181,6 +182,8 @@ def search(
         Description of the photos to find, such as 'a red panda on a branch'.
     n : int
         Number of photos to find.
+    photos : Path, optional
+        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     json : bool
         Print JSON.
     html : Path, optional
@@ -196,20 +199,22 @@ def search(
     if sum(bool(query) for query in (path, uuid, image, text)) != 1:
         raise UsageError("give one of --path, --uuid, --image and --text")
 
-    from ..search import find_path, find_uuid
+    from ..search import find_path, find_uuid, read_photo_list
     from ..search import search as find
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
-    photos = _open(collection)
-    sheet = _output("--html", html, outputs.HTML, collection, photos, force)
-    known = find_path(photos, path) if path else find_uuid(photos, uuid) if uuid else None
-    loaded = photos.load_image(str(image)) if image else None
+    opened = _open_whole(collection)
+    sheet = _output("--html", html, outputs.HTML, collection, opened, force)
+    known = find_path(opened, path) if path else find_uuid(opened, uuid) if uuid else None
+    loaded = opened.load_image(str(image)) if image else None
     if known:
-        query = photos.embeddings[photos.uuids.index(known)]
+        query = opened.embeddings[opened.uuids.index(known)]
     else:
-        query = photos.embed_image(loaded) if loaded else photos.embed_text(text or "")
-    found = find(photos, query, n, without=known)
+        query = opened.embed_image(loaded) if loaded else opened.embed_text(text or "")
+    if photos:
+        opened.keep(read_photo_list(opened, photos))
+    found = find(opened, query, n, without=known)
     if json:
         _print_json([photo._asdict() for photo in found])
     else:
@@ -218,17 +223,17 @@ def search(
     if html and sheet:
         pictures = [(photo.uuid, photo.path, f"{photo.similarity:.3f}", photo.missing) for photo in found]
         groups = [("Most similar first", pictures)]
-        thumbnails = photos.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
+        thumbnails = opened.thumbnails([*([known] if known else []), *(photo.uuid for photo in found)])
         if known:
-            original = photos.photos([known])[known]
-            groups.insert(0, ("", [(known, original.path, "", photos.is_missing(original))]))
+            original = opened.photos([known])[known]
+            groups.insert(0, ("", [(known, original.path, "", opened.is_missing(original))]))
         elif image and loaded:
             groups.insert(0, ("", [("", str(image), "", False)]))
             thumbnails[""] = loaded.thumbnail
         title = f"Photos of {text}" if text else "Photos like this one"
         with outputs.reporting_errors("--html", html):
             write_contact_sheet(str(sheet), title, groups, thumbnails)
-    return f"{len(found)} of {len(photos.uuids):,} photos{_look_at(html)}"
+    return f"{len(found)} of {len(opened.uuids):,} photos{_look_at(html)}"
 
 
 def duplicates(
@@ -236,6 +241,7 @@ def duplicates(
     least_cosine: Annotated[float, {"min": -1, "max": 1}] = 0.6,
     similar: bool = False,
     by_cosine_alone: bool = False,
+    photos: Path | None = None,
     json: bool = False,
     html: Path | None = None,
     force: bool = False,
@@ -255,6 +261,8 @@ def duplicates(
         Also print groups of the class "similar": photos of about the same scene. Best with --least_cosine 0.8.
     by_cosine_alone : bool
         The old name of --similar.
+    photos : Path, optional
+        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     json : bool
         Print JSON.
     html : Path, optional
@@ -271,9 +279,9 @@ def duplicates(
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
-    photos = _open(collection)
-    sheet = _output("--html", html, outputs.HTML, collection, photos, force)
-    found = find_duplicates(photos, least_cosine, os.cpu_count() or 1, similar=similar or by_cosine_alone)
+    opened = _open(collection, photos)
+    sheet = _output("--html", html, outputs.HTML, collection, opened, force)
+    found = find_duplicates(opened, least_cosine, os.cpu_count() or 1, similar=similar or by_cosine_alone)
     groups = found.groups
     if json:
         _print_json([[{**asdict(photo), "class": group.kind} for photo in group.photos] for group in groups])
@@ -287,11 +295,11 @@ def duplicates(
             (f"Group {number}: {group.kind}", [(photo.uuid, photo.path, _size(photo), False) for photo in group.photos])
             for number, group in enumerate(groups, 1)
         ]
-        thumbnails = photos.thumbnails([photo.uuid for group in groups for photo in group.photos])
+        thumbnails = opened.thumbnails([photo.uuid for group in groups for photo in group.photos])
         with outputs.reporting_errors("--html", html):
             write_contact_sheet(str(sheet), f"{counted(len(groups), 'groups')} of duplicates", sections, thumbnails)
     n_photos = len({photo.uuid for group in groups for photo in group.photos})
-    line = f"groups: {len(groups)}, with {n_photos} of {len(photos.uuids):,} photos"
+    line = f"groups: {len(groups)}, with {n_photos} of {len(opened.uuids):,} photos"
     left_out = ", ".join(f"{n:,} {reason}" for reason, n in sorted(found.left_out.items()))
     return f"{line}; {found.n_removable} could be removed{left_out and f'; left out: {left_out}'}{_look_at(html)}"
 
@@ -301,6 +309,7 @@ def export(
     parquet: Path | None = None,
     npy: Path | None = None,
     atlas: Path | None = None,
+    photos: Path | None = None,
     force: bool = False,
     collection: CollectionOptions,
 ) -> str:
@@ -314,6 +323,8 @@ def export(
         NumPy file of the embeddings as one array; the UUIDs go into a text file next to it (.uuids.txt).
     atlas : Path, optional
         Parquet file for embedding-atlas; to open it: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+    photos : Path, optional
+        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     force : bool
         Replace files of another kind; images, videos and databases are never replaced.
 
@@ -330,17 +341,17 @@ def export(
     from ..view.export import write_atlas, write_npy, write_parquet, write_uuids
     from . import outputs
 
-    photos = _open(collection)
-    read_map = cache(photos.read_map)
+    opened = _open(collection, photos)
+    read_map = cache(opened.read_map)
     wanted: list[tuple[str, Path | None, str, Callable[[str], None]]] = [
-        ("--npy", npy, outputs.NPY, lambda file: write_npy(file, photos)),
-        ("--npy", npy and npy.parent / f"{npy.stem}.uuids.txt", outputs.UUIDS, lambda file: write_uuids(file, photos)),
-        ("--parquet", parquet, outputs.PARQUET, lambda file: write_parquet(file, photos, read_map())),
-        ("--atlas", atlas, outputs.PARQUET, lambda file: write_atlas(file, photos, read_map())),
+        ("--npy", npy, outputs.NPY, lambda file: write_npy(file, opened)),
+        ("--npy", npy and npy.parent / f"{npy.stem}.uuids.txt", outputs.UUIDS, lambda file: write_uuids(file, opened)),
+        ("--parquet", parquet, outputs.PARQUET, lambda file: write_parquet(file, opened, read_map())),
+        ("--atlas", atlas, outputs.PARQUET, lambda file: write_atlas(file, opened, read_map())),
     ]
     files = {}
     for option, path, kind, write in wanted:
-        if path and (file := _output(option, path, kind, collection, photos, force)):
+        if path and (file := _output(option, path, kind, collection, opened, force)):
             if file in files:
                 raise InputError(f"{option}: {str(path)!r} is given twice; name another file. Nothing was written")
             files[file] = option, path, write
@@ -348,7 +359,7 @@ def export(
         with outputs.reporting_errors(option, path):
             write(str(file))
     names = ", ".join(str(path) for _, path, _ in files.values())
-    return f"{counted(len(photos.uuids), 'photos')} in {names}"
+    return f"{counted(len(opened.uuids), 'photos')} in {names}"
 
 
 def verify(
@@ -442,7 +453,17 @@ def main() -> None:
     command.run(COMMANDS, about="Embed a folder of photos, map them on a globe, search them, and find duplicates.")
 
 
-def _open(options: CollectionOptions) -> "Collection":
+def _open(options: CollectionOptions, photos: Path | None = None) -> "Collection":
+    """Open a collection, or the part of it that a list names."""
+    opened = _open_whole(options)
+    if photos:
+        from ..search import read_photo_list
+
+        opened.keep(read_photo_list(opened, photos))
+    return opened
+
+
+def _open_whole(options: CollectionOptions) -> "Collection":
     from ..collection import Collection
 
     if options.output_embeddings_db and not (is_script() or options.configfile or _last_config(options).exists()):

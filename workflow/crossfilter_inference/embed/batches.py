@@ -66,6 +66,7 @@ class Encoding:
         self._encoder: Encoder | None = None
         self._lock = threading.Lock()
         self._under_way: deque[Future[float]] = deque()
+        self._has_failed = threading.Event()
 
     def n_ahead(self) -> int:
         """Return how many decoded photos may wait for the encoder."""
@@ -103,7 +104,7 @@ class Encoding:
         pool = ThreadPoolExecutor(self._n_streams, "encode")
         try:
             for batch in self._batches(chain([first], photos)):
-                self._under_way.append(pool.submit(self._encode, encoder, batch, finish))
+                self._under_way.append(pool.submit(self._encode_next, encoder, batch, finish))
                 if len(self._under_way) == 2 * self._n_streams:
                     self._end_oldest()
             while self._under_way:
@@ -141,6 +142,16 @@ class Encoding:
 
     def _end_oldest(self) -> None:
         self._counts.encoding += result_of(self._under_way.popleft()) / self._n_streams
+
+    def _encode_next(self, encoder: Encoder, batch: list[Decoded], finish: Finish) -> float:
+        """Encode a batch, unless another has failed: the job ends, and this one could not be recorded either."""
+        if self._has_failed.is_set():
+            return 0
+        try:
+            return self._encode(encoder, batch, finish)
+        except BaseException:
+            self._has_failed.set()
+            raise
 
     def _encode(self, encoder: Encoder, batch: list[Decoded], finish: Finish) -> float:
         """Encode one batch, in parts if the batch size has been reduced; return the seconds in the encoder."""

@@ -5,7 +5,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,7 +55,7 @@ class MapContents:
         Photos that were missing at the last run, or whose file is missing now.
     latitude, longitude : arrays of shape (n_images,), float64, degrees
     neighbours : array of shape (n_images, k), int32
-        Rows of the most similar photos, the nearest first.
+        Rows of the most similar photos, the nearest first; -1 is one that was left out.
     similarity : array of shape (n_images, k), float32
         Cosine similarity of `neighbours`, in [-1, 1].
     kept : array of shape (n_images,), float64, in [0, 1]
@@ -88,6 +88,23 @@ class MapContents:
         """Return all rows in a random order; adding or removing photos keeps the order of the others."""
         digests = [hashlib.sha256(uuid.encode()).digest() for uuid in self.uuids]
         return sorted(range(len(digests)), key=digests.__getitem__)
+
+    def take(self, rows: Sequence[int]) -> "MapContents":
+        """Return the contents of some rows; the neighbours are those among them."""
+        chosen = np.array(rows, np.int64)
+        new_row = np.full(len(self) + 1, -1, np.int32)  # the last one is for neighbours that were left out before
+        new_row[chosen] = np.arange(len(chosen))
+        return replace(
+            self,
+            uuids=[self.uuids[row] for row in rows],
+            paths=[self.paths[row] for row in rows],
+            facts={name: [values[row] for row in rows] for name, values in self.facts.items()},
+            neighbours=new_row[self.neighbours[chosen]],
+            **{
+                name: getattr(self, name)[chosen]
+                for name in ("missing", "latitude", "longitude", "similarity", "kept", "region_of")
+            },
+        )
 
     def region_name(self, number: int) -> str | None:
         """Return the printable name of a region; one without a name has a number, and -1 is none."""

@@ -52,8 +52,8 @@ def write_parquet(path: str, collection: Collection, contents: MapContents) -> N
             "UUID": uuids[part],
             **_file_columns(contents, part),
             "EMBEDDING": _fixed_size(collection.embeddings[part], n_dims),
-            "NEIGHBOURS": uuids[contents.neighbours[part]].tolist(),
-            "SIMILARITIES": contents.similarity[part].tolist(),
+            "NEIGHBOURS": [uuids[row].tolist() for row in _known(contents, part, contents.neighbours)],
+            "SIMILARITIES": _known(contents, part, contents.similarity),
         }
 
     schema = {
@@ -84,14 +84,13 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
     import pyarrow as pa
 
     x, y = hammer(contents.latitude, contents.longitude)
-    neighbours, distances = contents.neighbours.astype(np.int64), 1 - contents.similarity
-    k = neighbours.shape[1]
+    distances = 1 - contents.similarity
 
     def rows(part: slice) -> dict[str, Any]:
         thumbnails = collection.thumbnails(collection.uuids[part])
         lists = [
-            _fixed_size(neighbours[part], k).cast(pa.list_(pa.int64())),
-            _fixed_size(distances[part], k).cast(pa.list_(pa.float32())),
+            pa.array(_known(contents, part, contents.neighbours), pa.list_(pa.int64())),
+            pa.array(_known(contents, part, distances), pa.list_(pa.float32())),
         ]
         return {
             "UUID": collection.uuids[part],
@@ -111,6 +110,11 @@ def write_atlas(path: str, collection: Collection, contents: MapContents) -> Non
         "NEIGHBOURS": pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))]),
     }
     _write_table(path, schema, rows, len(collection.uuids))
+
+
+def _known(contents: MapContents, part: slice, values: np.ndarray) -> list[np.ndarray]:
+    """Return the values of each photo's neighbours that were not left out."""
+    return [row[near >= 0] for row, near in zip(values[part], contents.neighbours[part], strict=True)]
 
 
 # Columns of facts, and their names in an export, where latitude and longitude are those of the map.
@@ -179,8 +183,7 @@ def write_uuids(path: str, collection: Collection) -> None:
 def _fixed_size(values: np.ndarray, size: int) -> "pa.FixedSizeListArray":
     import pyarrow as pa
 
-    flat = values.ravel()
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.tolist() if flat.dtype == object else flat), size)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size)
 
 
 def _write_table(
