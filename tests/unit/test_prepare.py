@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import asdict
@@ -59,6 +60,21 @@ def test_the_plan_says_beforehand_that_an_upgrade_embeds_every_photo_again(folde
     warnings = prepare().warnings
     assert len(warnings) == n_warnings
     assert all("all 3 photos will be embedded again, because colours" in warning for warning in warnings)
+
+
+def test_an_upgrade_that_was_killed_is_announced_again(folder):
+    state = folder / "results" / "photos" / "COLOUR"
+    (state / "shards").mkdir(parents=True)
+    (state / "encoder.json").write_text(f'{{"embed_version": {EMBED_VERSION}}}')
+    connection = sqlite3.connect(folder / "results" / "photos.sqlite")
+    connection.execute("CREATE TABLE COLOUR_PROVENANCE (KEY TEXT PRIMARY KEY, VALUE TEXT)")
+    connection.execute("INSERT INTO COLOUR_PROVENANCE VALUES ('encoder_embed_version', '1')")
+    connection.commit()
+    assert ["all 3 photos will be embedded again" in warning for warning in prepare().warnings] == [True]
+    connection.execute("UPDATE COLOUR_PROVENANCE SET VALUE = ?", (str(EMBED_VERSION),))
+    connection.commit()
+    assert prepare().warnings == ()
+    connection.close()
 
 
 def test_the_final_output_lists_every_file_once_and_the_map_only_on_request(folder):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ..db.connect import UnusableDatabase, reading
 from ..db.state import holds_state, is_state_folder, state_folder
-from ..db.tables import FORMAT_VERSION, Tables, check_format, read_provenance
+from ..db.tables import FORMAT_VERSION, VERSION_KEY, Tables, check_format, read_provenance
 from ..errors import InputError
 from ..util.files import read_json
 from ..util.paths import is_within
@@ -134,6 +134,15 @@ def generation(database: str, receipt: str, embedding_type: str, key: str) -> in
     except UnusableDatabase as error:
         return number if error.is_locked else number + 1
     return number + int(found != digest or is_older)
+
+
+def stored_embed_version(database: str, embedding_type: str) -> int | None:
+    """Return the embed version of the embeddings; None if it is not recorded, or the database cannot be read now."""
+    recorded = ""
+    if os.path.exists(database):
+        with suppress(UnusableDatabase), reading(database, wait=0) as connection:
+            recorded = read_provenance(connection, embedding_type).get(VERSION_KEY, "")
+    return int(recorded) if recorded.isdecimal() else None
 
 
 def failed_photos(database: str, embedding_type: str) -> frozenset[str]:

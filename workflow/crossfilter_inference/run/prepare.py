@@ -42,7 +42,14 @@ from ..shards.plan import (
 )
 from ..util.files import digest, read_json
 from ..util.text import counted
-from .database import check_database_format, check_database_path, failed_photos, generation, stored_photos
+from .database import (
+    check_database_format,
+    check_database_path,
+    failed_photos,
+    generation,
+    stored_embed_version,
+    stored_photos,
+)
 from .finish import map_record, page_line
 from .forecast import Cost, Shares, embedding_cost, forecast, share_out
 
@@ -352,8 +359,11 @@ def _nameless(scan: Scan) -> str:
 
 def _upgrade(config: Config, state: str, plan: Plan) -> str:
     """Announce that a new version of the package embeds every photo again; empty if it does not."""
+    # A run that was killed has left the encoder's new version, and the database as it was.
+    recorded = stored_embed_version(config.output_embeddings_db, config.embedding_type)
     path = f"{state}/encoder.json"
-    recorded = read_json(path).get("embed_version") if os.path.exists(path) else None
+    if recorded is None and os.path.exists(path):
+        recorded = read_json(path).get("embed_version")
     if recorded in (None, identity.EMBED_VERSION):
         return ""
     known = {canonical_uuid(image.uuid) for image in plan.images}
