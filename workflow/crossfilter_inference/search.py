@@ -131,7 +131,7 @@ def read_photo_list(collection: Collection, path: str | Path) -> list[str]:
         uuid = known.get(_uuid_key(entry)) or known.get(_path_key(os.path.abspath(entry)))
         if uuid is None:
             raise InputError(
-                f"--photos: entry {number} of {str(path)!r}, {printable(entry)!r}, is no photo of the collection; give "
+                f"--photos: entry {number} of {str(path)!r}, {entry!r}, is no photo of the collection; give "
                 "paths as the database has them, or UUIDs"
             )
         found.append(uuid)
