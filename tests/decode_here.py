@@ -2,7 +2,7 @@
 
 from crossfilter_inference import collection
 from crossfilter_inference.embed import decode_pool
-from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, Failed, decode_image
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, Failed, decode_image, read_reduced
 from crossfilter_inference.shards.plan import PlannedImage
 from crossfilter_inference.verify import sample
 
@@ -14,3 +14,6 @@ class DecodeHere(DecodeProcess):
 
     def decode(self, image: PlannedImage) -> Decoded | Failed:
         return decode_image(image, *self._how)
+
+    def reduce(self, image: PlannedImage, side: int) -> bytes | Failed:
+        return read_reduced(image, side, self._how[1])

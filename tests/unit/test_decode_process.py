@@ -1,5 +1,6 @@
 """No photo holds up or ends the job that decodes it."""
 
+import io
 import os
 import re
 import shutil
@@ -7,14 +8,17 @@ import subprocess
 import sys
 
 import hostile_files
+import numpy as np
+import pillow_heif
 import psutil
 import pytest
 from conftest import DEMO_PHOTOS, PROJECT, decoders
+from PIL import Image
 
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.embed import decode_process
 from crossfilter_inference.embed.decode_pool import decoding
-from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, decode_image
+from crossfilter_inference.embed.decode_process import Decoded, DecodeProcess, Failed, decode_image
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.photos import failures
 from crossfilter_inference.photos.image import Preprocessing
@@ -259,3 +263,34 @@ def test_ctrl_c_while_the_process_starts_does_not_reach_it():
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize(("name", "how"), [("x.heic", {}), ("x.tif", {}), ("x.png", {}), ("x.jpg", {"orientation": 6})])
+def test_a_photo_of_any_format_is_reduced_to_an_upright_jpeg(tmp_path, name, how):
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[:, :200] = 255, 0, 0
+    exif = Image.Exif()
+    exif[0x0112] = how.get("orientation", 1)
+    pillow_heif.register_heif_opener()
+    Image.fromarray(pixels).save(tmp_path / name, **({} if name.endswith("tif") else {"exif": exif}))
+    with DecodeProcess(PREPROCESSING) as process:
+        data = process.reduce(planned(tmp_path / name), 200)
+        image = Image.open(io.BytesIO(data))
+        assert (image.format, image.size) == ("JPEG", (150, 200) if how else (200, 150))
+        red = np.asarray(image)[10, 10]  # the left side has moved to the top, which the turn brings to the right
+        assert red[0] > 240
+        assert red[1] < 20
+        assert process.reduce(planned(tmp_path / name), 4000) != data
+
+
+def test_a_photo_that_cannot_be_reduced_fails_and_the_next_one_does_not(photos, tmp_path, monkeypatch):
+    with DecodeProcess(PREPROCESSING) as process:
+        (tmp_path / "broken.jpg").write_text("broken")
+        failed = process.reduce(planned(tmp_path / "broken.jpg"), 100)
+        assert (type(failed), failed.error.reason) == (Failed, "not an image")
+        assert process.reduce(photos[0], 100)[:2] == b"\xff\xd8"
+    program = _PROGRAM.replace("load_image", "load_jpeg").replace("{fault}", "os.abort()").replace("{ending}", MARK)
+    monkeypatch.setattr(decode_process, "_PROGRAM", program)
+    with DecodeProcess(PREPROCESSING) as process:
+        assert process.reduce(photos[1], 100).error.reason == "crashed"
+        assert process.reduce(photos[2], 100)[:2] == b"\xff\xd8"

@@ -67,6 +67,7 @@ class Encoding:
         self._lock = threading.Lock()
         self._under_way: deque[Future[float]] = deque()
         self._has_failed = threading.Event()
+        self._last_end = 0.0  # of a batch
 
     def n_ahead(self) -> int:
         """Return how many decoded photos may wait for the encoder."""
@@ -77,7 +78,7 @@ class Encoding:
         start = None  # before the first photo there is no encoder that waits
         for photo in photos:
             if start is not None and sum(not future.done() for future in self._under_way) < self._n_streams:
-                self._counts.waiting += time.perf_counter() - start
+                self._counts.waiting += time.perf_counter() - max(start, self._last_end)
             self._counts.decoding += photo.seconds
             yield photo
             start = time.perf_counter()
@@ -152,6 +153,8 @@ class Encoding:
         except BaseException:
             self._has_failed.set()
             raise
+        finally:
+            self._last_end = time.perf_counter()
 
     def _encode(self, encoder: Encoder, batch: list[Decoded], finish: Finish) -> float:
         """Encode one batch, in parts if the batch size has been reduced; return the seconds in the encoder."""

@@ -21,7 +21,7 @@ from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from ..errors import InputError
 from ..photos.exif import Exif
@@ -33,6 +33,7 @@ from ..photos.image import (
     Preprocessing,
     load_exif,
     load_image,
+    load_jpeg,
     missing,
     read_image_file,
 )
@@ -52,9 +53,11 @@ _ENVIRONMENT = {
 }
 _PROGRAM = f"import sys; sys.path = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
 
-Loaded = TypeVar("Loaded", LoadedImage, Exif)
+Loaded = TypeVar("Loaded", LoadedImage, Exif, bytes)
 Load = Callable[[bytes, Preprocessing, int], LoadedImage]
 LoadExif = Callable[[bytes, int], Exif]
+# What the process does with a photo: decode it for the encoder, read its facts, or reduce it to so many pixels.
+Task = Literal["decode", "facts"] | int
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,17 @@ def read_facts(image: PlannedImage, max_pixels: int = MAX_PIXELS, load: LoadExif
     return Facts(complete_facts(asdict(exif), image.path))
 
 
+def read_reduced(
+    image: PlannedImage, side: int, max_pixels: int = MAX_PIXELS, load: Callable[..., bytes] = load_jpeg
+) -> bytes | Failed:
+    """Reduce one photo, as it is now, to a JPEG file of at most `side` pixels on the long side, in this process."""
+    start = time.perf_counter()
+    try:
+        return load(read_image_file(image.path, max_pixels)[0], side, max_pixels)
+    except ImageError as error:
+        return Failed(image, error, time.perf_counter() - start)
+
+
 def read_planned(image: PlannedImage, max_pixels: int) -> tuple[bytes, str]:
     """Read a file; check, after reading, that it is still the planned one."""
     data, digest = read_image_file(image.path, max_pixels)
@@ -150,24 +164,30 @@ class DecodeProcess:
         InputError
             If the process cannot be started.
         """
-        answer = self._ask(image, with_pixels=True)
-        assert not isinstance(answer, Facts), "pixels were asked for"
+        answer = self._ask(image, "decode")
+        assert isinstance(answer, Decoded | Failed), "pixels were asked for"
         return answer
 
     def read_facts(self, image: PlannedImage) -> Facts | Failed:
         """Read the facts of a photo, but for its width and height; limits and errors as of `decode`."""
-        answer = self._ask(image, with_pixels=False)
-        assert not isinstance(answer, Decoded), "only facts were asked for"
+        answer = self._ask(image, "facts")
+        assert isinstance(answer, Facts | Failed), "only facts were asked for"
         return answer
 
-    def _ask(self, image: PlannedImage, *, with_pixels: bool) -> Decoded | Facts | Failed:
+    def reduce(self, image: PlannedImage, side: int) -> bytes | Failed:
+        """Make an upright sRGB JPEG file, at most `side` pixels on its long side; limits and errors as of `decode`."""
+        answer = self._ask(image, side)
+        assert isinstance(answer, bytes | Failed), "a file was asked for"
+        return answer
+
+    def _ask(self, image: PlannedImage, task: Task) -> Decoded | Facts | bytes | Failed:
         start = time.perf_counter()
         for _ in range(2):  # the process may have ended before this photo, or been killed for another reason
             try:
                 if self._process is None:
                     self._start()
-                self._connection.send((image, with_pixels))
-                answer: Decoded | Facts | Failed | Exception = self._connection.recv()
+                self._connection.send((image, task))
+                answer: Decoded | Facts | bytes | Failed | Exception = self._connection.recv()
             except (EOFError, OSError):
                 status = self._bury()
                 if not self._is_ready and status != -signal.SIGKILL:
@@ -251,16 +271,18 @@ def serve(descriptor: int) -> None:
         preprocessing, max_pixels = connection.recv()
         before = _data_bytes()
         load, load_facts = partial(_within_limits, before, load_image), partial(_within_limits, before, load_exif)
+        reduce = partial(_within_limits, before, load_jpeg)
         connection.send(None)
         while _data_bytes() - before < _MOST_LEFT_BYTES:  # if decoders left more, a new process takes over
-            image, with_pixels = connection.recv()
-            answer: Decoded | Facts | Failed | Exception
+            image, task = connection.recv()
+            answer: Decoded | Facts | bytes | Failed | Exception
             try:
-                answer = (
-                    decode_image(image, preprocessing, max_pixels, load)
-                    if with_pixels
-                    else read_facts(image, max_pixels, load_facts)
-                )
+                if task == "decode":
+                    answer = decode_image(image, preprocessing, max_pixels, load)
+                elif task == "facts":
+                    answer = read_facts(image, max_pixels, load_facts)
+                else:
+                    answer = read_reduced(image, task, max_pixels, reduce)
             except Exception as error:  # a fault of this program's, which the parent reports
                 answer = error
             connection.send(answer)
