@@ -1,6 +1,7 @@
 """Write the installed versions to the lock files.
 
-`requirements.lock` is for users: the dependencies of pyproject.toml with the extra `parquet`, and all that they need.
+`requirements.lock` is for users: the dependencies of pyproject.toml with the extras `parquet` and `serve`, and all that
+they need.
 `requirements-<group>.lock` holds what a dependency group needs besides.
 """
 
@@ -37,7 +38,8 @@ def lock_path(group: str) -> Path:
 def locked(group: str) -> set[str]:
     """Name the packages of a lock file, from pyproject.toml and the metadata of installed packages."""
     project, groups = read_pyproject()["project"], read_pyproject()["dependency-groups"]
-    users = needed(project["dependencies"] + project["optional-dependencies"]["parquet"])
+    extras = project["optional-dependencies"]
+    users = needed(project["dependencies"] + extras["parquet"] + extras["serve"])
     return needed(groups[group]) - users if group else users
 
 

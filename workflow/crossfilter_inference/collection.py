@@ -18,7 +18,16 @@ from .db.tables import Tables, check_format
 from .embed.decode_process import DecodeProcess, Failed
 from .encoders.identity import provenance_digest, read_encoder
 from .errors import InputError
-from .map.contents import MapContents, MapFiles, is_missing, read_contents, read_manifest_paths, read_thumbnails
+from .map.contents import (
+    MapContents,
+    MapFiles,
+    find_words,
+    is_missing,
+    read_contents,
+    read_manifest_paths,
+    read_thumbnails,
+)
+from .map.words import Fits
 from .photos.image import LoadedImage, Preprocessing
 from .photos.scan import size_and_time
 from .shards.plan import PlannedImage
@@ -146,6 +155,10 @@ class Collection:
         """Return whether a photo was missing at the last run, or its file is missing now; its row may be kept."""
         return is_missing(photo.uuid, photo.path, self.manifest)
 
+    def path(self, photo: Photo) -> str:
+        """Return the path of a photo at the last run."""
+        return photo.path if self.manifest is None else self.manifest.get(photo.uuid, photo.path)
+
     @cached_property
     def manifest(self) -> dict[str, str] | None:
         """The path of each photo at the last run, by UUID; None if the manifest is missing."""
@@ -159,24 +172,27 @@ class Collection:
         InputError
             If the map is missing, or does not show the same photos as the database.
         """
-        paths = {key: self.folder / name for key, name in _MAP_FILES.items()}
-        for path in paths.values():
-            if not path.exists():
-                raise InputError(f"{str(path)!r} is missing; to make the map, run the workflow")
-        words = self.folder / "words.npz"
-        contents = read_contents(
-            self.embedding_type,
-            MapFiles(
-                database=self.database,
-                embeddings=str(self.folder / "embeddings"),
-                labels=self._labels,
-                words=str(words) if words.exists() else "",
-                **{key: str(path) for key, path in paths.items()},
-            ),
-        )
+        for name in _MAP_FILES.values():
+            if not (self.folder / name).exists():
+                raise InputError(f"{str(self.folder / name)!r} is missing; to make the map, run the workflow")
+        contents = read_contents(self.embedding_type, self._map_files())
         if contents.uuids != self._all_uuids:
             raise InputError("the map does not show the same photos as the database; to update it, run the workflow")
         return contents if self.uuids == self._all_uuids else contents.take(self._rows)
+
+    def find_words(self) -> list[Fits]:
+        """Find the photos that fit each word best, as rows of the map; see `find_words` of `map.contents`."""
+        return find_words(self.embedding_type, self._map_files())
+
+    def _map_files(self) -> MapFiles:
+        words = self.folder / "words.npz"
+        return MapFiles(
+            database=self.database,
+            embeddings=str(self.folder / "embeddings"),
+            labels=self._labels,
+            words=str(words) if words.exists() else "",
+            **{key: str(self.folder / name) for key, name in _MAP_FILES.items()},
+        )
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
         """Read thumbnails, JPEG files of 96 pixels on the long side; photos without one are left out."""

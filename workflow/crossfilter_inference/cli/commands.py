@@ -362,6 +362,37 @@ def export(
     return f"{counted(len(opened.uuids), 'photos')} in {names}"
 
 
+def serve(*, port: Annotated[int, {"min": 0, "max": 65535}] = 0, collection: CollectionOptions) -> str:
+    """Serve the globe on this machine, with searches for any text or image.
+
+    The command prints a link, which only works on this machine. On the globe, a search accepts any text that the
+    encoder understands, and images that you drop on it. Photos that browsers cannot show, such as HEIC, TIFF and RAW,
+    are converted. Collections of a million photos are shown in full. Ctrl-C ends the command.
+
+    Parameters
+    ----------
+    port : int
+        Port; 0 chooses a free one.
+
+    Examples
+    --------
+        crossfilter-inference serve --output_embeddings_db photos.sqlite
+    """
+    missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
+    if missing:
+        raise InputError(
+            f"{' and '.join(missing)} is missing, which serves the globe; run pip install '{COMMAND}[serve]'"
+        )
+
+    from ..serve import Site
+    from ..serve import serve as serve_site
+
+    backends = tuple(_own_backends(collection))
+    site = Site(lambda: _open(collection), collection.device or "auto", backends)
+    serve_site(site, port, when_ready=lambda link: command.show(f"look at: {link} (press Ctrl-C to stop)"))
+    return "stopped"
+
+
 def verify(
     *, input_dir: list[str] | None = None, sample: Annotated[int, {"min": 0}] = 8, collection: CollectionOptions
 ) -> str:
@@ -444,7 +475,7 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     return ""
 
 
-COMMANDS = (run, search, duplicates, export, verify, report)
+COMMANDS = (run, search, duplicates, export, serve, verify, report)
 
 
 def main() -> None:

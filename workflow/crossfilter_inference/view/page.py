@@ -25,9 +25,10 @@ _MODULES = (
     "elements.js",
     "sphere.js",
     "points.js",
+    "collection.js",
+    "server.js",
     "thumbnails.js",
     "layers.js",
-    "collection.js",
     "colourings.js",
     "painting.js",
     "earth.js",
@@ -87,21 +88,33 @@ def make_page(
     has_room = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
     shown = [row for row, stays in zip(lines, has_room, strict=True) if stays]
     data["thumbnails"] = _base64(on_page[shown], "<i4")
+    return _fill(contents, len(photos), data, [lines[row] for row in shown]), len(shown)
+
+
+def make_served_page(contents: MapContents, fits: Sequence[Fits]) -> str:
+    """Write the page of `crossfilter-inference serve` as HTML: with all photos, but without thumbnails."""
+    photos = np.arange(len(contents), dtype=np.int32)
+    data = _data(contents, photos) | _words(fits, photos) | {"isServed": True}
+    data |= _neighbours(contents, photos, photos, math.ceil(len(photos) * _MOST_NEIGHBOURS * _NEIGHBOUR_BYTES) + 1)
+    data["thumbnails"] = _base64(contents.random_order(), "<i4")
+    return _fill(contents, len(photos), data, [])
+
+
+def _fill(contents: MapContents, n_photos: int, data: dict[str, object], thumbnails: list[str]) -> str:
     heading = counted(len(contents), "photos")
     caption, quality = f"by {contents.embedding_type}", contents.quality()
-    if len(photos) < len(contents):
-        caption += f"; this page shows a random sample of {len(photos):,}"
-    page = _part("map.html").fill(
+    if n_photos < len(contents):
+        caption += f"; this page shows a random sample of {n_photos:,}"
+    return _part("map.html").fill(
         title=f"{heading}, {contents.embedding_type}",
         heading=heading,
         caption=caption,
         figures=f"The quality of this map: {quality}." if quality else "",
         style=_part("page.css"),
         data=script_json(data),
-        thumbnails=Html("\n".join(lines[row] for row in shown)),
+        thumbnails=Html("\n".join(thumbnails)),
         script=_join_modules(),
     )
-    return page, len(shown)
 
 
 def choose_photos(random_order: list[int]) -> npt.NDArray[np.int64]:

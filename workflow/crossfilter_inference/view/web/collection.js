@@ -24,7 +24,8 @@ import { onSphere } from "./sphere.js";
  * @property {string[]} words that find photos; words of the same meaning are one text, one per line
  * @property {string} fits int32: the photos that fit each meaning, best first, one meaning after another
  * @property {string} nFits int32: how many these are; negative if none fits, and they are the most similar ones
- * @property {string} thumbnails int32: the photo of each line of the element `thumbnails`
+ * @property {string} thumbnails int32: the photo of each line of the element `thumbnails`; on a served page, all photos
+ * @property {boolean} [isServed] whether a server sends thumbnails and originals, and searches
  */
 
 /** @typedef {{ photo: number, similarity: number }} Neighbour */

@@ -20,6 +20,8 @@ export const elements = {
   find: element("find", HTMLFormElement),
   search: element("search", HTMLInputElement),
   found: element("found", HTMLOutputElement),
+  picture: element("picture", HTMLButtonElement),
+  file: element("file", HTMLInputElement),
   colour: element("colour", HTMLSelectElement),
   earth: element("earth", HTMLButtonElement),
   flat: element("flat", HTMLButtonElement),

@@ -1,5 +1,6 @@
 // Originals of a few photos in sight, where thumbnails would be blurred.
 import { isMissing, path } from "./collection.js";
+import { isServed, servedPhoto } from "./server.js";
 
 const MOST_KEPT = 80;
 const MOST_AT_ONCE = 4;
@@ -12,6 +13,7 @@ const OF_BROWSERS = /\.(jpe?g|png|webp|gif|avif|bmp)$/i; // formats that every b
  * @param {number} photo
  */
 export function address(photo) {
+  if (isServed) return servedPhoto(photo);
   if (!path(photo).startsWith("/")) return "";
   return new URL(path(photo).replace(/^\/+/, "/").split("/").map(encode).join("/"), location.href).href;
 }
@@ -28,10 +30,10 @@ function encode(name) {
 }
 
 /**
- * Return whether a browser shows the format of a photo.
+ * Return whether a browser shows the format of a photo; the server converts others.
  * @param {number} photo
  */
-export const isOfBrowsers = (photo) => OF_BROWSERS.test(path(photo));
+export const isOfBrowsers = (photo) => isServed || OF_BROWSERS.test(path(photo));
 
 /** Loads originals when they are needed, and keeps them reduced. */
 export class Originals {
@@ -62,12 +64,13 @@ export class Originals {
   /** @param {number} photo */
   async load(photo) {
     if (this.nLoading >= MOST_AT_ONCE || this.nFailed >= MOST_FAILED) return;
-    if (location.protocol !== "file:" || isMissing(photo) || !isOfBrowsers(photo) || !address(photo)) return;
+    if ((location.protocol !== "file:" && !isServed) || isMissing(photo) || !isOfBrowsers(photo) || !address(photo))
+      return;
     this.images.set(photo, null);
     this.nLoading++;
     try {
       const image = new Image();
-      image.src = address(photo);
+      image.src = isServed ? servedPhoto(photo, SIDE) : address(photo);
       await image.decode();
       const scale = Math.min(1, SIDE / Math.max(image.naturalWidth, image.naturalHeight));
       const size = { resizeWidth: Math.ceil(image.naturalWidth * scale), resizeQuality: /** @type {const} */ ("high") };

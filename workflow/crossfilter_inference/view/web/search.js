@@ -4,12 +4,20 @@ import { elements } from "./elements.js";
 import { goTo, isAnyInSight } from "./globe.js";
 import { Filter } from "./marks.js";
 import { setCurrent } from "./panel.js";
+import { askServer, isServed } from "./server.js";
 import { showFound, stripPhotos } from "./strip.js";
 import { photosOf } from "./words.js";
+
+/** @import { Answer } from "./server.js" */
+/** @import { Fits } from "./words.js" */
+
+const PAUSE = 250; // milliseconds after the last key, before the server is asked
 
 const searchFilter = new Filter();
 /** The position in the strip of the hit that Enter showed last; -1 is none. */
 let at = -1;
+/** The timer that will ask the server. */
+let asking = 0;
 
 /**
  * Make texts comparable: without case and accents.
@@ -22,6 +30,7 @@ const digits = (uuid) => uuid.toLowerCase().replaceAll("-", "");
 
 /** Texts of each photo, folded when they are needed for the first time. */
 const texts = once(() => Array.from({ length: n }, (_, photo) => fold(`${nameOf(photo)}\n${taken(photo) ?? ""}`)));
+const photoOfUuid = once(() => new Map(data.uuids.map((uuid, photo) => [uuid, photo])));
 const folderTexts = once(() => data.folders.map(fold));
 const regionTexts = once(() => data.regions.map((region) => fold(region.name)));
 
@@ -68,18 +77,20 @@ function has(word) {
  * Find the photos that have every word of the field, in their texts or in what they show.
  *
  * If the whole field is a known word, such as "hot dog", the photos that fit it come first. If nothing else is found,
- * the photos that are most similar to it do.
+ * the photos that are most similar to it do. A server knows other texts too; its answer comes later.
+ * @param {Fits | null} [answer] of the server
  */
-export function search() {
+export function search(answer = null) {
   const text = elements.search.value.trim();
   at = -1;
+  clearTimeout(asking);
   if (!text) {
     elements.found.textContent = "";
     if (searchFilter.isActive) searchFilter.apply(null);
     showFound(null);
     return;
   }
-  const whole = photosOf(text.replace(/\s+/g, " "));
+  const whole = answer ?? photosOf(text.replace(/\s+/g, " "));
   const tests = text.split(/\s+/).map((word) => {
     const isNamed = has(word);
     const fits = new Set(fitting(word));
@@ -90,14 +101,68 @@ export function search() {
   for (let photo = 0; photo < n; photo++) if (tests.every((test) => test(photo))) hits.add(photo);
   const isGuess = !hits.size && whole !== null;
   if (isGuess) for (const photo of whole.photos) hits.add(photo);
-  searchFilter.apply((photo) => hits.has(photo));
-  const count = hits.size.toLocaleString("en");
-  elements.found.textContent = !hits.size
+  showHits([...hits], isRanked, isGuess);
+  if (isServed && !whole) asking = setTimeout(askFor, PAUSE, text);
+}
+
+/**
+ * @param {number[]} hits
+ * @param {boolean} isRanked whether the first of them fit best
+ * @param {boolean} isGuess whether they are only the most similar photos
+ */
+function showHits(hits, isRanked, isGuess) {
+  const set = new Set(hits);
+  searchFilter.apply((photo) => set.has(photo));
+  const count = hits.length.toLocaleString("en");
+  elements.found.textContent = !hits.length
     ? "no matching photo"
     : isGuess
       ? `none fits; the ${count} most similar`
       : `${count} found`;
-  showFound([...hits], isRanked || isGuess);
+  showFound(hits, isRanked || isGuess);
+}
+
+/**
+ * Ask the server for photos that fit a text, and show them if the field still has that text.
+ * @param {string} text
+ */
+async function askFor(text) {
+  const answer = await askServer(text).catch(() => null); // some encoders know only certain words
+  if (!answer || elements.search.value.trim() !== text) return;
+  search(toFits(answer));
+  turnToFound();
+}
+
+/**
+ * Show the photos that are like an image file.
+ * @param {File} file
+ */
+async function findLike(file) {
+  elements.search.value = file.name;
+  elements.found.textContent = "searching…";
+  try {
+    const { photos, isFit } = toFits(await askServer(file));
+    if (elements.search.value !== file.name) return;
+    showHits([...photos], isFit, !isFit);
+    turnToFound();
+  } catch (error) {
+    elements.found.textContent = error instanceof Error ? error.message : String(error);
+  }
+}
+
+/**
+ * @param {Answer} answer
+ * @returns {Fits}
+ */
+function toFits({ uuids, isFit }) {
+  const photos = uuids.map((uuid) => photoOfUuid().get(uuid) ?? -1).filter((photo) => photo >= 0);
+  return { photos: Int32Array.from(photos), isFit };
+}
+
+/** Turn the globe if nothing that was found is in sight. */
+function turnToFound() {
+  const [first] = stripPhotos();
+  if (searchFilter.isActive && first !== undefined && !isAnyInSight()) goTo(first);
 }
 
 /** @param {string} word */
@@ -122,6 +187,18 @@ elements.find.onsubmit = (event) => {
 };
 elements.search.oninput = () => {
   search();
-  const [first] = stripPhotos();
-  if (searchFilter.isActive && first !== undefined && !isAnyInSight()) goTo(first);
+  turnToFound();
 };
+elements.picture.hidden = !isServed;
+elements.picture.onclick = () => elements.file.click();
+elements.file.onchange = () => {
+  if (elements.file.files?.[0]) findLike(elements.file.files[0]);
+  elements.file.value = "";
+};
+addEventListener("dragover", (event) => isServed && event.preventDefault());
+addEventListener("drop", (event) => {
+  if (!isServed) return;
+  event.preventDefault();
+  const file = event.dataTransfer?.files[0];
+  if (file) findLike(file);
+});

@@ -1,5 +1,7 @@
 // Thumbnails: their images, their size, and the choice of those that have room.
 
+import { isServed, servedThumbnail } from "./server.js";
+
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Box in CSS pixels */
 /** @import { View } from "./sphere.js" */
 
@@ -20,18 +22,19 @@ export class Thumbnails {
    */
   constructor(jpegs, owners, onLoad) {
     this.order = owners;
-    this.jpegs = new Map(Array.from(owners, (photo, i) => [photo, jpegs[i]]));
+    this.jpegs = new Map(isServed ? [] : Array.from(owners, (photo, i) => [photo, jpegs[i]]));
+    this.missing = new Set();
     this.onLoad = onLoad;
   }
 
   /** @param {number} photo */
   has(photo) {
-    return this.jpegs.has(photo);
+    return (isServed || this.jpegs.has(photo)) && !this.missing.has(photo);
   }
 
   /** @param {number} photo */
   source(photo) {
-    return `data:image/jpeg;base64,${this.jpegs.get(photo)}`;
+    return isServed ? servedThumbnail(photo) : `data:image/jpeg;base64,${this.jpegs.get(photo)}`;
   }
 
   /**
@@ -44,7 +47,7 @@ export class Thumbnails {
       if (!this.has(photo)) return null;
       image = new Image();
       image.src = this.source(photo);
-      image.decode().then(this.onLoad, () => this.jpegs.delete(photo));
+      image.decode().then(this.onLoad, () => this.missing.add(photo));
       const [oldest] = this.images.keys();
       if (this.images.size > 3 * MOST_THUMBNAILS) this.images.delete(oldest);
     }
