@@ -28,7 +28,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -168,11 +168,14 @@ class Site:
     async def _search_image(self, request: Request) -> Response:
         with tempfile.NamedTemporaryFile(suffix=".image") as file:
             n_bytes = 0
-            async for chunk in request.stream():
-                n_bytes += len(chunk)
-                if n_bytes > MOST_BYTES:
-                    raise HTTPException(413, f"an image of at most {MOST_BYTES // 10**6} MB was expected")
-                file.write(chunk)
+            try:
+                async for chunk in request.stream():
+                    n_bytes += len(chunk)
+                    if n_bytes > MOST_BYTES:
+                        raise HTTPException(413, f"an image of at most {MOST_BYTES // 10**6} MB was expected")
+                    file.write(chunk)
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody receives it
             file.flush()
             return await run_in_threadpool(self._search_file, file.name)
 

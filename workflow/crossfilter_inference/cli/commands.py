@@ -378,14 +378,13 @@ def serve(*, port: Annotated[int, {"min": 0, "max": 65535}] = 0, collection: Col
     --------
         crossfilter-inference serve --output_embeddings_db photos.sqlite
     """
-    missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
-    if missing:
+    try:
+        from ..serve import Site
+        from ..serve import serve as serve_site
+    except ModuleNotFoundError as error:
         raise InputError(
-            f"{' and '.join(missing)} is missing, which serves the globe; run pip install '{COMMAND}[serve]'"
-        )
-
-    from ..serve import Site
-    from ..serve import serve as serve_site
+            f"not installed: {str(error.name).partition('.')[0]}; run pip install '{COMMAND}[serve]'"
+        ) from None
 
     backends = tuple(_own_backends(collection))
     site = Site(lambda: _open(collection), collection.device or "auto", backends)
