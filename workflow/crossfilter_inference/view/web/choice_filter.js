@@ -208,8 +208,7 @@ export class ChoiceFilter {
   /** Count the photos that the other filters leave in, and write the counts. */
   update() {
     const { counts, nodes, nodeOf, filter, chosen } = this;
-    counts.fill(0);
-    for (let photo = 0; photo < n; photo++) if (filter.othersLeaveIn(photo)) counts[nodeOf[photo]]++;
+    filter.countOthers(nodeOf, counts);
     if (this.choice.isTree) {
       const own = counts.slice();
       own.forEach((count, number) => {

@@ -170,6 +170,8 @@ export class Overlay extends Layer {
     this.originals = originals;
     /** Whether so few photos are in sight that their originals may be drawn. */
     this.isCloseUp = false;
+    /** Of the names of regions, in CSS pixels. */
+    this.nameWidths = /** @type {Map<string, number>} */ (new Map());
   }
 
   /**
@@ -248,11 +250,10 @@ export class Overlay extends Layer {
    * @returns {NameBox[]}
    */
   nameBoxes(regions, screen, view, obstacles) {
-    this.context.font = NAME_FONT;
     const boxes = /** @type {NameBox[]} */ ([]);
     regions.forEach(({ name }, i) => {
       const [y, near] = [screen[3 * i + 1], screen[3 * i + 2]];
-      const half = this.context.measureText(name).width / 2 + 4;
+      const half = this.nameWidth(name) / 2 + 4;
       const x = Math.min(Math.max(screen[3 * i], half), view.width - half);
       const isTaken = boxes.some((box) => Math.abs(box.x - x) < box.half + half && Math.abs(box.y - y) < 22);
       const isUnder = obstacles.some(
@@ -261,6 +262,17 @@ export class Overlay extends Layer {
       if (near >= 0.25 && !isTaken && !isUnder) boxes.push({ name, x, y, half });
     });
     return boxes;
+  }
+
+  /** @param {string} name */
+  nameWidth(name) {
+    let width = this.nameWidths.get(name);
+    if (width === undefined) {
+      this.context.font = NAME_FONT;
+      width = this.context.measureText(name).width;
+      this.nameWidths.set(name, width);
+    }
+    return width;
   }
 
   /**

@@ -64,11 +64,14 @@ export class Filter {
   }
 
   /**
-   * Return whether the other filters leave a photo in.
-   * @param {number} photo
+   * Count the photos that the other filters leave in.
+   * @param {Int32Array} binOf the bin of each photo
+   * @param {Int32Array} counts of each bin
    */
-  othersLeaveIn(photo) {
-    return (outBy[photo] & ~this.bit) === 0;
+  countOthers(binOf, counts) {
+    const others = ~this.bit;
+    counts.fill(0);
+    for (let photo = 0; photo < n; photo++) if ((outBy[photo] & others) === 0) counts[binOf[photo]]++;
   }
 }
 

@@ -22,11 +22,28 @@ const GRIP = 8; // CSS pixels around a handle
  * @property {(text: string) => number} read it again; NaN if it is none
  */
 
+const inksOf = /** @type {Record<string, string[]>} */ ({});
+
+/** Return the colours of the chosen bars, of the others and of the base line, in the present theme. */
+function inks() {
+  const theme = document.documentElement.dataset.theme ?? "";
+  inksOf[theme] ??= ["--accent", "--soft", "--rim"].map((name) =>
+    getComputedStyle(document.documentElement).getPropertyValue(name),
+  );
+  return inksOf[theme];
+}
+
 export class RangeFilter {
   filter = new Filter();
   /** The chosen ends, or null for all photos. */
   chosen = /** @type {[number, number] | null} */ (null);
-  counts = new Int32Array(BARS);
+  /** The bar of each photo; one more is for those beyond the axis. */
+  barOf = new Int32Array(n);
+  bins = new Int32Array(BARS + 1);
+  /** How many photos each bar has. */
+  counts = this.bins.subarray(0, BARS);
+  /** Of the histogram, in CSS pixels. */
+  width = 0;
   isStale = false;
   root = create("section", "", "facet");
   canvas = create("canvas", "");
@@ -48,6 +65,7 @@ export class RangeFilter {
     this.all = /** @type {[number, number]} */ ([range.low ?? low, range.high ?? high]);
     this.axis = /** @type {[number, number]} */ ([...this.all]);
     this.handles = [0, 1].map((end) => this.makeHandle(end));
+    this.sortIntoBars();
     this.build();
   }
 
@@ -60,6 +78,11 @@ export class RangeFilter {
     this.canvas.setAttribute("aria-label", `Histogram of ${this.range.title.toLowerCase()}`);
     const plot = create("div", "", "plot");
     plot.append(this.canvas, ...this.handles);
+    // Asking for the width in each frame would make the browser lay out the page.
+    new ResizeObserver(() => {
+      this.width = this.canvas.clientWidth;
+      this.outdate();
+    }).observe(this.canvas);
     const axis = create("div", "", "axis");
     axis.append(...this.ends);
     this.root.append(heading, plot, axis);
@@ -132,8 +155,24 @@ export class RangeFilter {
     const share = high > low ? (around - low) / (high - low) : 0;
     const first = Math.min(Math.max(around - share * span, this.all[0]), this.all[1] - span);
     this.axis = /** @type {[number, number]} */ ([first, first + span]);
+    this.sortIntoBars();
+    this.outdate();
+  }
+
+  outdate() {
     this.isStale = true;
     redraw();
+  }
+
+  /** Find the bar of each photo on the axis. */
+  sortIntoBars() {
+    const [low, high] = this.axis;
+    const { barOf, values } = this;
+    const scale = high > low ? BARS / (high - low) : 0;
+    for (let photo = 0; photo < n; photo++) {
+      const value = values[photo];
+      barOf[photo] = value >= low && value <= high ? Math.min(Math.floor((value - low) * scale), BARS - 1) : BARS;
+    }
   }
 
   /** @param {[number, number] | null} ends */
@@ -151,30 +190,19 @@ export class RangeFilter {
 
   /** Count the photos that the other filters leave in, and draw them. */
   update() {
-    const [low, high] = this.axis;
-    const { counts, values, filter } = this;
-    const scale = high > low ? BARS / (high - low) : 0;
-    counts.fill(0);
-    for (let photo = 0; photo < n; photo++) {
-      const value = values[photo];
-      if (value >= low && value <= high && filter.othersLeaveIn(photo)) {
-        counts[Math.min(Math.floor((value - low) * scale), BARS - 1)]++;
-      }
-    }
+    this.filter.countOthers(this.barOf, this.bins);
     this.draw();
     this.write();
   }
 
   draw() {
-    const { canvas, counts, chosen } = this;
-    const width = canvas.clientWidth;
+    const { canvas, chosen, counts, width } = this;
     const ratio = devicePixelRatio;
     const size = { width: Math.round(width * ratio), height: Math.round(HEIGHT * ratio) };
     if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
     const context = canvas.getContext("2d");
     if (!context || !width) return;
-    const style = getComputedStyle(canvas);
-    const [accent, soft, rim] = ["--accent", "--soft", "--rim"].map((name) => style.getPropertyValue(name));
+    const [accent, soft, rim] = inks();
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, HEIGHT);
     context.fillStyle = rim;
