@@ -36,6 +36,23 @@ MUTANTS = [
     ("photos/sidecars.py", "name + number + extension", "name + extension", "sidecars: belongs"),
     ("embed/decode_process.py", "env=os.environ | _ENVIRONMENT, process_group=0", "env=os.environ | _ENVIRONMENT", "decode_process: ctrl_c"),
     ("run/start.py", "    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:", "    if True:", "run_start: ctrl_c"),
+    # Words and lists of photos
+    ("encoders/class_words.py", "for name in (word, *singulars)", "for name in (word,)", "class_words: plurals"),
+    ("encoders/class_words.py", "range(len(tokens), start, -1)", "range(start + 1, len(tokens) + 1)", "class_words: longest"),
+    ("encoders/class_words.py", "member[list(classes), column] = 1", "member[classes[0], column] = 1", "class_words: classes_first"),
+    ("map/words.py", "np.lexsort((rows, -values, meanings))", "np.lexsort((rows, values, meanings))", "words: fit"),
+    ("map/words.py", "shown = own[: min(n_fitting, _MOST_FITTING) or _FEWEST]", "shown = own[:_MOST_FITTING]", "words: no_photo_fits"),
+    ("map/words.py", "rows + start, similarity", "rows, similarity", "words: fit"),
+    ("map/regions.py", "almost = _ALMOST if prefer_first else 0", "almost = 0", "regions: familiar"),
+    ("map/contents.py", "neighbours=new_row[self.neighbours[chosen]]", "neighbours=self.neighbours[chosen]", "photo_list: exports"),
+    ("search.py", "if uuid is None:", "if False:", "photo_list: refused"),
+    ("run/prepare.py", "    if recorded is None and os.path.exists(path):", "    if os.path.exists(path):", "prepare: killed_is"),
+    # The server
+    ("serve.py", 'if headers.get("host") not in self._hosts:', "if False:", "serve: other_pages"),
+    ("serve.py", 'if headers.get("origin", f"http://{headers[\'host\']}") not in', "if False and None not in", "serve: other_pages"),
+    ("serve.py", "        if not (self._is_token(", "        if False and not (self._is_token(", "serve: other_pages"),
+    ("serve.py", "if n_bytes > MOST_BYTES:", "if False:", "serve: huge"),
+    ("serve.py", "if side is None and (kind := _kind_for_browsers(path)):", "if kind := 'image/jpeg':", "serve: leads_nowhere"),
     ("embed/batches.py", "            self._has_failed.set()\n", "", "embed_job: after_a_write"),
     ("embed/reuse.py", "return self._unpack(blob)", "return unpack_embedding(blob)", "reuse: damaged"),
     ("run/start.py", "        os._exit(128 + number)\n", "", "run_start: ctrl_c"),
@@ -219,7 +236,7 @@ def judge(copy: Path, file: str, old: str, new: str, tests: str) -> str:
     if text.count(old) != 1:
         return "GONE: its old text is there " + ("more than once" if old in text else "no more")
     words, _, keyword = tests.partition(":")
-    names = [str(name) for word in words.split() for name in sorted((copy / "tests" / "unit").glob(f"test_{word}*.py"))]
+    names = [name for word in words.split() for name in test_files(copy, word)]
     path.write_text(text.replace(old, new))
     try:
         process = run_tests(copy, "-k", keyword.strip(), *names)
@@ -229,6 +246,12 @@ def judge(copy: Path, file: str, old: str, new: str, tests: str) -> str:
         return "SURVIVED" if process.returncode == 0 else f"NOT TESTED: pytest ended with code {process.returncode}"
     name, *_ = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", process.stdout, re.MULTILINE)
     return f"caught by {name}" if passes(copy, name) else f"FAILS WITHOUT IT: {name}"
+
+
+def test_files(copy: Path, word: str) -> list[str]:
+    """Return the unit tests whose names begin with a word, or else the tests of whole runs."""
+    found = [sorted((copy / "tests" / folder).glob(f"test_{word}*.py")) for folder in ("unit", "workflow")]
+    return [str(path) for path in found[0] or found[1]]
 
 
 @cache

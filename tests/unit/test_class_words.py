@@ -29,6 +29,7 @@ def test_a_word_finds_its_classes_first(words):
     assert ranking(words, "koala")[0] == KOALA
     assert ranking(words, "pizza")[0] == PIZZA
     assert {*ranking(words, "fish")[: len(FISH)]} == {*FISH}
+    assert {*ranking(words, "crane")[:2]} == {134, 517}  # the bird and the machine
 
 
 def test_rows_have_length_one_and_the_dimension_of_the_features(words):
@@ -70,6 +71,9 @@ def test_a_text_of_several_words_means_all_of_them(words):
 def test_the_longest_known_words_are_found(words):
     hot_dog, dog = words[0].encode_texts(["hot dog", "dog"])
     assert hot_dog @ dog < 0.9
+    order = [*ranking(words, "a horse cart")]
+    assert order[0] == 603
+    assert order.index(339) > 3  # the horse
 
 
 @pytest.mark.parametrize(
