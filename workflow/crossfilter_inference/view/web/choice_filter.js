@@ -228,7 +228,7 @@ export class ChoiceFilter {
     this.root.classList.toggle("chosen", chosen.size > 0);
   }
 
-  /** Return what is chosen, for the address. */
+  /** Return what is chosen, for the URL. */
   get words() {
     return Array.from(this.chosen)
       .sort((a, b) => a - b)

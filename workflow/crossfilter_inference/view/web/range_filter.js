@@ -214,7 +214,7 @@ export class RangeFilter {
     this.root.classList.toggle("chosen", chosen !== null);
   }
 
-  /** Return what is chosen, for the address. */
+  /** Return what is chosen, for the URL. */
   get words() {
     return this.chosen ? [this.chosen.map(this.range.write).join("..")] : [];
   }
