@@ -166,8 +166,8 @@ class Config(Section):
     )
     names: Annotated[Names, Choice(get_args(Names))] = Field(
         default="uuid",
-        description="Which file names photos may have. any: a photo whose name is not a UUID is assigned one, and "
-        "keeps it when it is edited, moved or renamed.",
+        description="Accepted file names. uuid: only UUIDs; other photos are left out. any: a photo whose name is not "
+        "a UUID is assigned one, and keeps it when it is edited, moved or renamed.",
     )
     image_extensions: Annotated[
         tuple[str, ...] | Literal["auto"],
