@@ -1,4 +1,4 @@
-"""Crossfilter Inference: a folder of <uuid>.jpg photos becomes one SQLite database with a map."""
+"""Crossfilter Inference: a folder of photos becomes one SQLite database with a map."""
 
 from snakemake.utils import min_version
 

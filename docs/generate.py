@@ -19,15 +19,22 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 _INTRODUCTION = """# Configuration
 
-This page lists every key of `config.yaml`. An omitted key takes its default. If a key is misspelt or a value is not
-allowed, the run stops with a one-line error before anything changes.
+This page lists every key of the configuration. If a key is misspelt or a value is not allowed, the run stops with a
+one-line error before anything changes.
 
-To change a few keys, put them into a file: `snakemake --cores 8 --configfile mine.yaml`. To change a single key, use
-`--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. Paths are relative to the folder
-in which you run the command.
+Put the keys that you change into a file, such as `mine.yaml`, and add `--configfile mine.yaml` to the command. To
+change a key for one run, add `--config batch_size=8`; for a key of a section, `--config 'umap={n_neighbors: 30}'`. With
+`crossfilter-inference run`, put `--config` after `--`. Paths are relative to the folder in which you run the command.
 
-If you change the encoder, the next run embeds every photo again. If you change a setting under `umap` that shapes the
-map, the next run makes a new map. Changing `batch_size`, `device` or `--cores` recomputes nothing.
+`crossfilter-inference` and `snakemake` treat omitted keys differently:
+
+- `crossfilter-inference run` gives them the defaults on this page, but keeps the `names` and the `embedding_type` of
+  the last run. The other commands use the settings of the last run. None of them reads `config.yaml`.
+- `snakemake` takes them from `config.yaml`, which is set up for the demo: its photos, its database and its small
+  encoder. So name your own `input_dir`, `output_embeddings_db` and `embedding_type`.
+
+A changed encoder causes every photo to be [embedded again](encoders.md), and a changed setting under `umap` can cause a
+[new map](map.md#when-photos-are-added). Changing `batch_size`, `device` or `--cores` recomputes nothing.
 """
 _CLOSING = """`SIGLIP2` and `EFFICIENTNET_LITE0` are always configured. Every encoder has its own tables.
 [encoders.md](encoders.md) shows how to add one.

@@ -10,6 +10,8 @@ from test_page import make_contents, write_page
 
 pytestmark = needs_browser
 
+PANEL = ["time", "folder", "region", "camera", "format", "quality"]
+RANGES = ("time", "quality")
 CHOOSE = "([name, words]) => { filters.find((filter) => filter.name === name).words = words; }"
 IN = "() => Array.from({ length: n }, (_, i) => isIn(i))"
 # The counts of a choice filter by category, or of a range filter by bar.
@@ -63,7 +65,7 @@ def is_chosen(name, value, words):
         return True
     if name == "folder":
         return any(value == word or value.startswith(f"{word.rstrip('/')}/") for word in words)
-    if name in ("time", "quality"):
+    if name in RANGES:
         low, high = words[0].split("..")
         kind = str if name == "time" else float
         return value is not None and kind(low) <= kind(value) <= kind(high)
@@ -92,10 +94,10 @@ def test_every_filter_counts_what_the_others_leave_in(tab, contents, seed):
     expected = [all(passes[name][i] for name in facts) for i in range(12)]
     assert tab.evaluate(IN) == expected
     counts = tab.evaluate(COUNTS)
-    assert list(counts) == ["time", "folder", "region", "camera", "format", "quality"]
+    assert list(counts) == PANEL
     for name, values in facts.items():
         left = [i for i in range(12) if all(passes[other][i] for other in facts if other != name)]
-        if name in ("time", "quality"):
+        if name in RANGES:
             assert sum(counts[name]) == sum(values[i] is not None for i in left)
             continue
         for key, count in counts[name].items():
@@ -119,8 +121,8 @@ def test_a_click_chooses_and_a_tree_of_folders_opens(tab, contents):
     browser.settle(tab)
     assert tab.inner_text("#left") == "8 of 12 photos"
     assert row(tab, "Urlaub").get_attribute("aria-pressed") == "true"
-    tab.click("button[aria-label='Folders in Urlaub']")
-    tab.click("button[aria-label='Folders in Ägypten']")
+    tab.click("button[aria-label='Show or hide the folders in Urlaub']")
+    tab.click("button[aria-label='Show or hide the folders in Ägypten']")
     browser.settle(tab)
     assert [row(tab, name).inner_text().split() for name in ("Ägypten", "Kairo", "Norwegen")] == [
         ["Ägypten", "3"],

@@ -128,7 +128,7 @@ def test_the_page_has_every_photo_with_its_position_path_and_time(demo_run, page
     assert np.allclose(vectors, np.column_stack(expected), atol=1e-6)
     assert tab.inner_text("h1") == "62 photos"
     assert tab.inner_text("header p") == "by EFFICIENTNET_LITE0"
-    assert "quality of this map: trustworthiness 0." in tab.text_content("#help")
+    assert "Map quality: trustworthiness 0." in tab.text_content("#help")
 
 
 def test_the_globe_is_drawn_and_a_drag_rotates_it(tab):
@@ -447,7 +447,7 @@ def test_a_browser_without_webgl_shows_why_there_is_no_map(chromium, tmp_path):
     tab = chromium.new_page()
     tab.add_init_script(without)
     tab.goto(write_page(tmp_path, make_contents()).as_uri())
-    assert tab.inner_text("#trouble").startswith("Cannot draw the map: this browser does not support WebGL 2.")
+    assert tab.inner_text("#trouble").startswith("Cannot draw the globe: this browser does not support WebGL 2.")
     tab.close()
 
 

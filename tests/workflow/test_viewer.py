@@ -119,8 +119,15 @@ def test_a_tap_selects_and_a_tap_on_the_selected_photo_opens_it(chromium, demo_r
 def test_what_cannot_be_shown_is_said(chromium, tmp_path):
     contents = make_contents()
     contents.paths[4] = f"{contents.paths[4].removesuffix('.jpg')}.HEIC"
+    contents.paths[5] = contents.paths[5].removesuffix(".jpg")
+    reasons = {
+        2: "Cannot open the file at its path.",
+        3: "The file is missing.",
+        4: "This browser cannot show HEIC files.",
+        5: "Cannot open the file at its path.",
+    }
     with browser.opened(chromium, write_page(tmp_path, contents)) as tab:
-        for photo, reason in ((3, "The file is not at its path."), (4, "This browser cannot show HEIC files.")):
+        for photo, reason in reasons.items():
             tab.evaluate("photo => { setCurrent(photo); look(photo); }", photo)
             tab.wait_for_function("() => elements.viewer.classList.contains('failed')")
             assert tab.evaluate(SHOWN)["excuse"] == reason

@@ -70,13 +70,15 @@ class EncoderSettings(Section):
     """Settings of one encoder."""
 
     backend: Annotated[str, Backend()] = Field(
-        description="Built-in backend, or the path of a Python file with your own (see docs/encoders.md)."
+        description="Built-in backend, or the path of your own, a Python file (docs/encoders.md)."
     )
     model: Line = Field(
         default="google/siglip2-base-patch16-224",
-        description="Name on the model hub, or folder of a checkpoint (backend siglip).",
+        description="Checkpoint: its name on the Hugging Face Hub, or its folder (backend siglip).",
     )
-    revision: Line = Field(default="main", description="Branch, tag or commit on the model hub (backend siglip).")
+    revision: Line = Field(
+        default="main", description="Branch, tag or commit on the Hugging Face Hub (backend siglip)."
+    )
     dtype: Annotated[Dtype, Choice(get_args(Dtype))] = Field(
         default="auto",
         description="Number format of the network. auto: bfloat16 on a GPU that supports it, otherwise float32.",
@@ -164,8 +166,8 @@ class Config(Section):
     )
     names: Annotated[Names, Choice(get_args(Names))] = Field(
         default="uuid",
-        description="Which file names photos may have. any: a photo whose name is not a UUID is assigned one, and "
-        "keeps it when it is edited, moved or renamed.",
+        description="Accepted file names. uuid: only UUIDs; other photos are left out. any: a photo whose name is not "
+        "a UUID is assigned one, and keeps it when it is edited, moved or renamed.",
     )
     image_extensions: Annotated[
         tuple[str, ...] | Literal["auto"],
@@ -189,19 +191,22 @@ class Config(Section):
     )
     max_deleted_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.2,
-        description="Largest share of the embeddings that one run may delete. Above it, the run stops.",
+        description="Maximum share of the embeddings that one run may delete. Above it, the run changes nothing.",
     )
     max_megapixels: Annotated[float, Number(float, 0.001, 4000)] = Field(
         default=268,
-        description="Larger photos fail, so that one huge image cannot exhaust memory.",
+        description="Photos with more megapixels fail, so that one huge image cannot exhaust memory.",
     )
     retry_failures: Flag = Field(default=False, description="Try failed photos again in every run.")
     reread_photos: Flag = Field(
-        default=False, description="Read every photo and its sidecars again; embed only photos with new contents."
+        default=False,
+        description="Read every photo and its sidecars again, for example to record locations; embed only photos with "
+        "new contents.",
     )
     max_failed_share: Annotated[float, Number(float, 0, 1)] = Field(
         default=0.1,
-        description="Fail the run (after storing everything) if more photos fail. Ignored for 20 photos or fewer.",
+        description="Maximum share of photos that may fail. Above it, the run stores all others, then ends with an "
+        "error. Ignored for 20 photos or fewer.",
     )
     labels: Annotated[str, Text(optional=True)] = Field(
         default="", description="CSV file with columns UUID and LABEL, to name regions and to measure map quality."

@@ -34,9 +34,9 @@ class CollectionOptions:
     output_embeddings_db : str, optional
         Database of the collection.
     configfile : list of Path, optional
-        Configuration files of the collection; later ones override earlier ones.
+        Configuration file; to give several, repeat the option. Later files override earlier ones.
     embedding_type : str, optional
-        Embedding type. Default: as configured, or the only type in the database.
+        Embedding type to use. Default: as configured, or the only type in the database.
     device : str, optional
         Device of the encoder: auto, cpu, cuda or mps. Default: as configured.
     """
@@ -63,8 +63,8 @@ def run(
 ) -> str:
     """Embed the photos in folders into a database, and map them.
 
-    A later run embeds only new and changed photos. All files are written next to the database. Options after -- go to
-    Snakemake; for example, -n previews the run.
+    A later run embeds only new and changed photos. The run writes its other files into a folder next to the database.
+    Options after -- go to Snakemake; for example, -n previews the run.
 
     Parameters
     ----------
@@ -75,8 +75,9 @@ def run(
     output_embeddings_db : Path, optional
         SQLite database to create or update.
     names : str, optional
-        Accepted file names: uuid, or any, which assigns a UUID to each photo whose name is not one. Default: as in the
-        last run; in the first run, uuid if any photo's name is a UUID, otherwise any.
+        Accepted file names: uuid, or any. uuid leaves out all photos whose names are not UUIDs; any assigns a UUID to
+        each of them. Default: as in the last run; in the first run, uuid if the name of at least one photo is a UUID,
+        otherwise any.
     embedding_type : str, optional
         Encoder to use: SIGLIP2, EFFICIENTNET_LITE0, or one from a configuration file. Default: as in the last run;
         in the first run, SIGLIP2.
@@ -89,11 +90,11 @@ def run(
     device : str, optional
         Device of the encoder: auto (the default), cpu, cuda or mps.
     configfile : list of Path, optional
-        Configuration file with further settings; can be repeated.
+        Configuration file; to give several, repeat the option. Later files override earlier ones.
     cores : str
         CPU cores to use: a number, or all.
     verbose : bool
-        Print a line for every job, and what it reports.
+        Print a line for every job, and its messages.
 
     Examples
     --------
@@ -167,8 +168,9 @@ def search(
 ) -> str:
     """Find photos similar to a photo in the collection, an image file or text.
 
-    Give one of --path, --uuid, --image and --text. --text needs an encoder for text, such as SIGLIP2. The command
-    prints similarity (cosine), path and UUID, the most similar photo first. It marks photos whose file is missing.
+    Give one of --path, --uuid, --image and --text. Text search needs a suitable encoder, such as SIGLIP2. The command
+    prints the similarity (cosine), path and UUID of each photo, the most similar photo first. It marks photos whose
+    file is missing.
 
     Parameters
     ----------
@@ -185,7 +187,7 @@ def search(
     photos : Path, optional
         Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     json : bool
-        Print JSON.
+        Print the result as JSON.
     html : Path, optional
         Also write a contact sheet to this HTML file.
     force : bool
@@ -249,22 +251,23 @@ def duplicates(
 ) -> str:
     """Find duplicates: identical files, and photos that were recompressed, resized or slightly cropped.
 
-    The command prints groups of duplicates and their class: "identical files", or "same picture" (confirmed by
-    comparing pixels). The largest group and the best photo of each come first. Photos that are missing or have changed
-    since the last run are left out. Nothing is deleted.
+    The command prints groups of duplicates and the class of each: "identical files", or "same picture" (confirmed by
+    comparing pixels). The largest group comes first, and in each group the best photo: the one with the most pixels,
+    then the most bytes. The command leaves out photos that are missing or have changed since the last run. It deletes
+    nothing.
 
     Parameters
     ----------
     least_cosine : float
-        Do not compare pairs of photos below this similarity (cosine of centred embeddings).
+        Minimum similarity of two photos to compare (cosine of centred embeddings). Identical files need none.
     similar : bool
-        Also print groups of the class "similar": photos of about the same scene. Best with --least_cosine 0.8.
+        Also print groups of the class "similar": photos with similar embeddings. Use it with --least_cosine 0.8.
     by_cosine_alone : bool
-        The old name of --similar.
+        Deprecated name of --similar.
     photos : Path, optional
         Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     json : bool
-        Print JSON.
+        Print the result as JSON.
     html : Path, optional
         Also write a contact sheet of the groups to this HTML file.
     force : bool
@@ -320,9 +323,9 @@ def export(
     parquet : Path, optional
         Parquet file of embeddings, positions and neighbours of all photos.
     npy : Path, optional
-        NumPy file of the embeddings as one array; the UUIDs go into a text file next to it (.uuids.txt).
+        NumPy file of the embeddings as one array. A text file next to it (.uuids.txt) lists their UUIDs.
     atlas : Path, optional
-        Parquet file for embedding-atlas; to open it: embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+        Parquet file for embedding-atlas. To open it, run embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
     photos : Path, optional
         Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
     force : bool
@@ -427,13 +430,13 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     """Write a report on the collection as one HTML file.
 
     The report is for someone who did not run the workflow. It shows the map, the outcome of every file, failures, map
-    quality, times and versions. The command first brings the collection up to date. If more photos failed than
-    max_failed_share allows, it still writes the report and exits with code 3.
+    quality, times and versions. The command first brings the collection up to date. If more photos fail than
+    max_failed_share allows, it still writes the report, then exits with code 3.
 
     Parameters
     ----------
     file : Path
-        HTML file to write, or ZIP file if it ends in .zip.
+        HTML file to write; if its name ends in .zip, a ZIP file.
     force : bool
         Replace a file of another kind; images, videos and databases are never replaced.
 

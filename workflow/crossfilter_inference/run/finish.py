@@ -128,7 +128,7 @@ def _facts_line(database: str, embedding_type: str) -> list[str]:
         is_older = (images.c.TAKEN.is_not(None), images.c.TAKEN_FROM.is_(None))
         n = connection.scalar(sa.select(sa.func.count()).select_from(images).where(*is_older))
     line = (
-        f"facts:    an earlier version embedded {counted(n or 0, 'photos')} without recording place and camera; to "
+        f"facts:    an earlier version embedded {counted(n or 0, 'photos')} without recording location and camera; to "
         f"record them, {once_with('reread_photos=true')}; this embeds no photo again"
     )
     return [line] if n else []

@@ -109,7 +109,9 @@ def _fill(contents: MapContents, n_photos: int, data: dict[str, object], thumbna
         title=f"{heading}, {contents.embedding_type}",
         heading=heading,
         caption=caption,
-        figures=f"The quality of this map: {quality}." if quality else "",
+        figures=f"Map quality: {quality} (docs/map.md of Crossfilter Inference explains these figures)."
+        if quality
+        else "",
         style=_part("page.css"),
         data=script_json(data),
         thumbnails=Html("\n".join(thumbnails)),

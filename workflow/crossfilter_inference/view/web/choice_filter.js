@@ -12,7 +12,7 @@ const UNKNOWN = "unknown";
 /**
  * What a filter by category needs to know.
  * @typedef {object} Choice
- * @property {string} name in the address
+ * @property {string} name in the URL
  * @property {string} title
  * @property {(photo: number) => string | null} category of a photo; null is unknown
  * @property {boolean} [isTree] whether categories are paths, of which each folder may be chosen
@@ -169,7 +169,7 @@ export class ChoiceFilter {
       const fold = create("button", "", "fold");
       const isOpen = this.opened.has(number);
       fold.setAttribute("aria-expanded", String(isOpen));
-      fold.setAttribute("aria-label", `Folders in ${name}`);
+      fold.setAttribute("aria-label", `Show or hide the folders in ${name}`);
       fold.style.visibility = children.length ? "" : "hidden";
       fold.onclick = () => {
         if (isOpen) this.opened.delete(number);
@@ -227,7 +227,7 @@ export class ChoiceFilter {
     this.root.classList.toggle("chosen", chosen.size > 0);
   }
 
-  /** Return what is chosen, for the address. */
+  /** Return what is chosen, for the URL. */
   get words() {
     return Array.from(this.chosen)
       .sort((a, b) => a - b)

@@ -90,6 +90,13 @@ export function printable(text) {
 }
 
 /**
+ * Write a number of things: 1 path, 2 paths.
+ * @param {number} number
+ * @param {string} word in the singular
+ */
+export const counted = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+
+/**
  * Create an element with a text, which becomes printable.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag

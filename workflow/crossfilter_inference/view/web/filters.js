@@ -1,7 +1,7 @@
 // The panel of filters. Each shows what the others leave in, and choosing something narrows all of them.
 //
-// To add one, add an entry to `choices` or `ranges`. `recordedNumber` and `recordedText` in collection.js give every fact
-// that the database records.
+// To add one, add an entry to `choices` or `ranges`; the panel shows the first of `ranges` before `choices`, the others
+// after them. `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
 
 import { ChoiceFilter } from "./choice_filter.js";
 import { camera, data, folders, n, nNeighbours, quality, regionName, takenTime } from "./collection.js";
@@ -69,8 +69,9 @@ const choices = [
   { name: "format", title: "Format", category: formatOf },
 ];
 
-const [byTime, byQuality] = ranges.map((range) => new RangeFilter(range));
-export const filters = [byTime, ...choices.map((choice) => new ChoiceFilter(choice)), byQuality].filter((filter) =>
+const [byTime, ...otherRanges] = ranges.map((range) => new RangeFilter(range));
+const byChoice = choices.map((choice) => new ChoiceFilter(choice));
+export const filters = [byTime, ...byChoice, ...otherRanges].filter((filter) =>
   filter instanceof ChoiceFilter ? filter.isOffered : filter.all[0] < filter.all[1],
 );
 

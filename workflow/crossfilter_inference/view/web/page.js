@@ -229,5 +229,5 @@ try {
 } catch (error) {
   elements.trouble.hidden = false;
   const reason = error instanceof Error ? error.message : error;
-  elements.trouble.textContent = `Cannot draw the map: ${reason}. Open this page in a current version of another browser.`;
+  elements.trouble.textContent = `Cannot draw the globe: ${reason}. Open this page in a current version of another browser.`;
 }

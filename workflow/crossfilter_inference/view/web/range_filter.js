@@ -11,14 +11,14 @@ const GRIP = 8; // CSS pixels around a handle
 /**
  * What a filter by number needs to know.
  * @typedef {object} Range
- * @property {string} name in the address
+ * @property {string} name in the URL
  * @property {string} title
  * @property {(photo: number) => number | null} number of a photo; null is unknown
  * @property {(number: number, span: number) => string} text of a number, as exact as a span of the axis needs
  * @property {number} finest the shortest span of the axis
  * @property {number} [low] an end of the axis; without it, the smallest number
  * @property {number} [high] an end of the axis; without it, the largest number
- * @property {(number: number) => string} write a number for the address
+ * @property {(number: number) => string} write a number for the URL
  * @property {(text: string) => number} read it again; NaN if it is none
  */
 
@@ -94,7 +94,7 @@ export class RangeFilter {
     const handle = create("span", "", "handle");
     handle.tabIndex = 0;
     handle.setAttribute("role", "slider");
-    handle.setAttribute("aria-label", `${end ? "Last" : "First"} ${this.range.title.toLowerCase()}`);
+    handle.setAttribute("aria-label", `${this.range.title}: ${end ? "to" : "from"}`);
     handle.onkeydown = (event) => {
       const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -8, PageUp: 8 }[event.key];
       if (!by) return;
@@ -242,7 +242,7 @@ export class RangeFilter {
     this.root.classList.toggle("chosen", chosen !== null);
   }
 
-  /** Return what is chosen, for the address. */
+  /** Return what is chosen, for the URL. */
   get words() {
     return this.chosen ? [this.chosen.map(this.range.write).join("..")] : [];
   }

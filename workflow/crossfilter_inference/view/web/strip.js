@@ -1,6 +1,6 @@
 // The strip of pictures below the globe: what a search has found, or else the selected photos.
 import { data, isMissing, mostSimilar, n, nameOf, nNeighbours, path, places, taken } from "./collection.js";
-import { create, elements, printable, wheelPixels } from "./elements.js";
+import { counted, create, elements, printable, wheelPixels } from "./elements.js";
 import { beforeFrame, goTo, redraw, resize, state, thumbnails } from "./globe.js";
 import { changeSelection, isIn, isSelected, selectedPhotos, whenMarked } from "./marks.js";
 import { setCurrent } from "./panel.js";
@@ -177,11 +177,11 @@ function addSimilar() {
 const WAYS = {
   paths: async () => {
     await copy(listPaths(inStrip));
-    return `Copied ${inStrip.length.toLocaleString("en")} paths.`;
+    return `Copied ${counted(inStrip.length, "path")}.`;
   },
   uuids: async () => {
     await copy(listUuids(inStrip));
-    return `Copied ${inStrip.length.toLocaleString("en")} UUIDs.`;
+    return `Copied ${counted(inStrip.length, "UUID")}.`;
   },
   csv: () => {
     save("photos.csv", makeCsv(inStrip), "text/csv");

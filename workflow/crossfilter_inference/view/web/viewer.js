@@ -54,10 +54,11 @@ function show() {
 /** @param {number} photo whose original cannot be shown */
 function fail(photo) {
   elements.viewer.classList.add("failed");
-  const format = /\.([^./]+)$/.exec(path(photo))?.[1] ?? "";
-  let reason = `This browser cannot show ${format.toUpperCase()} files`;
-  if (isMissing(photo) || isOfBrowsers(photo)) reason = "The file is not at its path";
-  elements.excuse.textContent = `${reason}${elements.preview.hidden ? "" : "; this is its thumbnail"}.`;
+  const format = /\.([^./]+)$/.exec(path(photo))?.[1].toUpperCase();
+  let reason = "Cannot open the file at its path";
+  if (isMissing(photo)) reason = "The file is missing";
+  else if (format && !isOfBrowsers(photo)) reason = `This browser cannot show ${format} files`;
+  elements.excuse.textContent = `${reason}${elements.preview.hidden ? "" : "; showing the thumbnail instead"}.`;
 }
 
 /** @param {number} by */
