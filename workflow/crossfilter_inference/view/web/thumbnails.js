@@ -6,6 +6,7 @@ import { isServed, servedThumbnail } from "./server.js";
 /** @import { View } from "./sphere.js" */
 
 const MOST_THUMBNAILS = 700; // on the screen
+const MOST_IN_VAIN = 4000; // photos in sight, one after another, without room for their thumbnails
 const LARGEST = 0.4; // of the window; no thumbnail is drawn larger
 export const SHARP = 120; // pixels; larger ones are drawn from the original
 export const HIDDEN = 0.12; // nearness below which a thumbnail would be on the edge of the globe
@@ -82,9 +83,11 @@ export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles
   const columns = Math.ceil(view.width / side) + 4;
   const taken = new Int32Array(columns * (Math.ceil(view.height / side) + 4)).fill(-1);
   const chosen = /** @type {number[]} */ ([]);
+  let inVain = 0;
   const offer = (/** @type {number} */ photo) => {
     const [x, y, near] = [screen[3 * photo], screen[3 * photo + 1], screen[3 * photo + 2]];
     if (near < HIDDEN || x < -side || y < -side || x > view.width + side || y > view.height + side) return;
+    inVain++;
     const cell = (Math.floor(y / side) + 2) * columns + Math.floor(x / side) + 2;
     if (taken[cell] >= 0 || !isWanted(photo)) return;
     for (let row = -columns; row <= columns; row += columns) {
@@ -100,9 +103,11 @@ export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles
     }
     taken[cell] = photo;
     chosen.push(photo);
+    inVain = 0;
   };
   for (const photos of orders) {
-    for (let i = 0; i < photos.length && chosen.length < MOST_THUMBNAILS; i++) offer(photos[i]);
+    for (let i = 0; i < photos.length && chosen.length < MOST_THUMBNAILS && inVain < MOST_IN_VAIN; i++)
+      offer(photos[i]);
   }
   return Int32Array.from(chosen);
 }
