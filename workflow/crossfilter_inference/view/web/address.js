@@ -36,6 +36,7 @@ let photoOf = null;
 
 /** @param {string} name as `shortUuid` returns it */
 function findPhoto(name) {
+  if (!name) return -1;
   photoOf ??= new Map(Array.from({ length: n }, (_, photo) => [shortUuid(photo), photo]));
   return photoOf.get(name) ?? -1;
 }

@@ -39,7 +39,12 @@ export const data = JSON.parse(elements.data.textContent);
  * @param {string} text base64
  * @param {new (buffer: ArrayBuffer) => T} Kind
  */
-export const numbers = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+export function numbers(text, Kind) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return new Kind(bytes.buffer);
+}
 
 export const n = data.uuids.length;
 /** Unit vectors of the photos by likeness: x, y, z of each. */
