@@ -54,6 +54,7 @@ bench: .venv/dev .venv/extra  ## measure embedding, map, planning, search and pa
 	PYTHONPATH=workflow $(BIN)/python benchmarks/scale.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/search.py
 	PYTHONPATH=workflow $(BIN)/python benchmarks/page.py
+	PYTHONPATH=workflow PYTHONWARNINGS=ignore $(BIN)/python benchmarks/words.py
 
 generated: .venv/installed  ## renew the generated files: schema and reference of the configuration, columns of the tables
 	PYTHONPATH=workflow $(BIN)/python docs/generate.py

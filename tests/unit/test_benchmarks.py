@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from benchmark_of_the_map import check_benchmark_of_the_map, numbers, rows_of
-from conftest import PROJECT, needs, needs_browser
+from conftest import DEMO_PHOTOS, PROJECT, needs, needs_browser
+from PIL import Image
 
 from crossfilter_inference.embed import batches, decode_process
 from crossfilter_inference.encoders import registry
@@ -184,6 +185,27 @@ def test_the_search_benchmark_prints_possible_figures():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.slow
+def test_the_benchmark_of_words_prints_possible_figures(tmp_path):
+    for number, path in enumerate(DEMO_PHOTOS):
+        place = {"bird": "animals/birds", "fish": "animals/fish", "hand tool": "household/tools"}.get(path.parent.name)
+        if place:
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            with Image.open(path) as image:
+                image.save(tmp_path / place / f"hammer{number}.png")
+    output = run_benchmark("words", "--folder", tmp_path, "--model", "tiny")
+    rows = rows_of(output + "\n")
+    assert {"bird", "fish", "hand tool", "mean"} < {row[0] for row in rows}
+    for word, n_photos, precision, *_ in rows:
+        if word in ("bird", "fish", "hand tool"):
+            assert int(n_photos) >= 5
+            assert float(precision) > 0.7, "on photos like those of the demo"
+    [tower] = [row for row in rows if row[0] == "tiny"]
+    assert int(tower[1]) == len((PROJECT / "workflow/crossfilter_inference/map/words.txt").read_text().split("\n")) - 1
+    assert 0 < float(tower[3]) < 100
+    assert "'windmill' is not one of the 3,245 words" in output
+
+
 def test_the_benchmark_of_scale_prints_possible_figures(tmp_path):
     output = tmp_path / "SCALE.md"
     run_benchmark("scale", "--sizes", 20, "--rounds", 1, "--folder", tmp_path / "scale", "--output", output)
