@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -44,7 +45,19 @@ def examples(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_example_of_serve_works_until_ctrl_c(folder):
+    [command] = examples("serve")
+    program, *options = command.split()
+    with subprocess.Popen([sys.executable, *options], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert program == "python"
+    assert line.startswith("look at: http://127.0.0.1:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "serve"])  # which runs until Ctrl-C
 def test_the_example_works(folder, name):
     commands = examples(name)
     assert commands

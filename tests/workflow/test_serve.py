@@ -108,7 +108,7 @@ def photos(collection):
     """UUID of each photo, by the number in its name."""
     opened = Collection(collection.database)
     paths = {photo.path: photo.uuid for photo in opened.photos(opened.uuids).values()}
-    return {int(re.search(r"IMG_(\d+)", path)[1]): uuid for path, uuid in paths.items()}
+    return {int(name[1]): uuid for path, uuid in paths.items() if (name := re.search(r"IMG_(\d+)", path))}
 
 
 def image_of(answer):
@@ -343,6 +343,20 @@ def test_after_another_run_the_page_is_new(server, collection):
     collection.run()
     after = server.get("/")[2]
     assert after.count(b"new.jpg") > before.count(b"new.jpg") == 0
+
+
+def test_a_database_that_cannot_be_read_is_one_line_and_the_server_goes_on(server, collection, photos):
+    kept = collection.database.with_name("kept.sqlite")
+    collection.database.rename(kept)
+    try:
+        collection.database.write_text("damaged")
+        status, headers, data = server.get(f"/thumbnails/{photos[0]}")
+        assert status == 503
+        assert headers["content-type"].startswith("text/plain")
+        assert len(data.splitlines()) == 1
+    finally:
+        kept.replace(collection.database)
+    assert server.get(f"/thumbnails/{photos[0]}")[0] == 200
 
 
 def test_ctrl_c_ends_it_and_a_used_port_is_one_line(collection):

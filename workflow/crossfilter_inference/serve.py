@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from http.cookies import SimpleCookie
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -105,20 +106,16 @@ class Site:
         ]
 
     def _read(self) -> None:
-        """Read the collection and its map."""
-        self._made = self._identity_of_map()
-        self.collection = collection = self._open()
-        self._page = make_served_page(collection.read_map(), collection.find_words())
-        self._rows = {uuid: row for row, uuid in enumerate(collection.uuids)}
-
-    def _identity_of_map(self) -> tuple[int, ...]:
-        path = (self.collection if hasattr(self, "collection") else self._open()).folder / "map.html"
-        status = path.stat() if path.exists() else None
-        return (status.st_ino, status.st_mtime_ns, status.st_size) if status else ()
+        """Read the collection and its map; if that fails, keep what was read before."""
+        collection = self._open()
+        made = _identity(collection.folder / "map.html")
+        page = make_served_page(collection.read_map(), collection.find_words())
+        rows = {uuid: row for row, uuid in enumerate(collection.uuids)}
+        self.collection, self._made, self._page, self._rows = collection, made, page, rows
 
     def _show_page(self, request: Request) -> Response:
         with self._lock:
-            if self._identity_of_map() != self._made:
+            if _identity(self.collection.folder / "map.html") != self._made:
                 try:
                     self._read()
                 except InputError as error:  # a run is making another map
@@ -317,7 +314,7 @@ def serve(site: Site, port: int = 0, *, when_ready: Callable[[str], None]) -> No
         listener.close()
         raise InputError(f"--port: {port} cannot be used ({error.strerror}); choose another, or 0 for any") from None
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
-    app = Guard(Starlette(routes=site.routes()), port, token)
+    app = Guard(Starlette(routes=site.routes(), exception_handlers={InputError: _report}), port, token)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -336,6 +333,17 @@ def serve(site: Site, port: int = 0, *, when_ready: Callable[[str], None]) -> No
     finally:
         listener.close()
         site.close()
+
+
+def _report(request: Request, error: Exception) -> Response:
+    """Answer with the one line of an error that the user can fix."""
+    return PlainTextResponse(str(error), 503)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written; empty if it is missing."""
+    status = path.stat() if path.exists() else None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if status else ()
 
 
 def _planned(photo: Photo, path: str) -> PlannedImage:
