@@ -85,9 +85,7 @@ def test_every_rule_runs_in_its_own_environment(make_collection, tmp_path):
     collection.run()
     said = collection.snakemake("summarise", "--dry-run", "--forceall", "--printshellcmds").stdout
     commands = re.findall(r"^Shell command: (.*python \S*/scripts/(\w+)\.py .*)$", said, re.MULTILINE)
-    # This encoder embeds no words; those that do need the same packages as for photos.
-    expected = {rule for rules in RULES.values() for rule in rules} - {"embed_words"}
-    assert sorted(rule for _, rule in commands) == sorted(expected)
+    assert sorted(rule for _, rule in commands) == sorted(rule for rules in RULES.values() for rule in rules)
     tables = ("EMBEDDINGS", "UMAP_HAVERSINE")
     before = {table: collection.sql(f"SELECT * FROM {{T}}_{table} ORDER BY UUID") for table in tables}
     # Run everything again but the plan and the record of the configuration, which Snakemake's own process writes.
