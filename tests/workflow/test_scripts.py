@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, hear_ctrl_c
 
 SCRIPTS = sorted(path.stem for path in (PROJECT / "scripts").glob("[a-z]*.py"))
 
@@ -48,10 +48,16 @@ def examples(name):
 def test_the_example_of_serve_works_until_ctrl_c(folder):
     [command] = examples("serve")
     program, *options = command.split()
-    with subprocess.Popen([sys.executable, *options], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        [sys.executable, *options], cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
+    try:
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0
     assert program == "python"
     assert line.startswith("look at: http://127.0.0.1:")
 

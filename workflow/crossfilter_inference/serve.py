@@ -326,13 +326,24 @@ def serve(site: Site, port: int = 0, *, when_ready: Callable[[str], None]) -> No
         timeout_graceful_shutdown=2,
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    when_ready(f"http://{HOST}:{port}/?token={token}")
     try:
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, lambda: when_ready(f"http://{HOST}:{port}/?token={token}")).run(sockets=[listener])
     finally:
         listener.close()
         site.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it answers requests, and Ctrl-C."""
+
+    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]):
+        super().__init__(config)
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._when_ready()
 
 
 def _report(request: Request, error: Exception) -> Response:
