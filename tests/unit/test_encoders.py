@@ -285,14 +285,14 @@ def test_planning_reads_a_backend_without_importing_it(tmp_path):
     assert not identity.may_understand_texts({"backend": str(own)})
     assert identity.cpu_cost(str(own)) == identity.cpu_cost(str(tmp_path / "missing.py"))
     assert identity.may_understand_texts({"backend": "siglip"})
-    assert identity.words_cost({"backend": "siglip"}) > identity.words_cost({"backend": "efficientnet_lite0"}) > 0
+    assert identity.words_cost("siglip") > identity.words_cost("efficientnet_lite0") > 0
     assert identity.cpu_cost("siglip") > identity.cpu_cost("efficientnet_lite0")
 
 
 @pytest.mark.parametrize("cost", ["-1", "'a'", "(1, 2)", "some_function()"])
 def test_a_wrong_words_cost_is_ignored(tmp_path, cost):
     (tmp_path / "own.py").write_text(f"WORDS_COST = {cost}\n")
-    assert identity.words_cost({"backend": str(tmp_path / "own.py")}) == identity.words_cost({"backend": "siglip"})
+    assert identity.words_cost(str(tmp_path / "own.py")) == identity.words_cost("siglip")
 
 
 @pytest.mark.parametrize("cost", ["(1, 2)", "5", "(1, 0, 2)", "('a', 'b', 'c')", "some_function()"])

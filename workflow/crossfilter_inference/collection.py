@@ -17,6 +17,7 @@ from .db.state import state_folder
 from .db.tables import Tables, check_format
 from .embed.decode_process import DecodeProcess, Failed
 from .encoders.identity import provenance_digest, read_encoder
+from .encoders.protocol import Encoder, TextEncoder
 from .errors import InputError
 from .map.contents import (
     MapContents,
@@ -204,18 +205,30 @@ class Collection:
         Raises
         ------
         InputError
-            If it is not a usable image.
+            If it is not a usable image; its cause is an ImageError.
         """
-        try:
-            preprocessing = Preprocessing.from_json(self.encoder["preprocessing"])
-        except (KeyError, TypeError, ValueError):
-            raise damaged(self.folder / "encoder.json") from None
         status = size_and_time(os.stat(path)) if os.path.exists(path) else (0, 0)
-        with DecodeProcess(preprocessing) as process:
+        with DecodeProcess(self.preprocessing) as process:
             decoded = process.decode(PlannedImage("", path, *status, ""))
         if isinstance(decoded, Failed):
-            raise InputError(f"--image: {path!r} cannot be used ({decoded.error}); name another file")
+            raise InputError(
+                f"--image: {path!r} cannot be used ({decoded.error}); name another file"
+            ) from decoded.error
         return decoded.loaded
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing of the encoder's images.
+
+        Raises
+        ------
+        InputError
+            If `encoder.json` is damaged.
+        """
+        try:
+            return Preprocessing.from_json(self.encoder["preprocessing"])
+        except (KeyError, TypeError, ValueError):
+            raise damaged(self.folder / "encoder.json") from None
 
     def embed_image(self, image: LoadedImage) -> np.ndarray:
         """Embed a decoded image.
@@ -229,10 +242,7 @@ class Collection:
         InputError
             If the encoder no longer matches `encoder.json`.
         """
-        from .encoders.registry import load_encoder
-
-        encoder = load_encoder(self.encoder, self._device, backends=self._backends)
-        embedding: np.ndarray = encoder.encode_images(np.array(image.pixels[None]))[0]
+        embedding: np.ndarray = self._image_encoder.encode_images(np.array(image.pixels[None]))[0]
         return embedding
 
     def embed_text(self, text: str) -> np.ndarray:
@@ -245,12 +255,22 @@ class Collection:
         Raises
         ------
         InputError
-            If the encoder has no text tower.
+            If the encoder has no text tower, or does not know a word of the text.
         """
+        embedding: np.ndarray = self._text_encoder.encode_texts([text])[0]
+        return embedding
+
+    @cached_property
+    def _image_encoder(self) -> Encoder:
+        from .encoders.registry import load_encoder
+
+        return load_encoder(self.encoder, self._device, os.cpu_count() or 1, backends=self._backends)
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
         from .encoders.registry import load_text_encoder
 
-        embedding: np.ndarray = load_text_encoder(self.encoder, backends=self._backends).encode_texts([text])[0]
-        return embedding
+        return load_text_encoder(self.encoder, backends=self._backends)
 
 
 def only_embedding_type(database: str) -> str:

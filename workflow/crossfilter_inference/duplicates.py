@@ -117,7 +117,7 @@ class _Files:
     """The files of photos as they are now; counts those that are left out."""
 
     def __init__(self, collection: Collection):
-        self._collection = collection
+        self.collection = collection
         self._state: dict[str, str] = {}
         self._decode = lru_cache(_N_DECODED)(self._decode_file)
 
@@ -128,7 +128,7 @@ class _Files:
 
     def is_listed(self, photo: Photo) -> bool:
         """Return whether the last run found the photo."""
-        manifest = self._collection.manifest
+        manifest = self.collection.manifest
         if manifest is not None and photo.uuid not in manifest:
             self._state[photo.uuid] = "missing"
             return False
@@ -140,17 +140,12 @@ class _Files:
             self._state[photo.uuid] = self._check(photo)
         return not self._state[photo.uuid]
 
-    def path(self, photo: Photo) -> str:
-        """Return the path of a photo at the last run."""
-        manifest = self._collection.manifest
-        return photo.path if manifest is None else manifest[photo.uuid]
-
     def decode(self, photo: Photo) -> Image.Image | None:
         """Decode the file; None if the photo is not present or cannot be decoded."""
         return self._decode(photo) if self.is_present(photo) else None
 
     def _check(self, photo: Photo) -> str:
-        path = self.path(photo)
+        path = self.collection.path(photo)
         if not os.path.isfile(path):
             return "missing"
         try:
@@ -163,7 +158,7 @@ class _Files:
 
     def _decode_file(self, photo: Photo) -> Image.Image | None:
         try:
-            return load_whole(read_image_file(self.path(photo))[0], SIDE)
+            return load_whole(read_image_file(self.collection.path(photo))[0], SIDE)
         except ImageError:
             self._state[photo.uuid] = "unreadable"
             return None
@@ -191,7 +186,7 @@ def _without_links(photos: list[Photo], files: _Files) -> list[Photo]:
     """Leave out photos that are links to the file of another: they are no copies, and need that file."""
     by_file: dict[str, Photo] = {}
     for photo in photos:
-        path = files.path(photo)
+        path = files.collection.path(photo)
         target = os.path.realpath(path)
         if target not in by_file or path == target:
             by_file[target] = photo

@@ -83,8 +83,8 @@ def find_path(collection: Collection, text: str) -> str:
         If not exactly one photo matches.
     """
     paths = {photo.uuid: photo.path for photo in collection.photos(collection.uuids).values()}
-    wanted = unicodedata.normalize("NFC", text)
-    ends = {uuid: unicodedata.normalize("NFC", path) for uuid, path in paths.items()}
+    wanted = _composed(text)
+    ends = {uuid: _composed(path) for uuid, path in paths.items()}
     whole = os.path.abspath(wanted)
     found = [uuid for uuid, path in ends.items() if path == whole]
     for spelling in (str, str.casefold):
@@ -97,7 +97,7 @@ def find_path(collection: Collection, text: str) -> str:
         examples = " and ".join(printable(paths[uuid]) for uuid in found[:2])
         raise InputError(f"--path: {len(found)} photos match {text!r}, for example {examples}; give more of the path")
     for path, message in _failures(collection):
-        if unicodedata.normalize("NFC", path).casefold().endswith(tail):
+        if _composed(path).casefold().endswith(tail):
             raise InputError(f"--path: {printable(path)} is not in the collection, because it failed: {message}")
     raise InputError(
         f"--path: none of the {len(paths):,} photos in {collection.database!r} matches {text!r}; check the path, and "
@@ -123,12 +123,10 @@ def read_photo_list(collection: Collection, path: str | Path) -> list[str]:
     except OSError as error:
         raise InputError(f"--photos: {str(path)!r} cannot be read ({error.strerror}); name another file") from None
     photos = collection.photos(collection.uuids).values()
-    known = {_path_key(photo.path): photo.uuid for photo in photos} | {
-        _uuid_key(uuid): uuid for uuid in collection.uuids
-    }
+    known = {_composed(photo.path): photo.uuid for photo in photos} | {_digits(uuid): uuid for uuid in collection.uuids}
     found = []
     for number, entry in enumerate(_entries(text), 1):
-        uuid = known.get(_uuid_key(entry)) or known.get(_path_key(os.path.abspath(entry)))
+        uuid = known.get(_digits(entry)) or known.get(_composed(os.path.abspath(entry)))
         if uuid is None:
             raise InputError(
                 f"--photos: entry {number} of {str(path)!r}, {entry!r}, is no photo of the collection; give "
@@ -156,11 +154,11 @@ def _entries(text: str) -> list[str]:
     return lines
 
 
-def _uuid_key(text: str) -> str:
-    return text.strip().replace("-", "").lower()
+def _digits(uuid: str) -> str:
+    return uuid.strip().replace("-", "").lower()
 
 
-def _path_key(path: str) -> str:
+def _composed(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
@@ -179,10 +177,10 @@ def find_uuid(collection: Collection, text: str) -> str:
     InputError
         If the text is not a UUID or a prefix of one, or if not exactly one photo matches.
     """
-    digits = text.replace("-", "").lower()
+    digits = _digits(text)
     if not re.fullmatch("[0-9a-f]{1,32}", digits):
         raise InputError(f"--uuid: {text!r} is not a UUID or a UUID prefix; give hexadecimal digits")
-    found = [uuid for uuid in collection.uuids if uuid.replace("-", "").lower().startswith(digits)]
+    found = [uuid for uuid in collection.uuids if _digits(uuid).startswith(digits)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -21,7 +21,6 @@ from functools import cached_property
 from http.cookies import SimpleCookie
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -36,12 +35,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .collection import Collection, Photo
 from .embed.decode_process import DecodeProcess, Failed
-from .encoders.protocol import Encoder, TextEncoder
-from .encoders.registry import load_encoder, load_text_encoder
 from .errors import InputError
 from .map.words import find_fits
-from .photos.image import Preprocessing
 from .photos.scan import size_and_time
+from .photos.signatures import browser_media_type
 from .shards.plan import PlannedImage
 from .view.page import make_served_page
 
@@ -54,15 +51,6 @@ _MOST_FOUND = 500
 _LARGEST_SIDE = 4096  # pixels of a photo that is converted
 _N_DECODERS = 2
 _MOST_REQUESTS = 512  # at once; more are refused
-# The first bytes of the formats that every browser shows.
-_BROWSERS = {
-    "image/jpeg": rb"\xff\xd8\xff",
-    "image/png": rb"\x89PNG\r\n\x1a\n",
-    "image/gif": rb"GIF8[79]a",
-    "image/webp": rb"RIFF....WEBP",
-    "image/bmp": rb"BM.{4}\0{4}",
-    "image/avif": rb"....ftypavi[fs]",
-}
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -83,15 +71,11 @@ class Site:
     ----------
     open_collection : function
         Opens the collection. It is opened again after a run has made another map.
-    device : {"auto", "cpu", "cuda", "mps"}
-    backends : iterable of str
-        See `load_encoder`.
     """
 
-    def __init__(self, open_collection: Callable[[], Collection], device: str = "auto", backends: tuple[str, ...] = ()):
-        self._open, self._device, self._backends = open_collection, device, backends
+    def __init__(self, open_collection: Callable[[], Collection]):
+        self._open = open_collection
         self._lock, self._encoding = threading.Lock(), threading.Lock()
-        self._encoders: dict[str, Any] = {}
         self._read()
 
     def routes(self) -> list[Route]:
@@ -155,9 +139,8 @@ class Site:
         if not 0 < len(text) <= _MOST_LETTERS:
             raise HTTPException(400, f"text: expected 1 to {_MOST_LETTERS:,} characters")
         with self._encoding:
-            encoder = self._encoder("text")
             try:
-                query = cast(TextEncoder, encoder).encode_texts([text])[0]
+                query = self.collection.embed_text(text)
             except InputError as error:
                 raise HTTPException(422, str(error)) from None
         return self._found(text, query)
@@ -180,22 +163,10 @@ class Site:
         try:
             image = self.collection.load_image(path)
         except InputError as error:
-            raise HTTPException(422, str(error).replace(repr(path), "this file").removeprefix("--image: ")) from None
+            raise HTTPException(422, f"this file cannot be used: {error.__cause__ or error}") from None
         with self._encoding:
-            query = cast(Encoder, self._encoder("image")).encode_images(np.array(image.pixels[None]))[0]
+            query = self.collection.embed_image(image)
         return self._found("", query)
-
-    def _encoder(self, side: str) -> TextEncoder | Encoder:
-        """Return the encoder of texts or images, loaded once."""
-        provenance = self.collection.encoder
-        key = f"{side} {provenance}"
-        if key not in self._encoders:
-            self._encoders[key] = (
-                load_text_encoder(provenance, backends=self._backends)
-                if side == "text"
-                else load_encoder(provenance, self._device, os.cpu_count() or 1, self._backends)
-            )
-        return cast(TextEncoder | Encoder, self._encoders[key])
 
     def _found(self, text: str, query: np.ndarray) -> Response:
         """Answer with the photos that fit best, and whether they stand out."""
@@ -218,7 +189,7 @@ class Site:
     def _decoders(self) -> "SimpleQueue[DecodeProcess]":
         queue: SimpleQueue[DecodeProcess] = SimpleQueue()
         for _ in range(_N_DECODERS):
-            queue.put(DecodeProcess(Preprocessing.from_json(self.collection.encoder["preprocessing"])))
+            queue.put(DecodeProcess(self.collection.preprocessing))
         return queue
 
     def close(self) -> None:
@@ -372,4 +343,4 @@ def _kind_for_browsers(path: str) -> str | None:
             head = file.read(32)
     except OSError:
         raise HTTPException(404, "the file is missing") from None
-    return next((kind for kind, start in _BROWSERS.items() if re.match(start, head, re.DOTALL)), None)
+    return browser_media_type(head)

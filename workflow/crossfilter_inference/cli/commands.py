@@ -168,9 +168,9 @@ def search(
 ) -> str:
     """Find photos similar to a photo in the collection, an image file or text.
 
-    Give one of --path, --uuid, --image and --text. Text search needs a suitable encoder, such as SIGLIP2. The command
-    prints the similarity (cosine), path and UUID of each photo, the most similar photo first. It marks photos whose
-    file is missing.
+    Give one of --path, --uuid, --image and --text. SIGLIP2 understands any text, EFFICIENTNET_LITE0 some 3,000 words.
+    The command prints the similarity (cosine), path and UUID of each photo, the most similar photo first. It marks
+    photos whose file is missing.
 
     Parameters
     ----------
@@ -201,12 +201,12 @@ def search(
     if sum(bool(query) for query in (path, uuid, image, text)) != 1:
         raise UsageError("give one of --path, --uuid, --image and --text")
 
-    from ..search import find_path, find_uuid, read_photo_list
+    from ..search import find_path, find_uuid
     from ..search import search as find
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
-    opened = _open_whole(collection)
+    opened = _open(collection)
     sheet = _output("--html", html, outputs.HTML, collection, opened, force)
     known = find_path(opened, path) if path else find_uuid(opened, uuid) if uuid else None
     loaded = opened.load_image(str(image)) if image else None
@@ -214,8 +214,7 @@ def search(
         query = opened.embeddings[opened.uuids.index(known)]
     else:
         query = opened.embed_image(loaded) if loaded else opened.embed_text(text or "")
-    if photos:
-        opened.keep(read_photo_list(opened, photos))
+    _keep(opened, photos)
     found = find(opened, query, n, without=known)
     if json:
         _print_json([photo._asdict() for photo in found])
@@ -282,7 +281,8 @@ def duplicates(
     from ..view.contact_sheet import write_contact_sheet
     from . import outputs
 
-    opened = _open(collection, photos)
+    opened = _open(collection)
+    _keep(opened, photos)
     sheet = _output("--html", html, outputs.HTML, collection, opened, force)
     found = find_duplicates(opened, least_cosine, os.cpu_count() or 1, similar=similar or by_cosine_alone)
     groups = found.groups
@@ -344,7 +344,8 @@ def export(
     from ..view.export import write_atlas, write_npy, write_parquet, write_uuids
     from . import outputs
 
-    opened = _open(collection, photos)
+    opened = _open(collection)
+    _keep(opened, photos)
     read_map = cache(opened.read_map)
     wanted: list[tuple[str, Path | None, str, Callable[[str], None]]] = [
         ("--npy", npy, outputs.NPY, lambda file: write_npy(file, opened)),
@@ -389,9 +390,11 @@ def serve(*, port: Annotated[int, {"min": 0, "max": 65535}] = 0, collection: Col
             f"not installed: {str(error.name).partition('.')[0]}; run pip install '{COMMAND}[serve]'"
         ) from None
 
-    backends = tuple(_own_backends(collection))
-    site = Site(lambda: _open(collection), collection.device or "auto", backends)
-    serve_site(site, port, when_ready=lambda link: command.show(f"look at: {link} (press Ctrl-C to stop)"))
+    serve_site(
+        Site(lambda: _open(collection)),
+        port,
+        when_ready=lambda link: command.show(f"look at: {link} (press Ctrl-C to stop)"),
+    )
     return "stopped"
 
 
@@ -486,17 +489,7 @@ def main() -> None:
     command.run(COMMANDS, about="Embed a folder of photos, map them on a globe, search them, and find duplicates.")
 
 
-def _open(options: CollectionOptions, photos: Path | None = None) -> "Collection":
-    """Open a collection, or the part of it that a list names."""
-    opened = _open_whole(options)
-    if photos:
-        from ..search import read_photo_list
-
-        opened.keep(read_photo_list(opened, photos))
-    return opened
-
-
-def _open_whole(options: CollectionOptions) -> "Collection":
+def _open(options: CollectionOptions) -> "Collection":
     from ..collection import Collection
 
     if options.output_embeddings_db and not (is_script() or options.configfile or _last_config(options).exists()):
@@ -509,6 +502,14 @@ def _open_whole(options: CollectionOptions) -> "Collection":
         labels=config.labels,
         backends=_own_backends(options),
     )
+
+
+def _keep(opened: "Collection", photos: Path | None) -> None:
+    """Leave out the photos that are not in a list, if there is one."""
+    if photos:
+        from ..search import read_photo_list
+
+        opened.keep(read_photo_list(opened, photos))
 
 
 def _find_config(options: CollectionOptions, input_dir: list[str] | None = None) -> "Config":

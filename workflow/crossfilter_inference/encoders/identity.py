@@ -62,9 +62,9 @@ def may_understand_texts(settings: Mapping[str, Any]) -> bool:
     return "load_text" in _definitions(_source(settings["backend"]))
 
 
-def words_cost(settings: Mapping[str, Any]) -> float:
-    """Estimate the seconds in which the backend of a configured encoder embeds the words for a map."""
-    cost = _definitions(_source(settings["backend"])).get("WORDS_COST")
+def words_cost(backend: str) -> float:
+    """Estimate the seconds in which a backend embeds the words for a map."""
+    cost = _definitions(_source(backend)).get("WORDS_COST")
     return cost if isinstance(cost, int | float) and cost > 0 else _WORDS_COST
 
 

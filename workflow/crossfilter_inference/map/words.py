@@ -56,8 +56,8 @@ def embed_words(provenance: dict[str, Any], words: str, output: str, backends: I
     names = [line.strip() for line in Path(words).read_text("utf-8").splitlines() if line.strip()]
     try:
         encoder = load_text_encoder(provenance, backends=backends)
-        names, prompt = getattr(encoder, "words", []) or names, "{}" if hasattr(encoder, "words") else _PROMPT
-        rows = encoder.encode_texts([prompt.format(name) for name in names])
+        names = list(getattr(encoder, "words", names))
+        rows = encoder.encode_texts(names if hasattr(encoder, "words") else [_PROMPT.format(name) for name in names])
     except InputError as error:
         logger.warning("cannot name regions by words: %s", error)
         names, rows = [], np.empty((0, provenance["dimension"]), np.float32)

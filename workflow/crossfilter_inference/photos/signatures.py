@@ -47,13 +47,22 @@ _BRANDS = (  # of an ISO base media file, ISO 14496-12
     (rb"crx ", "Canon CR3, a camera's raw format", _RAW),
     (rb"qt  |mp4.|iso.|M4V.|avc1|3gp.|MSNV|dash", "MP4 or QuickTime video", "extract a frame, for example with ffmpeg"),
 )
+_AVIF, _WEBP = rb"....ftypavi[fs]", rb"RIFF....WEBP"
 _DECODED = (
     (rb"(II\*\0|MM\0\*)(?!....CR)", "TIFF"),
-    (rb"....ftypavi[fs]", "AVIF"),
+    (_AVIF, "AVIF"),
     (HEIC_START, "HEIC"),
-    (rb"RIFF....WEBP", "WebP"),
+    (_WEBP, "WebP"),
     (rb"\xff\x0a|....JXL ", "JPEG XL"),
 )
+_SHOWN_BY_BROWSERS = {
+    "image/jpeg": rb"\xff\xd8\xff",
+    "image/png": rb"\x89PNG\r\n\x1a\n",
+    "image/gif": rb"GIF8[79]a",
+    "image/webp": _WEBP,
+    "image/bmp": rb"BM.{4}\0{4}",
+    "image/avif": _AVIF,
+}
 _MARKUP = (
     (rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", "SVG drawing", _CONVERT),
     (rb"<!DOCTYPE html|<html|<head|<body", "HTML page", "download the photo itself"),
@@ -95,6 +104,11 @@ def broken_format(data: bytes) -> str:
         if re.match(pattern, data, re.DOTALL):
             return name
     return ""
+
+
+def browser_media_type(data: bytes) -> str | None:
+    """Return the media type of an image that every browser shows, from its first 32 bytes; None for other files."""
+    return next((kind for kind, start in _SHOWN_BY_BROWSERS.items() if re.match(start, data, re.DOTALL)), None)
 
 
 def _rare_jpeg(data: bytes) -> str:

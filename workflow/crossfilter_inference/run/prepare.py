@@ -300,7 +300,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         plan.shard_sizes(),
         shards,
         with_map=config.reproject_umap_embeddings,
-        words=identity.words_cost(config.encoder.model_dump()) if _uses_words(config) else 0,
+        words=identity.words_cost(config.encoder.backend) if _uses_words(config) else 0,
         n_reread=plan.n_reread,
     )
     to_delete = deletions.line("to delete:") if deletions else ""
