@@ -22,7 +22,7 @@ from PIL import Image
 
 from crossfilter_inference import Collection
 
-pytestmark = needs("starlette", "uvicorn")
+pytestmark = [needs("starlette", "uvicorn"), pytest.mark.slow]
 
 PHOTOS = DEMO_PHOTOS[::3]
 SIZES = []
