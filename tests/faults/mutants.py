@@ -263,7 +263,7 @@ def passes(copy: Path, name: str) -> bool:
 def run_tests(copy: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run tests of the copy up to the first that fails."""
     environment = {**os.environ, "PYTHONPATH": str(copy / "workflow")}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options]
+    command = [sys.executable, "-m", "pytest", "--all", "-x", "-q", "-p", "no:cacheprovider", *options]
     try:
         return subprocess.run(
             command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True, errors="replace", timeout=300
