@@ -19,6 +19,7 @@ import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from .names import canonical_uuid
@@ -73,41 +74,39 @@ def identify(
         With their UUIDs.
     """
     used = {canonical_uuid(uuid_) for uuid_ in taken}
-    photos = {photo.uuid: photo for photo in known if canonical_uuid(photo.uuid) not in used}
-    by_path = _by_path(photos)
-    named, unknown = [], []
-    for file in files:
-        photo = by_path.get(file.path)
-        if photo is not None and photo.size == file.size and photo.mtime_ns == file.mtime_ns:
-            named.append(ImageFile(photo.uuid, *file[1:]))
-            del photos[photo.uuid]
+    by_path = {file.path: file for file in files}
+    named: list[ImageFile] = []
+    photos: dict[str, KnownPhoto] = {}
+    # Of several photos that belonged to one path, it is not one that was missing.
+    for photo in sorted(known, key=attrgetter("is_missing")):
+        if used and canonical_uuid(photo.uuid) in used:
+            continue
+        file = by_path.get(photo.path)
+        if file is not None and file.size == photo.size and file.mtime_ns == photo.mtime_ns:
+            named.append(ImageFile(photo.uuid, file.path, file.size, file.mtime_ns, file.ctime_ns))
+            del by_path[photo.path]
         else:
-            unknown.append(file)
-    if unknown:
-        unknown.sort(key=_path)
+            photos[photo.uuid] = photo
+    if by_path:
+        unknown = sorted(by_path.values(), key=_path)
         used.update(canonical_uuid(image.uuid) for image in named)
         used.update(map(canonical_uuid, photos))
-        found = _recognise(unknown, photos, by_path, roots, has_contents_of)
+        found = _recognise(unknown, photos, roots, has_contents_of)
         named += [file._replace(uuid=found.get(file.path) or _new_uuid(file.path, roots, used)) for file in unknown]
     return named
-
-
-def _by_path(photos: dict[str, KnownPhoto]) -> dict[str, KnownPhoto]:
-    """Find the photo that each path belongs to; of several, it is not one that was missing."""
-    by_path = {photo.path: photo for photo in photos.values()}
-    if len(by_path) < len(photos):  # a photo was overwritten by another
-        by_path |= {photo.path: photo for photo in photos.values() if not photo.is_missing}
-    return by_path
 
 
 def _recognise(
     files: list[ImageFile],
     photos: dict[str, KnownPhoto],
-    by_path: dict[str, KnownPhoto],
     roots: Sequence[str],
     has_contents_of: Callable[[ImageFile, KnownPhoto], bool],
 ) -> dict[str, str]:
-    """Find files that have changed among known photos by UUID, and remove these; return the UUIDs, by path."""
+    """Find files that have changed among known photos by UUID, and remove these; return the UUIDs, by path.
+
+    Of photos that belonged to one path, those that were missing come last.
+    """
+    by_path = {photo.path: photo for photo in reversed(photos.values())}
     found: dict[str, str] = {}
 
     def is_same(file: ImageFile, photo: KnownPhoto) -> None:

@@ -37,6 +37,7 @@ EXTRAS = {
     ),
 }
 _UUID_LENGTH = 36
+_UUID_LENGTHS = (_UUID_LENGTH, 32)
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
 # The usual spelling. Without groups and flags, it takes half the time; there is a name for each photo.
@@ -63,6 +64,8 @@ def canonical_uuid(uuid: str) -> str:
 
 def read_uuid(text: str) -> str:
     """Return the canonical spelling of a UUID in one of the accepted spellings; an empty text if it is none."""
+    if len(text) not in _UUID_LENGTHS:
+        return ""
     if _CANONICAL.fullmatch(text):
         return text
     return canonical_uuid(text) if is_uuid(text) else ""

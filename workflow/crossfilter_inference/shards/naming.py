@@ -52,7 +52,7 @@ def scan_photos(config: Config, state: str, last: Callable[[], LastPlan]) -> Sca
 
 def _in_plan(last: LastPlan) -> list[KnownPhoto]:
     return [
-        KnownPhoto(uuid, path, int(size), int(mtime_ns), shard, is_missing=bool(reason))
+        KnownPhoto(uuid, path, int(size), int(mtime_ns), shard, "", bool(reason))
         for uuid, path, size, mtime_ns, shard, _, reason in last.values()
         if path and size and mtime_ns
     ]

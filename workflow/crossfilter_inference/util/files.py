@@ -106,11 +106,13 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
     if os.path.isdir(path):
         raise damaged(path)
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = _rows(file)
         try:
-            if tuple(next(rows, ())) != header:
+            if tuple(next(_rows_of_csv(file), ())) != header:
                 raise damaged(path)
-            for row in rows:
+            for line in file:
+                # Only lines with quotes need `csv`, which is three times as slow; a field may go on in the next line.
+                is_plain = '"' not in line and not line.isspace()
+                row = line.rstrip("\r\n").split("\t") if is_plain else next(_rows_of_csv(itertools.chain([line], file)))
                 if len(row) != len(header):
                     raise damaged(path)
                 yield row
@@ -118,14 +120,8 @@ def read_tsv(path: StrPath, header: tuple[str, ...]) -> Iterator[list[str]]:
             raise damaged(path) from None
 
 
-def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Split lines into rows. Only those with quotes need `csv`, which takes three times as long."""
-    for line in lines:
-        text = line.rstrip("\r\n")
-        if text and '"' not in text:
-            yield text.split("\t")
-        else:  # a quoted field may go on in the next lines
-            yield next(csv.reader(itertools.chain([line], lines), delimiter="\t", strict=True))
+def _rows_of_csv(lines: Iterator[str]) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter="\t", strict=True)
 
 
 def read_benchmark(path: StrPath) -> dict[str, float] | None:
