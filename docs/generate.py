@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from crossfilter_inference.config import Config, EncoderSettings, Section, UmapSettings
+from crossfilter_inference.config import Config, EncoderSettings, PageSettings, Section, UmapSettings
 from crossfilter_inference.db.tables import Tables
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -50,6 +50,7 @@ def schema() -> str:
 def reference() -> str:
     """Return the reference of all keys, as Markdown."""
     parts = [_INTRODUCTION, *_table("Keys", Config, ""), *_table("Section `umap`", UmapSettings, "umap.")]
+    parts += _table("Section `page`", PageSettings, "page.")
     parts += _table("Section `encoders`", EncoderSettings, "encoders.NAME.")
     parts.append(_CLOSING)
     return "\n".join(parts)
@@ -74,7 +75,7 @@ def _table(title: str, section: type[Section], prefix: str) -> Iterator[str]:
     yield "| key | default | allowed | meaning |\n|---|---|---|---|"
     for name, field in section.model_fields.items():
         value = field.default
-        default = "required" if field.is_required() else "" if name in ("encoders", "umap") else _value(value)
+        default = "required" if field.is_required() else "" if name in ("encoders", "umap", "page") else _value(value)
         yield f"| `{prefix}{name}` | {default} | {_allowed(properties[name])} | {field.description} |"
     yield ""
 

@@ -4,6 +4,7 @@ import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.map.contents import MapFiles
 from crossfilter_inference.view.job import draw_map
+from crossfilter_inference.view.page import PageSettings
 
 
 def main(
@@ -16,6 +17,7 @@ def main(
     embeddings: str,
     labels: str = "",
     words: str = "",
+    settings: PageSettings,
     page: str,
     png: str,
     svg: str,
@@ -40,6 +42,8 @@ def main(
         CSV file with columns UUID and LABEL, to name regions.
     words : str
         words.npz, to name regions if no labels are given.
+    settings : dict
+        Section page: of the configuration, as JSON.
     page : str
         HTML file to write.
     png : str
@@ -51,10 +55,10 @@ def main(
     --------
         python scripts/draw_map.py --type EFFICIENTNET_LITE0 --map map.tsv --neighbours neighbours.npz \
             --quality map_quality.json --database photos.sqlite --embeddings embeddings \
-            --page map.html --png map.png --svg map.svg
+            --settings '{"thumbnail_size": "auto", "max_megabytes": 95}' --page map.html --png map.png --svg map.svg
     """
     files = MapFiles(map, neighbours, quality, database, embeddings, labels, words)
-    return f"{page}: {draw_map(type, files, page, png, svg)}"
+    return f"{page}: {draw_map(type, files, settings, page, png, svg)}"
 
 
 if __name__ == "__main__":

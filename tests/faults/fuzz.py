@@ -29,7 +29,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
 from crossfilter_inference.embed.decode_process import Failed, decode_image
-from crossfilter_inference.photos.image import ImageError, LoadedImage, Preprocessing, load_image
+from crossfilter_inference.photos.image import THUMBNAIL_SIDE, ImageError, LoadedImage, Preprocessing, load_image
 from crossfilter_inference.shards.plan import PlannedImage
 
 PREPROCESSING = Preprocessing(size=32, resample=2, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -142,7 +142,7 @@ def _outcome(data: bytes, decode: Decode) -> str:
     assert loaded.pixels.dtype == np.uint8, loaded.pixels.dtype
     assert 0 < loaded.width * loaded.height <= MAX_PIXELS, (loaded.width, loaded.height)
     with Image.open(io.BytesIO(loaded.thumbnail), formats=["JPEG"]) as thumbnail:
-        assert max(thumbnail.size) <= 96, thumbnail.size
+        assert max(thumbnail.size) <= THUMBNAIL_SIDE, thumbnail.size
     return "decoded"
 
 

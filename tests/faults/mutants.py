@@ -66,7 +66,10 @@ MUTANTS = [
     ("photos/exif.py", 'if image.format == "JXL" and', "if False and", "raw: turn"),
     ("run/prepare.py", "known = {} if config.reread_photos else last", "known = last", "prepare: read_again_on"),
     # A photo keeps its UUID
-    ("photos/identify.py", "for photo in photos.values() if not photo.is_missing}", "for photo in ()}", "identify: overwritten"),
+    ("photos/identify.py", "in reversed(photos.values())}", "in photos.values()}", "identify: overwritten"),
+    ("photos/identify.py", 'sorted(known, key=attrgetter("is_missing"))', "known", "identify: was_missing"),
+    ("view/page.py", "    room, size = most_bytes", "    room, size = 2 * most_bytes", "page_data"),
+    ("view/page.py", 'if size == "auto" and len(lines)', "if len(lines)", "page_data"),
     ("photos/identify.py", "or len(candidates) == len(group) == 1", "or True", "identify"),
     ("photos/identify.py", "    while new in used:\n", "    while False:\n", "identify: in_use or new_file"),
     ("photos/identify.py", 'unicodedata.normalize("NFC", path[len(root) :]', '(path[len(root) :]', "identify: machine"),

@@ -3,7 +3,7 @@ import yaml
 from conftest import PROJECT
 
 from crossfilter_inference.cli.workflow import snakemake_command
-from crossfilter_inference.config import Config, UmapSettings, check_config, read_config, read_config_file
+from crossfilter_inference.config import Config, PageSettings, UmapSettings, check_config, read_config, read_config_file
 from crossfilter_inference.errors import InputError
 
 LEAST = {"input_dir": "photos", "output_embeddings_db": "photos.sqlite"}
@@ -40,9 +40,10 @@ def test_the_shipped_configuration_names_every_option_with_a_comment_and_its_def
     for key in shipped.keys() - {"input_dir", "output_embeddings_db", "embedding_type", "encoders"}:
         assert getattr(check(**{key: shipped[key]}), key) == getattr(defaults, key), key
     lines = text.splitlines()
-    for key in [*shipped, *shipped["umap"]]:
+    assert shipped["page"].keys() == PageSettings.model_fields.keys()
+    for key in [*shipped, *shipped["umap"], *shipped["page"]]:
         [index] = [n for n, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
-        assert lines[index - 1].strip().startswith("#") or key == "umap", key
+        assert lines[index - 1].strip().startswith("#") or key in ("umap", "page"), key
 
 
 def test_encoders_of_the_user_are_added_to_the_shipped_ones():

@@ -25,6 +25,7 @@ from crossfilter_inference.run.finish import closing_lines
 from crossfilter_inference.run.prepare import Resources, prepare_run
 from crossfilter_inference.shards.shard import read_thumbnails
 from crossfilter_inference.view.job import draw_map
+from crossfilter_inference.view.page import DEFAULTS
 from crossfilter_inference.view.report import write_summary
 
 pytest_plugins = "verified"
@@ -53,7 +54,7 @@ def options(state):
 def draw(state, tmp_path):
     inputs = [state.path(name) for name in ("map.tsv", "neighbours.npz", "map_quality.json")]
     files = MapFiles(*inputs, str(state.database), state.path("embeddings"), words=state.path("words.npz"))
-    draw_map("T", files, *(str(tmp_path / name) for name in ("x.html", "x.png", "x.svg")))
+    draw_map("T", files, DEFAULTS, *(str(tmp_path / name) for name in ("x.html", "x.png", "x.svg")))
 
 
 def store_the_map(state):

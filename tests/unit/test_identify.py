@@ -118,3 +118,10 @@ def test_an_overwritten_photo_does_not_take_the_path_from_the_one_that_is_there(
         assert by_name([file("a/1.jpg")], order) == {"a/1.jpg": first.uuid}, "restored"
         unknown_status = [photo._replace(is_missing=False) for photo in order]  # as the database has it
         assert by_name([file("a/1.jpg", 200, 6)], unknown_status) == {"a/1.jpg": second.uuid}
+
+
+def test_of_two_equal_photos_at_one_path_it_is_not_the_one_that_was_missing(photos):
+    there, other, _ = known(photos)
+    missing = other._replace(path=there.path, size=there.size, mtime_ns=there.mtime_ns, is_missing=True)
+    for order in ([there, missing], [missing, there]):
+        assert by_name([file("a/1.jpg")], order) == {"a/1.jpg": there.uuid}

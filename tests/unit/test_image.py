@@ -65,11 +65,11 @@ def test_exif_orientation_is_applied(orientation):
     assert (loaded.width, loaded.height) == (60, 40)
 
 
-def test_the_thumbnail_has_96_pixels_on_its_long_side():
+def test_the_thumbnail_has_192_pixels_on_its_long_side():
     loaded = load_image(PHOTO.read_bytes(), PREPROCESSING)
     with Image.open(io.BytesIO(loaded.thumbnail)) as thumbnail:
         assert thumbnail.format == "JPEG"
-        assert thumbnail.size == (96, 64)
+        assert thumbnail.size == (192, 128)
 
 
 def photo(width, height):

@@ -85,7 +85,8 @@ def test_the_final_output_lists_every_file_once_and_the_map_only_on_request(fold
     assert {"<results>/map.html", "<results>/embeddings/000001.sqlite", run.stamps.umap} <= {*files}
     without_map = prepare(reproject_umap_embeddings=False).final_output()
     assert {*files} - {*without_map} == {file for file in files if "map" in file.rsplit("/", 1)[-1]} | {
-        "<results>/neighbours.npz"
+        "<results>/neighbours.npz",
+        run.stamps.page,
     }
 
 

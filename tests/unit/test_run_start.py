@@ -37,7 +37,7 @@ def planned(folder, known_shards=(), shards=()):
         shards=list(shards),
         shares=share_out(1, None, None, may_use_gpu=False),
         cost=Cost(1, 1, 1),
-        stamps=Stamps(*"12345"),
+        stamps=Stamps(*"123456"),
     )
 
 

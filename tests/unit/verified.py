@@ -23,6 +23,7 @@ from crossfilter_inference.shards.plan import make_plan, read_plan, read_shard_l
 from crossfilter_inference.util.files import read_json, write_json
 from crossfilter_inference.verify.checks import verify
 from crossfilter_inference.view.job import draw_map
+from crossfilter_inference.view.page import DEFAULTS
 
 CHECKS = ["database", "embeddings", "digest", "outcomes", "shards", "provenance", "map", "files", "thumbnails"]
 UUID = "00000000-0000-4000-8000-{:012d}".format
@@ -93,7 +94,7 @@ class Collection(Store):
     def draw(self):
         paths = map(self.path, ("map.tsv", "neighbours.npz", "map_quality.json"))
         files = MapFiles(*paths, str(self.database), self.path("embeddings"))
-        draw_map("T", files, *map(self.path, ("map.html", "map.png", "map.svg")))
+        draw_map("T", files, DEFAULTS, *map(self.path, ("map.html", "map.png", "map.svg")))
 
     def config(self, **changes):
         return read_config([self.root / "config.yaml"], changes)

@@ -145,10 +145,11 @@ def test_an_unchanged_collection_has_nothing_to_be_done(make_collection, tmp_pat
     ("settings", "jobs"),
     [
         ({"batch_size": 3, "shard_size": 7, "device": "cpu", "max_failed_share": 0.5}, {}),
+        ({"page": {"thumbnail_size": 64}}, {"draw_map": 1}),
         ({"umap": {"n_neighbors": 9}}, {"fit_umap": 1, "store_map": 1, "draw_map": 1}),
         ({"missing_images": "delete"}, {"store_embeddings": 1, "fit_umap": 1, "store_map": 1, "draw_map": 1}),
     ],
-    ids=["none", "the map's", "the store's"],
+    ids=["none", "the page's", "the map's", "the store's"],
 )
 def test_a_changed_setting_reruns_exactly_the_rules_that_it_concerns(demo, settings, jobs):
     demo.configure(**settings)

@@ -196,7 +196,7 @@ class Collection:
         )
 
     def thumbnails(self, uuids: list[str]) -> dict[str, bytes]:
-        """Read thumbnails, JPEG files of 96 pixels on the long side; photos without one are left out."""
+        """Read thumbnails: JPEG, 192 pixels on the long side (older ones: 96); photos without one are left out."""
         return read_thumbnails(str(self.folder / "embeddings"), self.database, self.embedding_type, uuids)
 
     def load_image(self, path: str) -> LoadedImage:

@@ -115,6 +115,18 @@ class UmapSettings(Section):
     )
 
 
+class PageSettings(Section):
+    """Settings of the globe as a file, `map.html`."""
+
+    thumbnail_size: Annotated[int | Literal["auto"], Number(int, 32, 192, auto=True)] = Field(
+        default="auto",
+        description="Long side of the thumbnails, in pixels. auto: 192 if all of them fit on the page, otherwise 96.",
+    )
+    max_megabytes: Annotated[int, Number(int, 10, 400)] = Field(
+        default=95, description="Maximum size of the page. It contains as many photos and thumbnails as fit."
+    )
+
+
 # Folders in which other programs keep deleted photos, older versions, backups and thumbnails, and files that are no
 # photos in spite of their names.
 _TRASH_AND_CACHES = (
@@ -215,6 +227,7 @@ class Config(Section):
         default_factory=dict, description="Encoders, by name."
     )
     umap: UmapSettings = Field(default_factory=UmapSettings, description="Settings of the map.")
+    page: PageSettings = Field(default_factory=PageSettings, description="Settings of the globe as a file.")
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -418,6 +431,8 @@ def _section(location: list[str]) -> type[Section]:
     match location:
         case ["umap"]:
             return UmapSettings
+        case ["page"]:
+            return PageSettings
         case ["encoders", _]:
             return EncoderSettings
         case _:

@@ -50,6 +50,7 @@ rule draw_map:
             "<results>/map.png", caption="../report/picture.rst", category="Map", labels={"shows": "the whole sphere"}
         ),
         svg="<results>/map.svg",
+        stamp=RUN.stamps.page,
     log:
         "<logs>/draw_map/draw_map.log",
     benchmark:
@@ -65,6 +66,7 @@ rule draw_map:
         labels=lambda wildcards: RUN.config.labels,  # no param: those stand unescaped in the report
     params:
         type=RUN.type,
+        settings=RUN.config.page.to_json(),
     message:
         "draw the map"
     shell:
@@ -72,4 +74,5 @@ rule draw_map:
         " --type {params.type} --map {input.map:q} --neighbours {input.neighbours:q} --quality {input.quality:q}"
         " --database {resources.database:q} --embeddings {resources.state:q}/embeddings"
         " --labels={resources.labels:q} --words={input.words:q}"
-        " --page {output.page:q} --png {output.png:q} --svg {output.svg:q} --log {log:q}"
+        " --settings {params.settings:q} --page {output.page:q} --png {output.png:q} --svg {output.svg:q}"
+        " --stamp {output.stamp:q} --log {log:q}"

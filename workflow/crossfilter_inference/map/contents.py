@@ -198,7 +198,10 @@ def is_missing(uuid: str, path: str, manifest: dict[str, str] | None) -> bool:
 def read_thumbnails(
     embeddings_folder: str, database: str, embedding_type: str, uuids: Iterable[str]
 ) -> dict[str, bytes]:
-    """Read thumbnails from the shards of the photos: JPEG, 96 pixels on the long side; missing ones are left out."""
+    """Read thumbnails from the shards of the photos; missing ones are left out.
+
+    They are JPEG files of 192 pixels on the long side; older ones have 96.
+    """
     images = Tables(embedding_type).images
     owned = defaultdict(list)
     with reading(database) as connection:

@@ -36,7 +36,7 @@ from .png import is_png, pixels_alone
 from .raw import can_read_raw, develop
 from .signatures import broken_format, raw_format, unread_format
 
-THUMBNAIL_SIDE = 96  # pixels on the long side
+THUMBNAIL_SIDE = 192  # pixels on the long side
 _THUMBNAIL_QUALITY = 80
 _JPEG_QUALITY = 90  # of larger ones
 # A JPEG may be decoded at a reduced size if the square keeps this many times the side that the encoder takes, and this
@@ -99,7 +99,7 @@ class LoadedImage:
     ----------
     pixels : array of shape (size, size, 3), uint8, RGB
     thumbnail : bytes
-        A JPEG of at most 96 pixels on its long side.
+        A JPEG of at most 192 pixels on its long side.
     width, height : int
         Of the upright image, in pixels.
     exif : Exif

@@ -112,6 +112,7 @@ class Stamps:
     store: str
     umap: str
     map: str
+    page: str
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Run:
         stamps = [self.stamps.manifest, self.stamps.encoder, self.stamps.store]
         if self.config.reproject_umap_embeddings:
             files += [*_MAP_FILES, *(["words.npz"] if self.with_words else [])]
-            stamps += [self.stamps.umap, self.stamps.map]
+            stamps += [self.stamps.umap, self.stamps.map, self.stamps.page]
         return [self.database, *(f"<results>/{file}" for file in files), *stamps]
 
 
@@ -418,6 +419,7 @@ def _stamps(config: Config, plan: Plan, plan_digest: str, store_generation: int,
         "store": digest([STORE_VERSION, config.missing_images, store_generation, *_held_back(config, plan)]),
         "umap": map_settings.settings_digest(config.umap.model_dump(), config.labels),
         "map": str(map_generation),
+        "page": digest(config.page.model_dump()),
     }
     return Stamps(**{name: f"<results>/settings/{name}-{value}" for name, value in values.items()})
 

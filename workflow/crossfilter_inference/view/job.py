@@ -5,13 +5,13 @@ from itertools import islice
 from ..map.contents import MapFiles, find_words, read_contents, read_thumbnails
 from ..util.files import write_bytes, write_text
 from ..util.text import counted
-from .page import MOST_BYTES, choose_photos, make_page
+from .page import PageSettings, choose_photos, make_page
 from .picture import MOST_THUMBNAILS, draw_figure
 
-_LEAST_THUMBNAIL = 2_000  # bytes on the page; most thumbnails are larger
+_THUMBNAILS_PER_MB = 500  # more do not fit on the page: most thumbnails take more than 2,000 bytes there
 
 
-def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str) -> str:
+def draw_map(embedding_type: str, files: MapFiles, settings: PageSettings, page: str, png: str, svg: str) -> str:
     """Draw the map as a page and as pictures.
 
     Parameters
@@ -19,6 +19,7 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     embedding_type : str
     files : MapFiles
         Files to read.
+    settings : PageSettings
     page, png, svg : str
         Files to write.
 
@@ -34,15 +35,16 @@ def draw_map(embedding_type: str, files: MapFiles, page: str, png: str, svg: str
     """
     contents = read_contents(embedding_type, files)
     by_lot = contents.random_order()
-    photos = choose_photos(by_lot)
-    candidates = {row: contents.uuids[row] for row in by_lot[: MOST_BYTES // _LEAST_THUMBNAIL]}
+    photos = choose_photos(by_lot, settings)
+    most_thumbnails = settings["max_megabytes"] * _THUMBNAILS_PER_MB
+    candidates = {row: contents.uuids[row] for row in by_lot[:most_thumbnails]}
     jpegs = read_thumbnails(files.embeddings, files.database, embedding_type, candidates.values())
     thumbnails = {row: jpegs[uuid] for row, uuid in candidates.items() if uuid in jpegs}
 
     png_bytes, svg_bytes, n_in_picture = draw_figure(contents, dict(islice(thumbnails.items(), MOST_THUMBNAILS)))
     write_bytes(png, png_bytes)
     write_bytes(svg, svg_bytes)
-    html, n_on_page = make_page(contents, photos, thumbnails, find_words(embedding_type, files))
+    html, n_on_page = make_page(contents, photos, thumbnails, find_words(embedding_type, files), settings)
     write_text(page, html)
     n_names = sum(bool(region.name) for region in contents.regions)
     return (

@@ -6,14 +6,16 @@ thumbnails are base64, one per line.
 """
 
 import base64
+import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ..map.contents import MapContents
 from ..map.words import Fits
@@ -49,15 +51,29 @@ _MODULES = (
     "address.js",
     "page.js",
 )
-MOST_BYTES = 95_000_000  # of the file
-_MOST_PHOTOS = 500_000  # of more, the page shows a random sample
-_DATA_BYTES = 60_000_000  # of everything but the thumbnails
+_PHOTO_BYTES = 190  # of the page, for each photo; if there are too many, the page shows a random sample
+_DATA_SHARE = 0.63  # of the page, for everything but the thumbnails
+_SMALL_SIZE, _QUALITY = 96, 80  # of thumbnails if not all would fit as they are
 _NEIGHBOUR_BYTES = 2 * 4 * 4 / 3  # index and similarity, in base64
 _MOST_NEIGHBOURS = 8
 
 
+class PageSettings(TypedDict):
+    """The section `page` of the configuration."""
+
+    thumbnail_size: int | Literal["auto"]
+    max_megabytes: int
+
+
+DEFAULTS: PageSettings = {"thumbnail_size": "auto", "max_megabytes": 95}
+
+
 def make_page(
-    contents: MapContents, photos: npt.NDArray[Any], thumbnails: dict[int, bytes], fits: Sequence[Fits] = ()
+    contents: MapContents,
+    photos: npt.NDArray[Any],
+    thumbnails: Mapping[int, bytes],
+    fits: Sequence[Fits] = (),
+    settings: PageSettings = DEFAULTS,
 ) -> tuple[str, int]:
     """Write the page as HTML.
 
@@ -67,9 +83,10 @@ def make_page(
     photos : array of shape (n_shown,), int
         Rows of `contents` that the page shows, in rising order.
     thumbnails : dict
-        JPEG files by row, the most wanted first. The page leaves out those that would make it larger than `MOST_BYTES`.
+        JPEG files by row, the most wanted first. The page leaves out those that would make it too large.
     fits : sequence of Fits
         The photos that fit each word best, as rows of `contents`.
+    settings : PageSettings
 
     Returns
     -------
@@ -81,14 +98,15 @@ def make_page(
     on_page = np.full(len(contents), -1, np.int32)
     on_page[photos] = np.arange(len(photos))
     data = _data(contents, photos) | _words(fits, on_page)
-    data |= _neighbours(contents, photos, on_page, _DATA_BYTES - len(script_json(data)))
-    room = MOST_BYTES - len(script_json(data))
-    lines = {row: base64.b64encode(jpeg).decode() for row, jpeg in thumbnails.items()}
-    # With the end of the line, and the row in base64.
-    has_room = np.cumsum([len(line) + 7 for line in lines.values()]) <= room
-    shown = [row for row, stays in zip(lines, has_room, strict=True) if stays]
-    data["thumbnails"] = _base64(on_page[shown], "<i4")
-    return _fill(contents, len(photos), data, [lines[row] for row in shown]), len(shown)
+    most_bytes = settings["max_megabytes"] * 1_000_000
+    data |= _neighbours(contents, photos, on_page, int(_DATA_SHARE * most_bytes) - len(script_json(data)))
+    without_thumbnails = _fill(contents, len(photos), data | {"thumbnails": ""}, [])
+    room, size = most_bytes - len(without_thumbnails.encode("utf-8", "surrogateescape")), settings["thumbnail_size"]
+    lines = _fitting(thumbnails, size, room)
+    if size == "auto" and len(lines) < len(thumbnails):
+        lines = _fitting(thumbnails, _SMALL_SIZE, room)
+    data["thumbnails"] = _base64(on_page[[*lines]], "<i4")
+    return _fill(contents, len(photos), data, [*lines.values()]), len(lines)
 
 
 def make_served_page(contents: MapContents, fits: Sequence[Fits]) -> str:
@@ -119,20 +137,44 @@ def _fill(contents: MapContents, n_photos: int, data: dict[str, object], thumbna
     )
 
 
-def choose_photos(random_order: list[int]) -> npt.NDArray[np.int64]:
+def _fitting(thumbnails: Mapping[int, bytes], size: int | Literal["auto"], room: int) -> dict[int, str]:
+    """Encode the thumbnails that fit into so many bytes, in base64, by row."""
+    lines = {}
+    for row, jpeg in thumbnails.items():
+        line = base64.b64encode(jpeg if size == "auto" else _shrunk(jpeg, size)).decode()
+        room -= len(line) + 7  # with the end of the line, and the row in base64
+        if room < 0:
+            break
+        lines[row] = line
+    return lines
+
+
+def _shrunk(jpeg: bytes, size: int) -> bytes:
+    """Shrink a JPEG to so many pixels on the long side; a smaller one is left as it is."""
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+        if max(image.size) <= size:
+            return jpeg
+        image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=1.0)  # the decoder reduces it
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=_QUALITY)
+        return file.getvalue()
+
+
+def choose_photos(random_order: list[int], settings: PageSettings = DEFAULTS) -> npt.NDArray[np.int64]:
     """Choose the photos that the page has room for: all, or a random sample.
 
     Parameters
     ----------
     random_order : list of int
         All photos.
+    settings : PageSettings
 
     Returns
     -------
     array of shape (n_shown,), int64
         The chosen photos, in rising order.
     """
-    return np.sort(np.array(random_order[:_MOST_PHOTOS], np.int64))
+    return np.sort(np.array(random_order[: settings["max_megabytes"] * 1_000_000 // _PHOTO_BYTES], np.int64))
 
 
 def _part(name: str) -> Html:

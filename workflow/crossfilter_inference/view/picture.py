@@ -131,12 +131,12 @@ class _Canvas:
         em = font_size * _DPI / 72
         name_sizes = [(len(name) * _LETTER * em, 1.2 * em) for name, _ in names]
         name_positions = np.array([(region.latitude, region.longitude) for _, region in names]).reshape(-1, 2)
-        rows, scale = list(images), _thumbnail_scale(len(images))
-        image_sizes = [(image.width * scale, image.height * scale) for image in images.values()]
+        rows, side = list(images), _thumbnail_side(len(images))
+        image_sizes = [np.multiply(image.size, side / max(image.size)) for image in images.values()]
         sizes = np.array([*name_sizes, *image_sizes], float).reshape(-1, 2)
         anchors = np.vstack([self._pixels(*name_positions.T), pixels[rows]])
         # Names come first: thumbnails are placed around them.
-        placed = place_thumbnails(anchors, sizes, self._is_inside, _REACH * 96 * scale)
+        placed = place_thumbnails(anchors, sizes, self._is_inside, _REACH * side)
 
         is_point = np.ones(len(pixels), bool)
         for index, centre in placed.items():
@@ -199,8 +199,7 @@ class _Canvas:
         self._axes.scatter(x[:1], y[:1], s=12, color=_LINE, linewidths=0, zorder=3, transform=self._inches)
 
 
-def _thumbnail_scale(n: int) -> float:
-    """Return the scale at which `n` thumbnails cover about a third of the sphere, with sides of 32 to 120 pixels."""
+def _thumbnail_side(n: int) -> float:
+    """Return the long side, 32 to 120 pixels, with which `n` thumbnails cover about a third of the sphere."""
     area = np.pi / 4 * WIDTH * HEIGHT / 3
-    side = np.clip(np.sqrt(area / max(n, 1)), 32, 120)
-    return float(side / 96)
+    return float(np.clip(np.sqrt(area / max(n, 1)), 32, 120))

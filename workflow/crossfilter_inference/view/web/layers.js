@@ -195,9 +195,10 @@ export class Overlay extends Layer {
   thumbnail(photo, x, y, side, colour, frame) {
     const image = this.thumbnails.get(photo);
     if (!image) return null;
-    const scale = side / Math.max(image.naturalWidth, image.naturalHeight);
+    const pixels = Math.max(image.naturalWidth, image.naturalHeight);
+    const scale = side / pixels;
     const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
-    const original = this.isCloseUp && side * devicePixelRatio > SHARP ? this.originals.get(photo) : null;
+    const original = this.isCloseUp && side * devicePixelRatio > SHARP * pixels ? this.originals.get(photo) : null;
     const [left, top] = [x - width / 2, y - height / 2];
     this.context.fillStyle = colour;
     this.context.fillRect(left - frame, top - frame, width + 2 * frame, height + 2 * frame);

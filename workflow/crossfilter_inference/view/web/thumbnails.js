@@ -8,7 +8,7 @@ import { isServed, servedThumbnail } from "./server.js";
 const MOST_THUMBNAILS = 700; // on the screen
 const MOST_IN_VAIN = 4000; // photos in sight, one after another, without room for their thumbnails
 const LARGEST = 0.4; // of the window; no thumbnail is drawn larger
-export const SHARP = 120; // pixels; larger ones are drawn from the original
+export const SHARP = 1.25; // thumbnails are enlarged so much; larger ones are drawn from the original
 export const HIDDEN = 0.12; // nearness below which a thumbnail would be on the edge of the globe
 
 /** Decodes thumbnails when they are needed. */
