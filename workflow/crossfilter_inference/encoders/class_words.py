@@ -52,7 +52,7 @@ class ClassWords:
     def __init__(self, name: str, classifier: NDArray[np.float32]):
         self._name, self._classes = name, _read_classes(_FILE)
         self.words = list(self._classes)
-        self._rows = (classifier - classifier.mean(axis=0)).astype(np.float64)
+        self._directions_of_classes = _ridge_regression(classifier)
 
     def encode_texts(self, texts: list[str]) -> Embeddings:
         """Embed texts. A text of several known words means all of them; words of the same classes get equal rows.
@@ -70,14 +70,11 @@ class ClassWords:
         return unit_rows
 
     def _directions(self, meanings: list[Classes]) -> NDArray[np.float64]:
-        """Return a row of length 1 for each meaning: ridge regression of membership on the rows of the classifier."""
-        member = np.zeros((len(self._rows), len(meanings)))
-        for column, classes in enumerate(meanings):
-            member[list(classes), column] = 1
-        member -= member.mean(axis=0)
-        gram = self._rows.T @ self._rows
-        gram[np.diag_indices_from(gram)] += _RIDGE
-        directions = np.linalg.solve(gram, self._rows.T @ member).T
+        """Return a row of length 1 for each meaning: the direction that tells its classes from all others."""
+        member = np.zeros((len(meanings), len(self._directions_of_classes)))
+        for row, classes in enumerate(meanings):
+            member[row, list(classes)] = 1
+        directions = member @ self._directions_of_classes
         unit: NDArray[np.float64] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         return unit
 
@@ -112,6 +109,14 @@ class ClassWords:
             f"embed the photos with SIGLIP2 too: {once_with('embedding_type=SIGLIP2')}, then search with "
             "--embedding_type SIGLIP2"
         )
+
+
+def _ridge_regression(classifier: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return a row for each class: ridge regression of membership on the centred rows of the classifier."""
+    rows = (classifier - classifier.mean(axis=0)).astype(np.float64)
+    gram = rows.T @ rows
+    gram[np.diag_indices_from(gram)] += _RIDGE
+    return np.linalg.solve(gram, rows.T).T
 
 
 def _read_classes(path: Path) -> dict[str, Classes]:
