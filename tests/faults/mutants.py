@@ -39,7 +39,7 @@ MUTANTS = [
     # Words and lists of photos
     ("encoders/class_words.py", "for name in (word, *singulars)", "for name in (word,)", "class_words: plurals"),
     ("encoders/class_words.py", "range(len(tokens), start, -1)", "range(start + 1, len(tokens) + 1)", "class_words: longest"),
-    ("encoders/class_words.py", "member[list(classes), column] = 1", "member[classes[0], column] = 1", "class_words: classes_first"),
+    ("encoders/class_words.py", "member[row, list(classes)] = 1", "member[row, classes[0]] = 1", "class_words: classes_first"),
     ("map/words.py", "np.lexsort((rows, -values, meanings))", "np.lexsort((rows, values, meanings))", "map_words: fit"),
     ("map/words.py", "shown = own[: min(n_fitting, _MOST_FITTING) or _FEWEST]", "shown = own[:_MOST_FITTING]", "map_words: no_photo_fits"),
     ("map/words.py", "rows + start, similarity", "rows, similarity", "map_words: fit"),
