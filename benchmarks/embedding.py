@@ -234,12 +234,12 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
         table += [
             (
                 f"our loop float32 torch / reference loop, {megapixels} MP ({1 / theirs:.2f} images/s)",
-                f"{theirs / ours['float32', 'torch']:.2f}",
+                f"{theirs / ours['float32', 'torch']:.3g}",
                 "1.30" if megapixels == 12 else "",
             ),
             (
                 f"our loop {' '.join(fastest)} (fastest here) / reference loop, {megapixels} MP",
-                f"{theirs / ours[fastest]:.2f}",
+                f"{theirs / ours[fastest]:.3g}",
                 {12: "3.0", 1: "2.4"}[megapixels],
             ),
         ]
@@ -248,7 +248,7 @@ def on_cpu(bench: Bench, n_rounds: int) -> list[tuple[str, str, str]]:
             table.append(
                 (
                     f"our loop float32 torch / {name}, {megapixels} MP ({1 / seconds:.2f} images/s)",
-                    f"{seconds / ours['float32', 'torch']:.2f}",
+                    f"{seconds / ours['float32', 'torch']:.3g}",
                     {12: "1.25", 1: "1.0"}[megapixels],
                 )
             )

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from crossfilter_inference.collection import Collection
 from crossfilter_inference.config import read_config
 from crossfilter_inference.errors import InputError
+from crossfilter_inference.photos.image import THUMBNAIL_SIDE
 from crossfilter_inference.search import find_path, find_uuid, search
 
 
@@ -357,7 +358,7 @@ def test_the_atlas_has_positions_neighbours_and_thumbnails(demo_run, exported):
         assert len(neighbours["ids"]) == len(neighbours["distances"]) == 14
         assert row not in neighbours["ids"]
         with Image.open(io.BytesIO(thumbnail["bytes"])) as image:
-            assert max(image.size) == 96
+            assert max(image.size) == THUMBNAIL_SIDE
 
 
 def test_without_a_map_only_the_array_can_be_exported(demo, tmp_path):
