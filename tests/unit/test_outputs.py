@@ -302,7 +302,7 @@ def test_files_that_snakemake_writes_are_relative_to_the_current_folder(own, mon
     [
         ("photos/new.sqlite", "it is in the folder of photos '.*photos'"),
         ("photos/sub/new.db", "it is in the folder of photos '.*photos'"),
-        ("photos.sqlite", "its state folder '.*photos' is in the folder of photos"),
+        ("photos.sqlite", "its state folder '.*photos' would be in the folder of photos '.*photos'"),
         ("out.sqlite", "its state folder '.*out' holds something else, such as 'diary.txt'"),
         ("x/T/embeddings/000001.sqlite", "it is in '.*', the state folder of another collection"),
         ("other/y.sqlite", "it is in '.*', the state folder of another collection"),

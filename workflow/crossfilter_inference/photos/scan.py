@@ -365,4 +365,6 @@ def check_folder(path: str) -> None:
     try:
         os.scandir(path).close()
     except OSError as error:
-        raise InputError(f"input_dir: cannot read the folder {path!r} ({error.strerror})") from None
+        raise InputError(
+            f"input_dir: cannot read the folder {path!r} ({error.strerror}); name an existing folder that you may read"
+        ) from None

@@ -33,9 +33,10 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
     """
     path, state = Path(database), Path(state_folder(database))
 
-    def refuse(why: str) -> None:
+    def refuse(why: str, example: str = "") -> None:
         raise InputError(
             f"output_embeddings_db: cannot write to {database!r} ({why}); choose another name in a writable folder"
+            f"{example and f', such as {example}'}"
         )
 
     try:
@@ -60,7 +61,8 @@ def check_database_path(database: str, photo_folders: Iterable[str]) -> None:
             if is_within(path, folder):
                 refuse(f"it is in the folder of photos {folder!r}")
             if is_within(state, folder):
-                refuse(f"its state folder {str(state)!r} is in the folder of photos {folder!r}")
+                example = path.with_name(f"{path.stem}-embeddings{path.suffix}")
+                refuse(f"its state folder {str(state)!r} would be in the folder of photos {folder!r}", str(example))
         if state.is_dir() and not (state / ".lock").exists():
             others = [name for name in sorted(os.listdir(state)) if not name.startswith(".")]
             if others:

@@ -114,6 +114,11 @@ class Stamps:
     map: str
     page: str
 
+    def in_use(self, *, with_map: bool) -> list[str]:
+        """List those that a run requires."""
+        stamps = [self.manifest, self.encoder, self.store]
+        return [*stamps, self.umap, self.map, self.page] if with_map else stamps
+
 
 @dataclass(frozen=True)
 class Deletions:
@@ -215,10 +220,9 @@ class Run:
         files = ["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]
         files += [f"shards/{shard}.tsv" for shard in self.plan.new_shards]
         files += [f"embeddings/{shard}.sqlite" for shard in self.shards]
-        stamps = [self.stamps.manifest, self.stamps.encoder, self.stamps.store]
         if self.config.reproject_umap_embeddings:
             files += [*_MAP_FILES, *(["words.npz"] if self.with_words else [])]
-            stamps += [self.stamps.umap, self.stamps.map, self.stamps.page]
+        stamps = self.stamps.in_use(with_map=self.config.reproject_umap_embeddings)
         return [self.database, *(f"<results>/{file}" for file in files), *stamps]
 
 
@@ -305,16 +309,19 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         n_reread=plan.n_reread,
     )
     to_delete = deletions.line("to delete:") if deletions else ""
+    store_generation, map_generation = (
+        generation(database, f"{state}/{receipt}", config.embedding_type, key)
+        for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
+    )
+    stamps = _stamps(config, plan, plan_digest, store_generation, map_generation)
+    required = stamps.in_use(with_map=config.reproject_umap_embeddings)
+    is_done = all(os.path.exists(stamp.replace("<results>", state)) for stamp in required)
     notes = (
         f"{plan.summary()}; {scan.summary()}",
         _nameless(scan),
         *_unreadable(config, scan),
         to_delete,
-        expected or page_line(state),
-    )
-    store_generation, map_generation = (
-        generation(database, f"{state}/{receipt}", config.embedding_type, key)
-        for receipt, key in (("embeddings.json", "embeddings_digest"), ("map_stored.json", "map_digest"))
+        expected or (page_line(state) if is_done else ""),  # the closing lines of a run have the link
     )
     return Run(
         config,
@@ -325,7 +332,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         shards,
         shares,
         cost,
-        _stamps(config, plan, plan_digest, store_generation, map_generation),
+        stamps,
         store_generation,
         map_generation,
         deletions,
