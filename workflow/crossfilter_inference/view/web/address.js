@@ -10,7 +10,7 @@ import { paintChosen } from "./legend.js";
 import { changeSelection, selectedPhotos, whenMarked } from "./marks.js";
 import { setCurrent } from "./panel.js";
 import { search } from "./search.js";
-import { FARTHEST } from "./sphere.js";
+import { clamp, FARTHEST } from "./sphere.js";
 
 const REST = 400; // milliseconds without a change before the address is written
 const BURST = 1500; // milliseconds; of the changes within, Back undoes all at once
@@ -76,14 +76,12 @@ function viewText() {
 function readView(text) {
   const [latitude, longitude, zoom, flatness, earth] = text.split(",").map(Number);
   if (!Number.isFinite(latitude + longitude + zoom + flatness + earth)) return START;
-  const limited = (/** @type {number} */ value, /** @type {number} */ least, /** @type {number} */ most) =>
-    Math.min(Math.max(value, least), most);
   return {
     latitude: (latitude * Math.PI) / 180,
     longitude: (longitude * Math.PI) / 180,
-    zoom: limited(zoom, FARTHEST, view.nearest),
-    flatness: limited(Math.round(flatness), 0, 1),
-    earth: canShowEarth ? limited(Math.round(earth), 0, 1) : 0,
+    zoom: clamp(zoom, FARTHEST, view.nearest),
+    flatness: clamp(Math.round(flatness), 0, 1),
+    earth: canShowEarth ? clamp(Math.round(earth), 0, 1) : 0,
   };
 }
 

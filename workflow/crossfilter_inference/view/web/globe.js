@@ -7,7 +7,7 @@ import { Filter, isIn, isSelected, whenMarked } from "./marks.js";
 import { Originals } from "./originals.js";
 import { rgb } from "./painting.js";
 import { Points } from "./points.js";
-import { fullestSide, shortestLine, View } from "./sphere.js";
+import { clamp, fullestSide, shortestLine, View } from "./sphere.js";
 import { chooseThumbnails, HIDDEN, Thumbnails, thumbnailSide } from "./thumbnails.js";
 
 /** @import { NameBox, Theme, ThumbnailBox } from "./layers.js" */
@@ -151,7 +151,7 @@ function draw(now) {
   if (view.earth !== shownEarth) movePlaces();
   if (isPaintStale) paint();
   view.project(shownPlaces, onScreen);
-  const pointSize = Math.min(Math.max(90 / Math.sqrt(n + 1), 2.2), 9) * view.zoom ** 0.3;
+  const pointSize = clamp(90 / Math.sqrt(n + 1), 2.2, 9) * view.zoom ** 0.3;
   ground.draw(view, theme, land);
   points?.draw(view, pointSize);
   overlay.clear(view);
@@ -287,7 +287,7 @@ export function go(target, milliseconds = 650) {
 export function goTo(photo) {
   const [x, y, z] = place(photo);
   if (!(x || y || z)) return; // it has no place on Earth
-  const latitude = Math.asin(Math.min(1, Math.max(-1, z)));
+  const latitude = Math.asin(clamp(z, -1, 1));
   go({ longitude: Math.atan2(y, x), latitude, zoom: Math.max(view.zoom, 2.2) });
 }
 

@@ -1,5 +1,5 @@
 // The layers under the points (the surface of the sphere) and over them.
-import { onSphere } from "./sphere.js";
+import { clamp, onSphere } from "./sphere.js";
 import { SHARP } from "./thumbnails.js";
 
 /** @import { View } from "./sphere.js" */
@@ -255,7 +255,7 @@ export class Overlay extends Layer {
     regions.forEach(({ name }, i) => {
       const [y, near] = [screen[3 * i + 1], screen[3 * i + 2]];
       const half = this.nameWidth(name) / 2 + 4;
-      const x = Math.min(Math.max(screen[3 * i], half), view.width - half);
+      const x = clamp(screen[3 * i], half, view.width - half);
       const isTaken = boxes.some((box) => Math.abs(box.x - x) < box.half + half && Math.abs(box.y - y) < 22);
       const isUnder = obstacles.some(
         ({ left, top, right, bottom }) => x + half > left && x - half < right && y + 11 > top && y - 11 < bottom,

@@ -14,6 +14,7 @@ import {
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
 import { address } from "./originals.js";
+import { clamp } from "./sphere.js";
 
 /** @import { Neighbour } from "./collection.js" */
 
@@ -30,7 +31,7 @@ export function hover(photo, x = 0, y = 0) {
     card.replaceChildren(...describe(photo));
     const isTooFarRight = x + 18 + card.offsetWidth > innerWidth;
     card.style.left = `${Math.max(8, isTooFarRight ? x - 18 - card.offsetWidth : x + 18)}px`;
-    card.style.top = `${Math.min(Math.max(8, y + 18), innerHeight - card.offsetHeight - 8)}px`;
+    card.style.top = `${clamp(y + 18, 8, innerHeight - card.offsetHeight - 8)}px`;
   }
   if (photo !== state.hovered) redraw();
   state.hovered = photo;

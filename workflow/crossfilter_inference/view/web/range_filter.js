@@ -3,6 +3,7 @@ import { n } from "./collection.js";
 import { create, wheelPixels } from "./elements.js";
 import { redraw } from "./globe.js";
 import { Filter } from "./marks.js";
+import { clamp } from "./sphere.js";
 
 const BARS = 48;
 const HEIGHT = 54; // CSS pixels
@@ -114,7 +115,7 @@ export class RangeFilter {
     let start = 0;
     const at = (/** @type {PointerEvent | WheelEvent} */ event) => {
       const { left, width } = plot.getBoundingClientRect();
-      const share = Math.min(Math.max((event.clientX - left) / width, 0), 1);
+      const share = clamp((event.clientX - left) / width, 0, 1);
       return this.axis[0] + share * (this.axis[1] - this.axis[0]);
     };
     plot.onpointerdown = (event) => {
@@ -151,9 +152,9 @@ export class RangeFilter {
    */
   zoom(around, factor) {
     const [low, high] = this.axis;
-    const span = Math.min(Math.max((high - low) * factor, this.range.finest), this.all[1] - this.all[0]);
+    const span = clamp((high - low) * factor, this.range.finest, this.all[1] - this.all[0]);
     const share = high > low ? (around - low) / (high - low) : 0;
-    const first = Math.min(Math.max(around - share * span, this.all[0]), this.all[1] - span);
+    const first = clamp(around - share * span, this.all[0], this.all[1] - span);
     this.axis = /** @type {[number, number]} */ ([first, first + span]);
     this.sortIntoBars();
     this.outdate();
@@ -185,7 +186,7 @@ export class RangeFilter {
   /** @param {number} number */
   share(number) {
     const [low, high] = this.axis;
-    return high > low ? Math.min(Math.max((number - low) / (high - low), 0), 1) : 0.5;
+    return high > low ? clamp((number - low) / (high - low), 0, 1) : 0.5;
   }
 
   /** Count the photos that the other filters leave in, and draw them. */

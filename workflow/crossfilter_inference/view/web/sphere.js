@@ -7,6 +7,14 @@
 export const FARTHEST = 0.7; // the smallest zoom
 const LEAST = 120; // CSS pixels for the sphere, even if panels leave less
 
+/**
+ * Return the number between two bounds that is nearest to another.
+ * @param {number} value
+ * @param {number} least
+ * @param {number} most
+ */
+export const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
+
 /** @typedef {{ longitude: number, latitude: number }} Position in radians */
 /**
  * What a view shows: flatness is 0 for the globe, 1 for the flat map; earth is 0 for places by likeness, 1 for those on Earth.
@@ -36,7 +44,7 @@ export function onSphere(degrees) {
  * @returns {Float32Array} x, y, z of n + 1 points
  */
 export function shortestLine(a, b, n = 48) {
-  const angle = Math.acos(Math.min(1, Math.max(-1, a[0] * b[0] + a[1] * b[1] + a[2] * b[2])));
+  const angle = Math.acos(clamp(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], -1, 1));
   const line = new Float32Array(3 * (n + 1));
   for (let i = 0; i <= n; i++) {
     const t = i / n;
@@ -68,7 +76,7 @@ export class View {
 
   /** @param {number} n photos; the more there are, the larger the largest zoom */
   constructor(n) {
-    this.nearest = Math.min(Math.max(2.5 * Math.sqrt(n), 12), 200); // the largest zoom
+    this.nearest = clamp(2.5 * Math.sqrt(n), 12, 200); // the largest zoom
   }
 
   /** Radius of the sphere in CSS pixels. */
@@ -147,7 +155,7 @@ export class View {
    */
   approach(factor, x = 0, y = 0) {
     const before = this.radius;
-    this.zoom = Math.min(Math.max(this.zoom * factor, FARTHEST), this.nearest);
+    this.zoom = clamp(this.zoom * factor, FARTHEST, this.nearest);
     const share = 1 - before / this.radius;
     const reach = Math.min(1, this.radius / (Math.hypot(x, y) * 1.2 + 1)); // next to the globe, no point needs to stay
     this.drag(-x * share * reach, -y * share * reach);
@@ -155,7 +163,7 @@ export class View {
 
   /** Keep latitude and longitude within their ranges. */
   limit() {
-    this.latitude = Math.min(Math.max(this.latitude, -Math.PI / 2), Math.PI / 2);
+    this.latitude = clamp(this.latitude, -Math.PI / 2, Math.PI / 2);
     this.longitude = Math.atan2(Math.sin(this.longitude), Math.cos(this.longitude));
   }
 }

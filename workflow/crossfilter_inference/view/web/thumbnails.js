@@ -1,6 +1,7 @@
 // Thumbnails: their images, their size, and the choice of those that have room.
 
 import { isServed, servedThumbnail } from "./server.js";
+import { clamp } from "./sphere.js";
 
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Box in CSS pixels */
 /** @import { View } from "./sphere.js" */
@@ -64,9 +65,9 @@ export class Thumbnails {
  * @param {number} n photos
  */
 export function thumbnailSide(view, n) {
-  const room = view.radius * Math.sqrt(3 / Math.min(Math.max(n, 1), 400));
+  const room = view.radius * Math.sqrt(3 / clamp(n, 1, 400));
   const most = LARGEST * Math.min(view.width, view.height);
-  return Math.min(Math.min(Math.max(room, 34), 96) * Math.max(view.zoom, 1) ** 0.4, most);
+  return Math.min(clamp(room, 34, 96) * Math.max(view.zoom, 1) ** 0.4, most);
 }
 
 /**

@@ -4,6 +4,7 @@ import { create, elements, wheelFactor } from "./elements.js";
 import { goTo, state, thumbnails } from "./globe.js";
 import { address, isOfBrowsers } from "./originals.js";
 import { describe, setCurrent } from "./panel.js";
+import { clamp } from "./sphere.js";
 
 const NEAREST_IMAGE = 4; // screen pixels to a pixel of the original, at the largest zoom
 const SWIPE = 60; // CSS pixels
@@ -79,7 +80,7 @@ function magnify(factor, x = 0, y = 0) {
   const { large } = elements;
   const fitted = Math.max(large.offsetWidth, 1);
   const most = Math.max((NEAREST_IMAGE * large.naturalWidth) / fitted / devicePixelRatio, 1);
-  const scale = Math.min(Math.max(pose.scale * factor, 1), most);
+  const scale = clamp(pose.scale * factor, 1, most);
   const by = scale / pose.scale;
   Object.assign(pose, { scale, x: x - by * (x - pose.x), y: y - by * (y - pose.y) });
   move(0, 0);
@@ -94,8 +95,8 @@ function move(dx, dy) {
   const { large } = elements;
   const most = (/** @type {number} */ side, /** @type {number} */ room) => Math.max((pose.scale * side - room) / 2, 0);
   const [wide, high] = [most(large.offsetWidth, innerWidth), most(large.offsetHeight, innerHeight)];
-  pose.x = Math.min(Math.max(pose.x + dx, -wide), wide);
-  pose.y = Math.min(Math.max(pose.y + dy, -high), high);
+  pose.x = clamp(pose.x + dx, -wide, wide);
+  pose.y = clamp(pose.y + dy, -high, high);
   large.style.transform = `translate(${pose.x}px, ${pose.y}px) scale(${pose.scale})`;
   elements.viewer.classList.toggle("magnified", pose.scale > 1);
 }
