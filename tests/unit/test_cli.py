@@ -1,13 +1,16 @@
 """Functions as commands: options from signatures, help from docstrings, errors in one line."""
 
+import json
 import os
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import pytest
+import yaml
 from conftest import PROJECT
 from hostile_names import NAMES
 
@@ -212,10 +215,58 @@ def test_a_collection_keeps_its_embedding_type(tmp_path, types, expected):
     for name in types:
         (tmp_path / "x" / name).mkdir(parents=True)
         (tmp_path / "x" / name / "config.json").write_text("{}")
-    assert commands._last_type(tmp_path / "x.sqlite", None) == expected
-    (tmp_path / "mine.yaml").write_text("embedding_type: SIGLIP2")
-    assert commands._last_type(tmp_path / "x.sqlite", [tmp_path / "mine.yaml"]) is None
-    assert commands._last_type(None, None) is None
+    if types:
+        (tmp_path / "x" / ".lock").touch()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / f"{uuid.UUID(int=1)}.jpg").touch()
+    given = {"input_dir": str(photos), "output_embeddings_db": str(tmp_path / "x.sqlite")}
+    assert chosen([], given)["embedding_type"] == (expected or "SIGLIP2")
+    assert chosen([], {**given, "embedding_type": "SIGLIP2"})["embedding_type"] == "SIGLIP2"
+
+
+def chosen(files, changes, options=()):
+    """Return the settings that `run` gives to Snakemake."""
+    command = snakemake_command(files, changes, options, defaults=commands._choose)
+    return yaml.safe_load("\n".join(entry.replace("=", ": ", 1) for entry in command[command.index("--config") + 1 :]))
+
+
+WAYS = {
+    "options": lambda folder, given: ([], given, []),
+    "a file": lambda folder, given: ([written(folder, given)], {}, []),
+    "folder as an option": lambda folder, given: (
+        [written(folder, {"output_embeddings_db": given["output_embeddings_db"]})],
+        {"input_dir": given["input_dir"]},
+        [],
+    ),
+    "database as an option": lambda folder, given: (
+        [written(folder, {"input_dir": given["input_dir"]})],
+        {"output_embeddings_db": given["output_embeddings_db"]},
+        [],
+    ),
+    "Snakemake's --configfile": lambda folder, given: ([], {}, ["--configfile", written(folder, given)]),
+    "Snakemake's --config": lambda folder, given: ([], {}, ["--config", *(f"{key}={given[key]}" for key in given)]),
+}
+
+
+def written(folder, settings):
+    (folder / "mine.yaml").write_text(yaml.safe_dump(settings))
+    return str(folder / "mine.yaml")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("last", [None, "any", "uuid"])
+def test_names_are_chosen_wherever_folder_and_database_are_given(tmp_path, way, last):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "IMG_0001.JPG").touch()
+    if last:
+        (tmp_path / "x" / "SIGLIP2").mkdir(parents=True)
+        (tmp_path / "x" / ".lock").touch()
+        (tmp_path / "x" / "SIGLIP2" / "config.json").write_text(json.dumps({"names": last}))
+    given = {"input_dir": str(tmp_path / "photos"), "output_embeddings_db": str(tmp_path / "x.sqlite")}
+    assert chosen(*WAYS[way](tmp_path, given))["names"] == (last or "any")
+    if "as an option" not in way:
+        assert chosen(*WAYS[way](tmp_path, {**given, "names": "uuid"}))["names"] == "uuid"
 
 
 def test_the_version_is_shown(capsys):

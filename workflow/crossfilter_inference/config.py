@@ -262,6 +262,15 @@ class Config(Section):
         )
 
 
+def merge_settings(files: Iterable[str | Path], changes: Mapping[str, object]) -> dict[str, object]:
+    """Read files of settings, and override them; parameters as of `read_config`. The values are not checked."""
+    settings: dict[str, object] = {}
+    for path in files:
+        update(settings, read_config_file(path))
+    update(settings, {key: value for key, value in changes.items() if value is not None})
+    return settings
+
+
 def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> Config:
     """Read the configuration from files, as a run does.
 
@@ -277,11 +286,7 @@ def read_config(files: Iterable[str | Path], changes: Mapping[str, object]) -> C
     InputError
         If a file cannot be read, or the configuration is not valid.
     """
-    config: dict[str, object] = {}
-    for path in files:
-        update(config, read_config_file(path))
-    update(config, {key: value for key, value in changes.items() if value is not None})
-    return check_config(config)
+    return check_config(merge_settings(files, changes))
 
 
 class DuplicateKey(Exception):

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -106,8 +106,8 @@ def run(
     changes = {
         "input_dir": folder or None,
         "output_embeddings_db": output_embeddings_db and str(output_embeddings_db),
-        "names": names or _names(folder, output_embeddings_db, configfile),
-        "embedding_type": embedding_type or _last_type(output_embeddings_db, configfile),
+        "names": names,
+        "embedding_type": embedding_type,
         "batch_size": batch_size,
         "recompute_existing_embeddings": recompute_existing_embeddings,
         "reproject_umap_embeddings": reproject_umap_embeddings,
@@ -115,42 +115,65 @@ def run(
     }
     if not (folder or configfile or snakemake_options):
         raise InputError(f"give a folder of photos: {COMMAND} run FOLDER --output_embeddings_db photos.sqlite")
-    run_workflow(configfile or [], changes, snakemake_options, cores, verbose=verbose)
+    run_workflow(configfile or [], changes, snakemake_options, cores, verbose=verbose, defaults=_choose)
 
 
-def _last_type(database: Path | None, files: list[Path] | None) -> str | None:
-    """Return the embedding type of a collection that has a single one, if no file names another; else None."""
-    from ..config import SHIPPED_ENCODERS, Config, read_config_file
+def _choose(given: Mapping[str, object]) -> dict[str, object]:
+    """Choose the embedding type and the names of photos, if neither files nor options do: as in the last run."""
+    database, folders = given.get("output_embeddings_db"), given.get("input_dir")
+    chosen: dict[str, object] = {}
+    if not isinstance(database, str):
+        return chosen
+    last = _last_configs(os.path.expanduser(database))
+    if not given.get("embedding_type") and (last_type := _last_type(last)):
+        logger.info("embedding_type: %s, as in the last run", last_type)
+        chosen["embedding_type"] = last_type
+    if not given.get("names"):
+        names = _last_names(last) if last else _names_in(folders, given.get("exclude"))
+        if names and not last:
+            logger.info("names: any, because no file name is a UUID; each photo is assigned one, and keeps it")
+        chosen |= {"names": names} if names else {}
+    return chosen
+
+
+def _last_configs(database: str) -> list[Path]:
+    """Find the settings of the last run on a database, of each embedding type."""
     from ..db.state import state_folder
 
-    if not database or any("embedding_type" in read_config_file(path) for path in files or []):
-        return None
-    found = [path.parent.name for path in Path(state_folder(str(database))).glob("*/config.json")]
+    return sorted(Path(state_folder(database)).glob("*/config.json"))
+
+
+def _last_type(last: list[Path]) -> str | None:
+    """Return the embedding type of a collection that has a single one, if it is another than the default; else None."""
+    from ..config import SHIPPED_ENCODERS, Config
+
+    found = [path.parent.name for path in last]
     default = Config.model_fields["embedding_type"].default
-    if len(found) != 1 or found[0] == default or found[0] not in SHIPPED_ENCODERS:
-        return None
-    logger.info("embedding_type: %s, as in the last run", found[0])
-    return found[0]
+    return found[0] if len(found) == 1 and found[0] != default and found[0] in SHIPPED_ENCODERS else None
 
 
-def _names(folders: list[str] | None, database: Path | None, files: list[Path] | None) -> str | None:
-    """Choose which file names photos may have, if neither options nor files say so; None leaves the default."""
-    from ..config import Config, read_config_file
-    from ..db.state import state_folder
-    from ..photos.names import EXTENSIONS
-    from ..photos.scan import has_photo_named_by_uuid
+def _last_names(last: list[Path]) -> str | None:
     from ..util.files import read_json
 
-    if not (folders and database) or any("names" in read_config_file(path) for path in files or []):
-        return None
-    last = sorted(Path(state_folder(str(database))).glob("*/config.json"))
-    if last:
-        return next((str(names) for names in (read_json(path).get("names") for path in last) if names), None)
-    is_readable = all(map(os.path.isdir, folders))  # otherwise the run is refused
-    if not is_readable or has_photo_named_by_uuid(folders, EXTENSIONS, Config.model_fields["exclude"].default):
-        return None
-    logger.info("names: any, because no file name is a UUID; each photo is assigned one, and keeps it")
-    return "any"
+    return next((str(names) for names in (read_json(path).get("names") for path in last) if names), None)
+
+
+def _names_in(folders: object, exclude: object) -> str | None:
+    """Return any for folders of photos of which none is named by a UUID; else None, the default."""
+    from ..config import Config
+    from ..photos.names import EXTENSIONS
+    from ..photos.scan import has_photo_named_by_uuid
+
+    paths = [*map(os.path.expanduser, _texts(folders))]
+    patterns = Config.model_fields["exclude"].default if exclude is None else _texts(exclude)
+    is_readable = bool(paths) and all(map(os.path.isdir, paths))  # otherwise the run is refused
+    return "any" if is_readable and not has_photo_named_by_uuid(paths, EXTENSIONS, patterns) else None
+
+
+def _texts(value: object) -> list[str]:
+    """Return a text or a list of texts as a list; empty if it is neither, so that the run is refused."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [item for item in items if isinstance(item, str)]
 
 
 def search(
@@ -520,7 +543,7 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
 
     files = [project_folder() / "config.yaml"] if is_script() else []
     embedding_type = options.embedding_type
-    if options.output_embeddings_db and not files:
+    if not files and (options.output_embeddings_db or os.path.exists(_database(options))):
         last = _last_config(options)
         embedding_type = last.parent.name
         if last.exists():
@@ -558,15 +581,25 @@ def _own_backends(options: CollectionOptions) -> list[str]:
     return named
 
 
+def _database(options: CollectionOptions) -> str:
+    """Return the database that options or files name; empty if none does."""
+    from ..config import merge_settings
+
+    given = merge_settings(options.configfile or [], {"output_embeddings_db": options.output_embeddings_db})
+    return os.path.expanduser(str(given.get("output_embeddings_db") or ""))
+
+
 def _last_config(options: CollectionOptions) -> Path:
     """Find the settings of the last run on a database, for the embedding type that the options or files name."""
     from ..collection import only_embedding_type
-    from ..config import read_config_file
+    from ..config import Config, read_config_file
     from ..db.state import state_folder
 
-    database = str(options.output_embeddings_db)
+    database = _database(options)
     named = [read_config_file(path).get("embedding_type") for path in options.configfile or []]
     embedding_type = options.embedding_type or next(filter(None, reversed(named)), None)
+    if embedding_type is None and not options.output_embeddings_db:
+        embedding_type = _last_type(_last_configs(database)) or Config.model_fields["embedding_type"].default
     return Path(state_folder(database), str(embedding_type or only_embedding_type(database)), "config.json")
 
 

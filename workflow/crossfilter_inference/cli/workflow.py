@@ -3,13 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
 
-from ..config import DuplicateKey, UniqueKeys, read_config, update
+from ..config import DuplicateKey, UniqueKeys, check_config, merge_settings, update
 from ..db.state import state_folder
 from ..errors import InputError
 from ..photos.scan import check_folder
@@ -26,6 +26,7 @@ def snakemake_command(
     cores: str = "all",
     *,
     verbose: bool = False,
+    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda given: {},
 ) -> list[str]:
     """Return the command that runs the workflow.
 
@@ -44,6 +45,8 @@ def snakemake_command(
         A number, or all.
     verbose : bool
         Whether to print a line for every job, and what it reports.
+    defaults : function
+        From the settings that files, changes and options give, not checked, to values for others.
 
     Raises
     ------
@@ -59,7 +62,8 @@ def snakemake_command(
     merged = {key: value for key, value in changes.items() if value is not None}
     for entry in found.config:
         update(merged, _parse_entry(entry))
-    config = read_config([*files, *found.configfile], merged).with_absolute_paths()
+    given = merge_settings([*files, *found.configfile], merged)
+    config = check_config({**defaults(given), **given}).with_absolute_paths()
     for folder in config.input_dir:  # before anything is written
         check_folder(folder)
     check_database_path(config.output_embeddings_db, config.input_dir)
@@ -83,9 +87,10 @@ def run_workflow(
     cores: str = "all",
     *,
     verbose: bool = False,
+    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda given: {},
 ) -> NoReturn:
     """Replace this process by the command that `snakemake_command` returns for the same arguments."""
-    command = snakemake_command(files, changes, options, cores, verbose=verbose)
+    command = snakemake_command(files, changes, options, cores, verbose=verbose, defaults=defaults)
     os.execv(command[0], command)
 
 
