@@ -173,3 +173,41 @@ def test_neither_a_click_nor_a_key_leaves_the_photos_half_way(tab):
         tab.evaluate(f"() => {{ KEYS.{key}(); requestAnimationFrame(() => {{ halt(); go({{ zoom: 1 }}); }}); }}")
         browser.settle(tab)
         assert tab.evaluate(f"() => view.{name}") == 1 - before
+
+
+@needs_browser
+def test_a_search_counts_the_photos_that_are_shown_on_earth(tab):
+    tab.fill("#search", "nikon")
+    assert tab.text_content("#found") == "4 found"
+    tab.fill("#search", "fairphone")
+    assert tab.text_content("#found") == "6 found"
+    tab.evaluate("() => document.activeElement.blur()")
+    tab.keyboard.press("e")
+    browser.settle(tab)
+    assert tab.text_content("#found") == "6 found, 5 of them shown"
+    assert tab.text_content("#left") == "5 of 12 photos"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("photo", "facts"),
+    [
+        (3, "sea · Fairphone · 78.220° N, 15.650° E · 0% of its most similar photos are near it on the map"),
+        (4, "sea · Fairphone · 54.800° S, 68.300° W · 50% of its most similar photos are near it on the map"),
+        (0, "sea · 48.860° N, 2.350° E · 0% of its most similar photos are near it on the map"),
+    ],
+)
+def test_the_panel_names_camera_and_location(tab, photo, facts):
+    tab.evaluate("(photo) => setCurrent(photo)", photo)
+    assert tab.text_content("#facts") == facts
+    tab.evaluate("(photo) => setCurrent(photo)", UNKNOWN[0])
+    assert "°" not in tab.text_content("#facts")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_help_opens_at_its_beginning(chromium, page, width):
+    with browser.opened(chromium, page, width=width, height=500) as tab:
+        tab.keyboard.press("?")
+        tab.wait_for_timeout(100)
+        assert tab.evaluate("() => [elements.help.open, elements.help.scrollTop]") == [True, 0]

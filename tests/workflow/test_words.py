@@ -68,6 +68,7 @@ def test_a_word_that_no_photo_fits_shows_the_most_similar_ones_and_says_so(tab, 
     similarity = collection.embeddings @ collection.embed_text("pizza")
     assert found == [collection.uuids[row] for row in np.argsort(-similarity)[:5]]
     assert search(tab, "xyzzy") == ([], "no matching photo")
+    assert search(tab, "goldfsh") == ([], "no matching photo; similar words: goldfish, goldfinch")
 
 
 @needs_browser
@@ -117,3 +118,27 @@ def test_words_name_the_regions_of_folders_as_cameras_make_them(make_collection,
     assert "fish" in names
     assert "" not in names
     assert names <= {text.split("\n")[0] for text in words}
+
+
+@needs_browser
+@pytest.mark.parametrize("word", ["fish", "hand tool", "bird", "koala", "solar dish"])
+def test_all_of_a_few_photos_that_are_found_are_shown(tab, word):
+    search(tab, word)
+    first = tab.evaluate("() => stripPhotos()[0]")
+    tab.evaluate("(photo) => goTo(photo)", first)
+    browser.settle(tab)
+    rows = tab.evaluate(
+        """() => photosIn().map((i) => [thumbnails.order.includes(i), state.shown.includes(i),
+            ...onScreen.subarray(3 * i, 3 * i + 3)])"""
+    )
+    room = tab.evaluate("() => [view.left + 60, view.width - view.right - 60, view.top + 90, view.height - 250]")
+    in_sight = [row for row in rows if row[4] > 0.3 and room[0] < row[2] < room[1] and room[2] < row[3] < room[3]]
+    assert in_sight
+    assert all(row[1] for row in in_sight if row[0]), "not hidden by names or by each other"
+    boxes = tab.evaluate("() => [state.names, state.boxes]")
+    for name in boxes[0]:
+        for box in boxes[1]:
+            assert (
+                abs(name["x"] - box["x"]) > name["half"] - 6 + box["halfWidth"] * 0.5
+                or abs(name["y"] - box["y"]) > box["halfHeight"]
+            ), (name, box)

@@ -3,7 +3,7 @@ import { mostSimilar, n, places, readThumbnails, regionPlaces, regions, withThum
 import { canShowEarth, hasPlaceOnEarth, land, placeBetween } from "./earth.js";
 import { elements } from "./elements.js";
 import { Ground, Overlay } from "./layers.js";
-import { Filter, isIn, isSelected, whenMarked } from "./marks.js";
+import { countIn, Filter, isIn, isSelected, whenMarked } from "./marks.js";
 import { Originals } from "./originals.js";
 import { rgb } from "./painting.js";
 import { Points } from "./points.js";
@@ -17,6 +17,7 @@ import { chooseThumbnails, HIDDEN, Thumbnails, thumbnailSide } from "./thumbnail
 /** @typedef {{ key: keyof Pose, from: number, to: number }} Change */
 
 const CLOSE_UP = 40; // photos in sight, of which originals are loaded
+const MOST_IN_PILES = 100; // photos that the filters leave in, which are all shown, one over the other
 const DIM = 36; // opacity of a photo that filters leave out, of 255
 const REACH = 14; // CSS pixels from a point to the pointer
 const OBSTACLES = [elements.title, elements.bar, elements.filters, elements.legend, elements.panel];
@@ -157,11 +158,7 @@ function draw(now) {
   overlay.clear(view);
   overlay.graticule(view, theme);
   const side = thumbnailSide(view, n);
-  state.names = overlay.nameBoxes(view.earth ? [] : regions, view.project(regionPlaces), view, state.obstacles);
-  state.shown = chooseThumbnails(view, onScreen, [state.shown, thumbnails.order], isIn, side, [
-    ...state.names.map(({ x, y, half }) => ({ left: x - half, top: y - 9, right: x + half, bottom: y + 9 })),
-    ...state.obstacles,
-  ]);
+  choosePictures(side);
   state.boxes = [];
   overlay.isCloseUp = state.shown.length <= CLOSE_UP;
   const apart = state.current < 0 ? [] : [state.current, ...mostSimilar(state.current).map(({ photo }) => photo)];
@@ -194,6 +191,27 @@ function movePlaces() {
  * @param {number} photo
  */
 const place = (photo) => shownPlaces.subarray(3 * photo, 3 * photo + 3);
+
+/**
+ * Choose the thumbnails and the names of regions. If the filters leave few photos in, these come first.
+ * @param {number} side of a thumbnail, in CSS pixels
+ */
+function choosePictures(side) {
+  const names = overlay.nameBoxes(view.earth ? [] : regions, view.project(regionPlaces), view, state.obstacles);
+  const orders = [state.shown, thumbnails.order];
+  if (countIn() < n && countIn() <= MOST_IN_PILES) {
+    state.shown = chooseThumbnails(view, onScreen, orders, isIn, side, state.obstacles, side / 2);
+    const isUnder = (/** @type {NameBox} */ { x, y, half }, /** @type {number} */ photo) =>
+      Math.abs(onScreen[3 * photo] - x) < half + side / 2 && Math.abs(onScreen[3 * photo + 1] - y) < 9 + side / 2;
+    state.names = names.filter((box) => !state.shown.some((photo) => isUnder(box, photo)));
+    return;
+  }
+  state.names = names;
+  state.shown = chooseThumbnails(view, onScreen, orders, isIn, side, [
+    ...names.map(({ x, y, half }) => ({ left: x - half, top: y - 9, right: x + half, bottom: y + 9 })),
+    ...state.obstacles,
+  ]);
+}
 
 /**
  * @param {number} photo
@@ -344,12 +362,15 @@ export function zoom(factor, x = 0, y = 0) {
   redraw();
 }
 
-/** Return whether a photo that the filters leave in is in sight. */
-export function isAnyInSight() {
+/**
+ * Return whether a photo is in sight: one of those that the filters leave in, or of others.
+ * @param {(photo: number) => boolean} [isWanted]
+ */
+export function isAnyInSight(isWanted = isIn) {
   const screen = view.project(shownPlaces);
   for (let i = 0; i < n; i++) {
     const [x, y, near] = screen.subarray(3 * i, 3 * i + 3);
-    if (near > 0 && x > view.left && x < view.width - view.right && y > view.top && y < view.height && isIn(i))
+    if (near > 0 && x > view.left && x < view.width - view.right && y > view.top && y < view.height && isWanted(i))
       return true;
   }
   return false;

@@ -139,7 +139,11 @@ function zoomIn() {
   go({ zoom: target }, 200);
 }
 
-const ask = () => elements.help.showModal();
+function ask() {
+  elements.help.showModal();
+  elements.help.scrollTop = 0; // the browser scrolls to the first button
+}
+
 const close = () => setCurrent(-1);
 const open = () => state.current >= 0 && look(state.current, stripPhotos());
 

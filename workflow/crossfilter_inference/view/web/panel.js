@@ -1,8 +1,11 @@
 // The facts about a photo: the card at the pointer, and the panel of the current photo.
 import {
+  camera,
   data,
   folders,
   isMissing,
+  latitude,
+  longitude,
   mostSimilar,
   nameOf,
   nNeighbours,
@@ -46,7 +49,7 @@ export function setCurrent(photo) {
   elements.panel.hidden = photo < 0;
   document.body.classList.toggle("has-panel", photo >= 0);
   if (photo >= 0) {
-    const facts = [data.regions[regionOf[photo]]?.name];
+    const facts = [data.regions[regionOf[photo]]?.name, camera(photo), placeOnEarth(photo)];
     if (nNeighbours) facts.push(`${quality[photo]}% of its most similar photos are near it on the map`);
     elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
     elements.facts.textContent = facts.filter(Boolean).join(" · ");
@@ -71,6 +74,18 @@ export function describe(photo) {
   if (isMissing(photo)) lines.push(create("div", "file missing", "missing"));
   lines.push(create("div", data.uuids[photo], "uuid"));
   return lines;
+}
+
+/**
+ * Describe where a photo was taken, such as `48.137° N, 11.575° E`; empty if it is not known.
+ * @param {number} photo
+ */
+function placeOnEarth(photo) {
+  const [north, east] = [latitude(photo), longitude(photo)];
+  if (north === null || east === null) return "";
+  const side = (/** @type {number} */ degrees, /** @type {string} */ plus, /** @type {string} */ minus) =>
+    `${Math.abs(degrees).toFixed(3)}° ${degrees < 0 ? minus : plus}`;
+  return `${side(north, "N", "S")}, ${side(east, "E", "W")}`;
 }
 
 /**

@@ -1,12 +1,12 @@
 // The search field. It finds as one types; what it does not find is left out, as by the filters.
-import { camera, data, folders, n, nameOf, path, regionOf, taken } from "./collection.js";
+import { camera, data, folders, n, nameOf, path, taken } from "./collection.js";
 import { elements } from "./elements.js";
 import { goTo, isAnyInSight } from "./globe.js";
-import { Filter } from "./marks.js";
+import { Filter, isIn, whenMarked } from "./marks.js";
 import { setCurrent } from "./panel.js";
 import { askServer, isServed } from "./server.js";
 import { showFound, stripPhotos } from "./strip.js";
-import { photosOf } from "./words.js";
+import { nearestWords, photosOf } from "./words.js";
 
 /** @import { Answer } from "./server.js" */
 /** @import { Fits } from "./words.js" */
@@ -16,6 +16,9 @@ const PAUSE = 250; // milliseconds after the last key, before the server is aske
 const searchFilter = new Filter();
 /** The position in the strip of the hit that Enter showed last; -1 is none. */
 let at = -1;
+let hits = /** @type {number[]} */ ([]);
+/** Whether the first hits fit best, or, as a guess, are only the most similar photos. */
+let [isRanked, isGuess] = [false, false];
 /** The timer that will ask the server. */
 let asking = 0;
 
@@ -32,7 +35,6 @@ const digits = (uuid) => uuid.toLowerCase().replaceAll("-", "");
 const texts = once(() => Array.from({ length: n }, (_, photo) => fold(`${nameOf(photo)}\n${taken(photo) ?? ""}`)));
 const photoOfUuid = once(() => new Map(data.uuids.map((uuid, photo) => [uuid, photo])));
 const folderTexts = once(() => data.folders.map(fold));
-const regionTexts = once(() => data.regions.map((region) => fold(region.name)));
 
 /**
  * @template T
@@ -49,7 +51,7 @@ function once(make) {
 }
 
 /**
- * Return a test whether a photo has a word: in its name, folder, time, camera or region, or at the start of its UUID.
+ * Return a test whether a photo has a word: in its name, folder, time or camera, or at the start of its UUID.
  * @param {string} word
  * @returns {(photo: number) => boolean}
  */
@@ -57,7 +59,6 @@ function has(word) {
   const wanted = fold(word);
   const uuid = /^[0-9a-f-]{4,}$/i.test(word) ? digits(word) : null;
   const inFolder = folderTexts().map((text) => text.includes(wanted));
-  const inRegion = regionTexts().map((text) => text.includes(wanted));
   const ofCamera = new Map();
   const isOfCamera = (/** @type {string | null} */ name) => {
     if (name === null) return false;
@@ -66,7 +67,6 @@ function has(word) {
   };
   return (photo) =>
     inFolder[folders[photo]] ||
-    inRegion[regionOf[photo]] ||
     texts()[photo].includes(wanted) ||
     (uuid !== null && digits(data.uuids[photo]).startsWith(uuid)) ||
     isOfCamera(camera(photo)) ||
@@ -84,42 +84,57 @@ export function search(answer = null) {
   const text = elements.search.value.trim();
   at = -1;
   clearTimeout(asking);
-  if (!text) {
-    elements.found.textContent = "";
-    if (searchFilter.isActive) searchFilter.apply(null);
-    showFound(null);
-    return;
-  }
+  if (!text) return showNothing("");
   const whole = answer ?? photosOf(text.replace(/\s+/g, " "));
   const tests = text.split(/\s+/).map((word) => {
     const isNamed = has(word);
     const fits = new Set(fitting(word));
     return (/** @type {number} */ photo) => fits.has(photo) || isNamed(photo);
   });
-  const hits = new Set(whole?.isFit ? whole.photos : []);
-  const isRanked = hits.size > 0;
-  for (let photo = 0; photo < n; photo++) if (tests.every((test) => test(photo))) hits.add(photo);
-  const isGuess = !hits.size && whole !== null;
-  if (isGuess) for (const photo of whole.photos) hits.add(photo);
-  showHits([...hits], isRanked, isGuess);
+  const found = new Set(whole?.isFit ? whole.photos : []);
+  isRanked = found.size > 0;
+  for (let photo = 0; photo < n; photo++) if (tests.every((test) => test(photo))) found.add(photo);
+  isGuess = !found.size && whole !== null;
+  if (whole && isGuess) for (const photo of whole.photos) found.add(photo);
+  showHits([...found]);
   if (isServed && !whole) asking = setTimeout(askFor, PAUSE, text);
 }
 
-/**
- * @param {number[]} hits
- * @param {boolean} isRanked whether the first of them fit best
- * @param {boolean} isGuess whether they are only the most similar photos
- */
-function showHits(hits, isRanked, isGuess) {
+/** @param {number[]} found */
+function showHits(found) {
+  hits = found;
   const set = new Set(hits);
   searchFilter.apply((photo) => set.has(photo));
+  showFound(hits, isRanked || isGuess);
+}
+
+/**
+ * End the search.
+ * @param {string} why
+ */
+function showNothing(why) {
+  if (searchFilter.isActive) searchFilter.apply(null);
+  elements.found.textContent = why;
+  showFound(null);
+}
+
+/** Say how many photos were found, and how many of them the filters leave in. */
+function showCount() {
+  if (!searchFilter.isActive) return;
   const count = hits.length.toLocaleString("en");
+  const nIn = hits.filter(isIn).length;
+  const left = nIn < hits.length ? `, ${nIn.toLocaleString("en")} of them shown` : "";
   elements.found.textContent = !hits.length
-    ? "no matching photo"
+    ? describeFailure(elements.search.value.trim())
     : isGuess
       ? `none fits; the ${count} most similar`
-      : `${count} found`;
-  showFound(hits, isRanked || isGuess);
+      : `${count} found${left}`;
+}
+
+/** @param {string} text for which there is no photo */
+function describeFailure(text) {
+  const words = nearestWords(text);
+  return words.length ? `no matching photo; similar words: ${words.join(", ")}` : "no matching photo";
 }
 
 /**
@@ -143,10 +158,11 @@ async function findLike(file) {
   try {
     const { photos, isFit } = toFits(await askServer(file));
     if (elements.search.value !== file.name) return;
-    showHits([...photos], isFit, !isFit);
+    [isRanked, isGuess] = [isFit, !isFit];
+    showHits([...photos]);
     turnToFound();
   } catch (error) {
-    elements.found.textContent = error instanceof Error ? error.message : String(error);
+    showNothing(error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -159,10 +175,11 @@ function toFits({ uuids, isFit }) {
   return { photos: Int32Array.from(photos), isFit };
 }
 
-/** Turn the globe if nothing that was found is in sight. */
+/** Turn the globe if nothing that was found is in sight; if some photos fit best, if the best is not. */
 function turnToFound() {
   const [first] = stripPhotos();
-  if (searchFilter.isActive && first !== undefined && !isAnyInSight()) goTo(first);
+  const isBest = (/** @type {number} */ photo) => photo === first;
+  if (searchFilter.isActive && first !== undefined && !isAnyInSight(isRanked ? isBest : isIn)) goTo(first);
 }
 
 /** @param {string} word */
@@ -173,14 +190,15 @@ function fitting(word) {
 
 /** Show the next photo that was found. */
 function showNext() {
-  const hits = stripPhotos();
-  if (!searchFilter.isActive || !hits.length) return;
-  at = (at + 1) % hits.length;
-  elements.found.textContent = `${at + 1} of ${hits.length.toLocaleString("en")}`;
-  setCurrent(hits[at]);
-  goTo(hits[at]);
+  const photos = stripPhotos();
+  if (!searchFilter.isActive || !photos.length) return;
+  at = (at + 1) % photos.length;
+  elements.found.textContent = `${at + 1} of ${photos.length.toLocaleString("en")}`;
+  setCurrent(photos[at]);
+  goTo(photos[at]);
 }
 
+whenMarked((what) => what === "filters" && showCount());
 elements.find.onsubmit = (event) => {
   event.preventDefault();
   showNext();

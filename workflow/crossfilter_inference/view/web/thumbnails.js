@@ -78,24 +78,26 @@ export function thumbnailSide(view, n) {
  * @param {(photo: number) => boolean} isWanted
  * @param {number} side of a thumbnail, in CSS pixels
  * @param {Box[]} obstacles no thumbnail touches them
+ * @param {number} [spacing] CSS pixels between two thumbnails, as far as their side if they shall not cover each other
  * @returns {Int32Array<ArrayBuffer>} photos whose thumbnails hardly cover each other
  */
-export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles) {
-  const columns = Math.ceil(view.width / side) + 4;
-  const taken = new Int32Array(columns * (Math.ceil(view.height / side) + 4)).fill(-1);
+export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles, spacing = side) {
+  const columns = Math.ceil((view.width + 2 * side) / spacing) + 4;
+  const taken = new Int32Array(columns * (Math.ceil((view.height + 2 * side) / spacing) + 4)).fill(-1);
   const chosen = /** @type {number[]} */ ([]);
   let inVain = 0;
   const offer = (/** @type {number} */ photo) => {
     const [x, y, near] = [screen[3 * photo], screen[3 * photo + 1], screen[3 * photo + 2]];
     if (near < HIDDEN || x < -side || y < -side || x > view.width + side || y > view.height + side) return;
     inVain++;
-    const cell = (Math.floor(y / side) + 2) * columns + Math.floor(x / side) + 2;
+    const cell = (Math.floor((y + side) / spacing) + 2) * columns + Math.floor((x + side) / spacing) + 2;
     if (taken[cell] >= 0 || !isWanted(photo)) return;
     for (let row = -columns; row <= columns; row += columns) {
       for (let neighbour = cell + row - 1; neighbour <= cell + row + 1; neighbour++) {
         const other = taken[neighbour];
         if (other < 0) continue;
-        if (Math.abs(screen[3 * other] - x) < 0.9 * side && Math.abs(screen[3 * other + 1] - y) < 0.72 * side) return;
+        const [dx, dy] = [Math.abs(screen[3 * other] - x), Math.abs(screen[3 * other + 1] - y)];
+        if (dx < 0.9 * spacing && dy < 0.72 * spacing) return;
       }
     }
     const [wide, high] = [0.45 * side, 0.36 * side];

@@ -12,6 +12,9 @@ const PLURALS = [
   ["ves", "fe"],
 ];
 
+const MOST_NEAR = 3;
+const LIKE = 0.5; // share of equal pairs of letters from which words are similar
+
 /** The photos of each word. */
 const photosOfWord = readWords();
 
@@ -40,4 +43,31 @@ export function photosOf(word) {
     if (fits) return fits;
   }
   return null;
+}
+
+/**
+ * Return known words that are spelt like a text, the nearest first.
+ * @param {string} text
+ */
+export function nearestWords(text) {
+  const wanted = pairs(text);
+  const near = /** @type {{ word: string, likeness: number }[]} */ ([]);
+  for (const word of photosOfWord.keys()) {
+    const own = pairs(word);
+    let common = 0;
+    for (const pair of own) common += Number(wanted.has(pair));
+    const likeness = (2 * common) / (own.size + wanted.size);
+    if (likeness >= LIKE) near.push({ word, likeness });
+  }
+  near.sort((a, b) => b.likeness - a.likeness);
+  return near.slice(0, MOST_NEAR).map(({ word }) => word);
+}
+
+/**
+ * Return all pairs of neighbouring letters, of a text with spaces around it.
+ * @param {string} text
+ */
+function pairs(text) {
+  const letters = ` ${text.toLowerCase()} `;
+  return new Set(Array.from({ length: letters.length - 1 }, (_, i) => letters.slice(i, i + 2)));
 }
