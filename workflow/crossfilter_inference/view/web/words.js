@@ -13,6 +13,7 @@ const PLURALS = [
 ];
 
 const MOST_NEAR = 3;
+const MOST_LETTERS_APART = 6;
 const LIKE = 0.5; // share of equal pairs of letters from which words are similar
 
 /** The photos of each word. */
@@ -53,6 +54,7 @@ export function nearestWords(text) {
   const wanted = pairs(text);
   const near = /** @type {{ word: string, likeness: number }[]} */ ([]);
   for (const word of photosOfWord.keys()) {
+    if (Math.abs(word.length - text.length) > MOST_LETTERS_APART) continue;
     const own = pairs(word);
     let common = 0;
     for (const pair of own) common += Number(wanted.has(pair));
