@@ -143,11 +143,11 @@ def check_runtime(runtime: str, device: str) -> None:
     """
     if runtime != "openvino":
         return
-    if importlib.util.find_spec("openvino") is None:
-        raise InputError(
-            "runtime: the package openvino is not installed; pip install openvino, or set runtime to torch"
-        )
     if device not in ("auto", "cpu"):
         raise InputError(
             f"runtime: openvino runs on a CPU, but device is {device!r}; set device to auto, or runtime to torch"
+        )
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError(
+            "runtime: the package openvino is not installed; pip install openvino, or set runtime to torch"
         )
