@@ -31,8 +31,6 @@ from crossfilter_inference.serve import Site, serve
 from crossfilter_inference.util.files import write_json
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "search.py"
-
-
 WORDS = ("dog", "fish", "pizza", "hammer", "bird", "castle", "teapot", "ship")  # which the small encoder knows
 
 

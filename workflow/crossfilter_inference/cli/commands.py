@@ -543,7 +543,7 @@ def _find_config(options: CollectionOptions, input_dir: list[str] | None = None)
 
     files = [project_folder() / "config.yaml"] if is_script() else []
     embedding_type = options.embedding_type
-    if not files and (options.output_embeddings_db or os.path.exists(_database(options))):
+    if not files and (options.output_embeddings_db or os.path.exists(_given(options)[0])):
         last = _last_config(options)
         embedding_type = last.parent.name
         if last.exists():
@@ -581,26 +581,27 @@ def _own_backends(options: CollectionOptions) -> list[str]:
     return named
 
 
-def _database(options: CollectionOptions) -> str:
-    """Return the database that options or files name; empty if none does."""
+def _given(options: CollectionOptions) -> tuple[str, str]:
+    """Return the database and the embedding type that options or files name; empty if none does."""
     from ..config import merge_settings
 
-    given = merge_settings(options.configfile or [], {"output_embeddings_db": options.output_embeddings_db})
-    return os.path.expanduser(str(given.get("output_embeddings_db") or ""))
+    named = {"output_embeddings_db": options.output_embeddings_db, "embedding_type": options.embedding_type}
+    given = merge_settings(options.configfile or [], named)
+    return os.path.expanduser(str(given.get("output_embeddings_db") or "")), str(given.get("embedding_type") or "")
 
 
 def _last_config(options: CollectionOptions) -> Path:
     """Find the settings of the last run on a database, for the embedding type that the options or files name."""
     from ..collection import only_embedding_type
-    from ..config import Config, read_config_file
+    from ..config import Config
     from ..db.state import state_folder
 
-    database = _database(options)
-    named = [read_config_file(path).get("embedding_type") for path in options.configfile or []]
-    embedding_type = options.embedding_type or next(filter(None, reversed(named)), None)
-    if embedding_type is None and not options.output_embeddings_db:
+    database, embedding_type = _given(options)
+    if not embedding_type and options.output_embeddings_db:
+        embedding_type = only_embedding_type(database)
+    elif not embedding_type:
         embedding_type = _last_type(_last_configs(database)) or Config.model_fields["embedding_type"].default
-    return Path(state_folder(database), str(embedding_type or only_embedding_type(database)), "config.json")
+    return Path(state_folder(database), embedding_type, "config.json")
 
 
 def _output(
