@@ -1,10 +1,13 @@
 """A disk that fills up during a run: one clear line, and existing files stay intact."""
 
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
+from conftest import PROJECT
 
 UNSHARE = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
 
@@ -17,6 +20,9 @@ pytestmark = [
 ]
 
 
+REASON = re.compile(r"'[^']+'.*(No space left on device|database or disk is full)")
+
+
 def run_on_small_disk(collection, folder, size, before="", after=""):
     """Run with an empty disk of `size` bytes mounted on a folder, visible to this run only."""
     program = f"mount -t tmpfs -o size={size} tmpfs {shlex.quote(str(folder))}; {before}\n"
@@ -25,13 +31,14 @@ def run_on_small_disk(collection, folder, size, before="", after=""):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, cwd=collection.folder)
 
 
-def test_a_full_disk_under_the_shards(make_collection):
+@pytest.mark.parametrize("n_bytes", [4_096, 20_000, 40_000, 100_000, 200_000, 500_000])
+def test_a_full_disk_under_the_shards(make_collection, n_bytes):
     collection = make_collection(40)
     (collection.folder / "results").mkdir()
-    done = run_on_small_disk(collection, collection.folder / "results", 200_000)
+    done = run_on_small_disk(collection, collection.folder / "results", n_bytes)
     assert done.returncode == 1, done.stderr
-    [line] = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
-    assert line.startswith("error: cannot write to the database '") and "(database or disk is full)" in line
+    [line] = {line for line in done.stdout.splitlines() if REASON.search(line)}
+    assert "results/photos/COLOUR/" in line
     assert "Traceback" not in done.stdout
     assert not collection.database.exists()
     collection.run()
@@ -65,3 +72,26 @@ def test_a_full_disk_under_the_database(make_collection, tmp_path):
     assert collection.sql("PRAGMA integrity_check", tmp_path / "after.sqlite") == [("ok",)]
     assert collection.run() == {"store_embeddings": 1}
     assert len(collection.embeddings()) == 52
+
+
+@pytest.mark.parametrize("what", ["--npy out/all.npy", "--parquet out/all.parquet", "--atlas out/all.parquet"])
+@pytest.mark.parametrize("n_bytes", [8_192, 100_000])
+def test_a_full_disk_under_an_export(demo, n_bytes, what):
+    out = demo.folder / "out"
+    out.mkdir()
+    program = [
+        sys.executable,
+        str(PROJECT / "scripts" / "export.py"),
+        "--output_embeddings_db",
+        str(demo.database),
+        *what.split(),
+    ]
+    command = (
+        f"mount -t tmpfs -o size={n_bytes} tmpfs out; status=0; {shlex.join(program)} 2>&1 || status=$?; ls -A out"
+    )
+    done = subprocess.run(
+        [*UNSHARE, f"{command}; exit $status"], capture_output=True, text=True, check=False, cwd=demo.folder
+    )
+    assert done.returncode == 1, done.stdout
+    [line] = [line for line in done.stdout.splitlines() if REASON.search(line)]
+    assert "out/all" in line and done.stdout.endswith(f"{line}\n"), done.stdout

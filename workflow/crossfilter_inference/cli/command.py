@@ -4,7 +4,6 @@ Exit codes: 0 success, 1 a user's mistake or a fault outside the program, 2 a wr
 whose photos too many failed, 70 an internal error, 128 plus the signal's number after a signal.
 """
 
-import errno
 import io
 import logging
 import os
@@ -17,15 +16,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, outer_trouble
 from ..util.files import write_stamp
 from ..util.progress import BRIEF, CLEAR
 from ..util.text import PrintableFormatter, printable
 from .options import UsageError, parse
 
 _MISTAKE, _INTERRUPTED = "error: %s", "interrupted; finished work is kept, and the next run resumes"
-# Faults of a disk or a network share, not of this program.
-_OUTER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EACCES}
 
 
 def _report_early_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -97,9 +94,8 @@ def run(functions: Sequence[Callable[..., str]], about: str = "", common: type[J
     except SystemExit as terminated:
         code = terminated.code
     except Exception as error:
-        if isinstance(error, OSError) and (error.errno in _OUTER_TROUBLE or error.filename):
-            where = f"{error.filename!r}: " if error.filename else ""
-            logger.error("error: %s%s; fix this and run the same command again", where, error.strerror)
+        if line := outer_trouble(error):
+            logger.error(_MISTAKE, line)
             code = 1
         else:
             logger.exception("internal error (please report this):")

@@ -14,7 +14,7 @@ from typing import IO, TextIO
 
 from ..db.connect import recover
 from ..db.state import state_folder
-from ..errors import InputError
+from ..errors import InputError, outer_trouble
 from ..shards.guard import refuse_foreign_shards
 from ..shards.journal import remove_logs
 from ..shards.plan import remove_shard, shard_lists, write_plan
@@ -30,11 +30,15 @@ is_stopped = threading.Event()  # by the user
 
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """End Snakemake with the one line of a user's mistake."""
+    """End Snakemake with one line for a user's mistake or a fault of a disk."""
     try:
         yield
     except InputError as error:
         sys.exit(printable(error))
+    except OSError as error:
+        if not (line := outer_trouble(error)):
+            raise
+        sys.exit(printable(line))
 
 
 def _wait_for(lock: TextIO) -> None:

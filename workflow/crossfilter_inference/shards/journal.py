@@ -22,7 +22,7 @@ from typing import Any
 
 from ..db.tables import FORMAT_VERSION, Row
 from ..errors import InputError
-from ..util.files import damaged
+from ..util.files import damaged, writing_to
 
 _FRAME = struct.Struct("<II")  # length of the data that follows, and its CRC-32
 # A killed job loses no written rows; a power cut may lose the rows of this time.
@@ -58,7 +58,8 @@ class RowsLog:
         output.parent.mkdir(parents=True, exist_ok=True)
         self.finished: set[str] = set()
         self._synced = time.monotonic()
-        handle, path = tempfile.mkstemp(prefix=f".{output.stem}.", suffix=".rows", dir=output.parent)
+        with writing_to(output):
+            handle, path = tempfile.mkstemp(prefix=f".{output.stem}.", suffix=".rows", dir=output.parent)
         self._path = Path(path)
         self._file = os.fdopen(handle, "w+b")
         head = {**belongs_to, "format": FORMAT_VERSION}
@@ -75,7 +76,8 @@ class RowsLog:
 
     def flush(self) -> None:
         """Pass added rows to the operating system, and once a second to the disk."""
-        self._file.flush()
+        with writing_to(self._path):
+            self._file.flush()
         try:
             is_mine = os.stat(self._path).st_ino == os.fstat(self._file.fileno()).st_ino
         except FileNotFoundError:
@@ -83,8 +85,7 @@ class RowsLog:
         if not is_mine:
             raise InputError("a newer job has replaced this one, which a killed run left behind; this job ends")
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+            self._sync()
 
     def rows(self) -> Iterator[Row]:
         """Read all rows back."""
@@ -96,7 +97,13 @@ class RowsLog:
         import msgpack
 
         data = msgpack.packb(value)
-        self._file.write(_FRAME.pack(len(data), zlib.crc32(data)) + data)
+        with writing_to(self._path):
+            self._file.write(_FRAME.pack(len(data), zlib.crc32(data)) + data)
+
+    def _sync(self) -> None:
+        with writing_to(self._path):
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def _resume(self, other: Path, head: dict[str, Any], wanted: set[tuple[str, int, int]]) -> None:
         frames = _frames(other)
@@ -107,7 +114,7 @@ class RowsLog:
                 if frame["is_final"] and is_wanted and row["UUID"] not in self.finished:
                     self.add(row)
         self.flush()
-        os.fsync(self._file.fileno())
+        self._sync()
         other.unlink(missing_ok=True)
 
     def __enter__(self) -> "RowsLog":
@@ -116,7 +123,8 @@ class RowsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with writing_to(self._path):
+            self._file.close()
         if kind is None or not self.finished:
             self._path.unlink(missing_ok=True)
 

@@ -29,7 +29,7 @@ from ..db.digest import RowsDigest, row_digest
 from ..db.provenance import with_prefix, write_provenance
 from ..db.tables import VERSION_COLUMN, VERSION_KEY, Row, Tables, columns_in, migrate, read_provenance
 from ..encoders.identity import is_another_version, provenance_digest, provenance_to_text
-from ..util.files import damaged, new_part, publish
+from ..util.files import damaged, new_part, publish, writing_to
 from ..util.text import read_path
 
 # Columns of images and failures outside the digest: the manifest has the current paths, and the file name the shard.
@@ -123,7 +123,8 @@ def write_shard_database(
             timing = {**asdict(counts), "finished": time.time()}
             write_provenance(connection, name, "timing_", {key: str(value) for key, value in timing.items()})
         if scratch:
-            shutil.copyfile(built, part)
+            with writing_to(output):
+                shutil.copyfile(built, part)
         publish(part, output)
     finally:
         for file in (built, part):

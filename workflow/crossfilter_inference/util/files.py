@@ -6,6 +6,7 @@ as Python's csv module and pandas read it. A path that is not UTF-8 keeps its by
 """
 
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -14,6 +15,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,21 @@ StrPath = str | os.PathLike[str]
 _CHUNK_BYTES = 2**23
 
 
+@contextmanager
+def writing_to(path: StrPath) -> Iterator[None]:
+    """Name the file in the error of a system that cannot write it (disk full, quota, fault); Python does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from None
+
+
 def new_part(path: StrPath) -> Path:
     """Create an empty temporary file next to `path`, with a unique name, for `publish`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    with writing_to(path):
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.fchmod(handle, 0o666 & ~_umask())
     os.close(handle)
     return Path(part)
@@ -37,9 +49,10 @@ def new_part(path: StrPath) -> Path:
 
 def publish(part: Path, path: StrPath) -> None:
     """Move a temporary file to its path; after a crash, either the old file or the new one exists, complete."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    with writing_to(path):
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
 
 
 def remove_parts(folder: StrPath) -> None:
@@ -53,7 +66,8 @@ def write_bytes(path: StrPath, data: bytes) -> None:
     """Write a file atomically."""
     part = new_part(path)
     try:
-        part.write_bytes(data)
+        with writing_to(path):
+            part.write_bytes(data)
         publish(part, path)
     finally:
         part.unlink(missing_ok=True)

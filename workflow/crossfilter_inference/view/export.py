@@ -17,7 +17,7 @@ import numpy as np
 from ..collection import Collection
 from ..map.contents import MapContents
 from ..map.sphere import hammer
-from ..util.files import new_part, publish, write_text
+from ..util.files import new_part, publish, write_text, writing_to
 from ..util.text import stored_path
 
 if TYPE_CHECKING:
@@ -168,8 +168,10 @@ def write_npy(path: str, collection: Collection) -> None:
     """Write the embeddings as a NumPy array of shape (n_images, n_dims), float32."""
     part = new_part(path)
     try:
-        with part.open("wb") as file:
-            np.save(file, collection.embeddings)
+        with writing_to(path), part.open("wb") as file:
+            # np.save tells of a full disk only how much was written.
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(collection.embeddings))
+            file.write(collection.embeddings.data)
         publish(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -199,7 +201,11 @@ def _write_table(
     part = new_part(path)
     try:
         # pyarrow can open a file only if its path is UTF-8.
-        with part.open("wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        with (
+            writing_to(path),
+            part.open("wb") as file,
+            parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
             for start in range(0, n_rows, _ROWS):
                 columns = rows(slice(start, start + _ROWS))
                 writer.write_table(pa.table([column(columns[name], kind) for name, kind in fields.items()], schema))
