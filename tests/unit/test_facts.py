@@ -226,9 +226,23 @@ def test_a_file_name_tells_the_time_where_the_exif_does_not(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "IMG_20219906_070809.jpg",
-        "IMG_20210506_990809.jpg",
         "IMG-20210506-WA0001.jpg",
+        "VID-12345678-20210506.jpg",
+        "IMG_20210506.jpg",
+        "IMG_20210506_990809.jpg",
+        "Photo 2021-05-06.jpg",
+        "2021_05_06 (1).png",
+    ],
+)
+def test_a_file_name_without_a_time_tells_the_day(name):
+    found = complete_facts(facts(photo()), f"/photos/2020-01-01/{name}")
+    assert (found["taken"], found["taken_from"]) == ("2021-05-06", "name")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IMG_20219906_070809.jpg",
         "20210506070809.jpg",
         "IMG_0001.jpg",
         "120210506_0708091.jpg",

@@ -241,6 +241,19 @@ def test_the_plan_counts_new_changed_and_missing_photos(folder):
     assert prepare(recompute_existing_embeddings=True).plan.n_changed == 2
 
 
+def test_the_plan_counts_moved_photos_but_not_another_spelling_of_the_folder(folder):
+    _finish(prepare())
+    (folder / "photos" / "trip").mkdir()
+    one, other, _ = sorted((folder / "photos").glob("*.jpg"))
+    one.rename(folder / "photos" / "trip" / one.name)
+    for input_dir in ("photos", "./photos", str(folder / "photos")):
+        assert "(new or unknown status; embedded only if the content differs); moved or renamed: 1; rejected" in (
+            prepare(input_dir=input_dir).notes[0]
+        )
+    (folder / "photos" / "trip" / one.name).rename(one)
+    assert "moved" not in prepare(input_dir="./photos").notes[0]
+
+
 def test_every_photo_is_read_again_on_request(folder):
     _finish(prepare())
     again = prepare(reread_photos=True)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ _MAX_BYTES = 2**20  # of a sidecar
 
 # IMG_20210506_070809.jpg, PXL_20210506_070809123.jpg, 2021-05-06 07.08.09.jpg, Screenshot_2021-05-06-07-08-09.png.
 _TIME = re.compile(r"(?<!\d)(\d{4})([-_.]?)(\d\d)\2(\d\d)[-_ .T]+(?:at )?(\d\d)([-_.:]?)(\d\d)\6(\d\d)(?:\d{3})?(?!\d)")
+# IMG-20210506-WA0001.jpg, Photo 2021-05-06.jpg.
+_DAY = re.compile(r"(?<!\d)(\d{4})([-_.]?)(\d\d)\2(\d\d)(?!\d)")
 
 
 def complete_facts(facts: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -35,7 +38,8 @@ def complete_facts(facts: Mapping[str, Any], path: str) -> dict[str, Any]:
     -------
     dict
         The facts, with time and place of the sidecars, or the time of the file name, where the contents have none; and
-        with the source of the time, `taken_from`: "exif", "sidecar", "name", or None.
+        with the source of the time, `taken_from`: "exif", "sidecar", "name", or None. If a file name tells the day
+        alone, so does `taken`.
     """
     found = sidecar_facts(path)
     complete = {**facts, "taken_from": "exif" if facts["taken"] else None}
@@ -50,7 +54,9 @@ def complete_facts(facts: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def _time_of_name(name: str) -> str | None:
     times = (possible_time(*match.group(1, 3, 4, 5, 7, 8)) for match in _TIME.finditer(name))
-    return next(filter(None, times), None)
+    midnights = (possible_time(*match.group(1, 3, 4), "0", "0", "0") for match in _DAY.finditer(name))
+    days = (midnight and midnight.partition("T")[0] for midnight in midnights)
+    return next(filter(None, chain(times, days)), None)
 
 
 def sidecar_facts(path: str) -> dict[str, Any]:

@@ -89,8 +89,8 @@ class Plan:
     """The next manifest, the rejected files, the new shards, and the missing images.
 
     Of the images in new shards, `n_reread` are only read again, because their status has changed, and `n_changed` are
-    known by their UUID. `may_miss_images` is
-    False if the scan found every identity that the shards list.
+    known by their UUID. `n_moved` images have another path than in the last plan. `may_miss_images` is False if the
+    scan found every identity that the shards list.
     """
 
     images: list[PlannedImage]
@@ -99,6 +99,7 @@ class Plan:
     missing: list[MissingImage] = field(default_factory=list, compare=False)
     n_reread: int = field(default=0, compare=False)
     n_changed: int = field(default=0, compare=False)
+    n_moved: int = field(default=0, compare=False)
     may_miss_images: bool = field(default=True, compare=False)
 
     def summary(self) -> str:
@@ -106,13 +107,14 @@ class Plan:
         new = set(self.new_shards)
         n_new = sum(image.shard in new for image in self.images) - self.n_reread - self.n_changed
         changed = f", changed: {self.n_changed}" if self.n_changed else ""
+        moved = f"; moved or renamed: {self.n_moved}" if self.n_moved else ""
         missing = f"; missing: {len(self.missing)}" if self.missing else ""
         reread = ""
         if self.n_reread:
             reread = (
                 f"; to be read again: {self.n_reread} (new or unknown status; embedded only if the content differs)"
             )
-        return f"photos: {len(self.images)}, new: {n_new}{changed} (shards: {len(new)}){reread}{missing}"
+        return f"photos: {len(self.images)}, new: {n_new}{changed} (shards: {len(new)}){reread}{moved}{missing}"
 
     def strangers(self, shards: Mapping[str, Iterable[Identity]]) -> str:
         """Warn in one line if the scan found photos, but none that the shards know; empty otherwise."""

@@ -86,7 +86,7 @@ export function recordedText(column) {
   return (photo) => fact.texts[index[photo]] ?? null;
 }
 
-/** The time when a photo was taken: ISO 8601 without a time zone. */
+/** The time when a photo was taken, or the day: ISO 8601 without a time zone. */
 export const taken = recordedText("TAKEN");
 export const camera = recordedText("CAMERA");
 /** Where a photo was taken, in degrees. */
@@ -94,12 +94,13 @@ export const latitude = recordedNumber("LATITUDE");
 export const longitude = recordedNumber("LONGITUDE");
 
 /**
- * Return the time when a photo was taken, in milliseconds since 1970 as if it were UTC; null is unknown.
+ * Return the time when a photo was taken, in milliseconds since 1970 as if it were UTC; null is unknown. If the day
+ * alone is known, it is its midnight.
  * @param {number} photo
  */
 export function takenTime(photo) {
   const text = taken(photo);
-  return text ? Date.parse(`${text}Z`) : null;
+  return text ? Date.parse(text.includes("T") ? `${text}Z` : text) : null;
 }
 
 /**
