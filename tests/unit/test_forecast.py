@@ -7,6 +7,7 @@ import pytest
 
 from crossfilter_inference.run import forecast
 from crossfilter_inference.run.forecast import Cost, Shares, embedding_cost, share_out
+from crossfilter_inference.shards.journal import RowsLog
 from crossfilter_inference.shards.shard import Embedded, read_shard_provenance, write_shard_database
 from crossfilter_inference.util.files import write_json
 
@@ -129,6 +130,16 @@ def test_the_forecast_counts_missing_shards(earlier_job):
     line = forecast.forecast(folder, cost, ON_CPU, sizes, ["000001", "000002"], with_map=True, words=0)
     assert line.startswith("forecast: 400 photos to embed (shards: 1), about 2 min (measured in earlier runs)")
     assert forecast.forecast(folder, cost, ON_CPU, sizes, ["000001"], with_map=True, words=0) == ""
+
+
+def test_the_forecast_leaves_out_what_an_interrupted_run_has_finished(tmp_path):
+    cost = embedding_cost(tmp_path, "siglip", ON_CPU)
+    with RowsLog(tmp_path / "embeddings" / "000001.sqlite", {}, set()) as log:
+        for number in range(3):
+            log.add({"UUID": str(number)})
+        log.flush()
+        line = forecast.forecast(tmp_path, cost, ON_CPU, {"000001": 5}, ["000001"], with_map=False, words=0)
+    assert line.startswith("forecast: 2 photos to embed, 3 finished before (shards: 1)")
 
 
 def seconds(folder, n_photos=1000, *, with_map=True, words=0):

@@ -1,6 +1,7 @@
 """A list of photos, to which commands are restricted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,18 @@ def test_lists_of_many_kinds_are_read(collection, opened, write, kind):
 def test_relative_paths_and_decomposed_names_are_found(collection, opened, write, monkeypatch):
     monkeypatch.chdir(collection.photos)
     assert read_photo_list(opened, write(f"{UUID(4)}.jpg\n./{UUID(1)}.jpg\n")) == CHOSEN[:2]
+
+
+def test_a_file_name_is_enough_if_one_photo_has_it(collection, opened, write, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert read_photo_list(opened, write(f"{UUID(4)}.jpg\nphotos/{UUID(1)}.jpg\n")) == CHOSEN[:2]
+    first, second, third = (f"/{folder}/IMG_1.jpg" for folder in ("trip", "trip to Rome", "home"))
+    photos = opened.photos([UUID(1), UUID(4), UUID(6)])
+    moved = {uuid: replace(photos[uuid], path=path) for uuid, path in zip(photos, (first, second, third), strict=True)}
+    monkeypatch.setattr(opened, "photos", lambda uuids: moved)
+    assert read_photo_list(opened, write("home/IMG_1.jpg\ntrip/IMG_1.jpg\n")) == [UUID(6), UUID(1)]
+    with pytest.raises(InputError, match=r"entry 1 of '.*list', 'IMG_1\.jpg', is the name of 3 photos; give paths"):
+        read_photo_list(opened, write("IMG_1.jpg\n"))
 
 
 @pytest.mark.parametrize(

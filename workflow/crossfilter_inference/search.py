@@ -99,6 +99,11 @@ def find_path(collection: Collection, text: str) -> str:
     for path, message in _failures(collection):
         if _composed(path).casefold().endswith(tail):
             raise InputError(f"--path: {printable(path)} is not in the collection, because it failed: {message}")
+    if os.path.isfile(text):
+        raise InputError(
+            f"--path: {text!r} is not in the collection; run the workflow if the file is new, or see "
+            f"{str(collection.folder / 'rejected.tsv')!r} for why it was left out"
+        )
     raise InputError(
         f"--path: none of the {len(paths):,} photos in {collection.database!r} matches {text!r}; check the path, and "
         f"see the table {collection.embedding_type}_FAILURES for photos that failed"
@@ -106,7 +111,7 @@ def find_path(collection: Collection, text: str) -> str:
 
 
 def read_photo_list(collection: Collection, path: str | Path) -> list[str]:
-    """Read a list of photos: paths or UUIDs, one per line, or a CSV or JSON file with UUIDs, as the globe saves them.
+    """Read a list of photos: paths, their ends or UUIDs, one per line, or a CSV or JSON file that the globe has saved.
 
     Returns
     -------
@@ -124,14 +129,22 @@ def read_photo_list(collection: Collection, path: str | Path) -> list[str]:
         raise InputError(f"--photos: {str(path)!r} cannot be read ({error.strerror}); name another file") from None
     photos = collection.photos(collection.uuids).values()
     known = {_composed(photo.path): photo.uuid for photo in photos} | {_digits(uuid): uuid for uuid in collection.uuids}
+    named: dict[str, list[str]] = {}
+    for file in filter(os.path.isabs, known):
+        named.setdefault(os.path.basename(file), []).append(file)
     found = []
     for number, entry in enumerate(_entries(text), 1):
         uuid = known.get(_digits(entry)) or known.get(_composed(os.path.abspath(entry)))
-        if uuid is None:
-            raise InputError(
-                f"--photos: entry {number} of {str(path)!r}, {entry!r}, is no photo of the collection; give "
-                "paths as the database has them, or UUIDs"
-            )
+        if uuid is None:  # a file name, or the end of a path
+            tail = f"/{_composed(entry.strip()).removeprefix('./')}"
+            files = [file for file in named.get(os.path.basename(tail), []) if file.endswith(tail)]
+            if len(files) != 1:
+                what = f"is the name of {len(files)} photos" if files else "is no photo of the collection"
+                raise InputError(
+                    f"--photos: entry {number} of {str(path)!r}, {entry!r}, {what}; give paths as the database has "
+                    "them, or UUIDs"
+                )
+            uuid = known[files[0]]
         found.append(uuid)
     if not found:
         raise InputError(f"--photos: {str(path)!r} lists no photos; give paths or UUIDs, one per line")

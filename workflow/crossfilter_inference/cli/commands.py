@@ -208,7 +208,8 @@ def search(
     n : int
         Number of photos to find.
     photos : Path, optional
-        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
+        Only photos of this list: paths, file names or UUIDs, one per line, or a CSV or JSON file saved from the
+        globe.
     json : bool
         Print the result as JSON.
     html : Path, optional
@@ -287,7 +288,8 @@ def duplicates(
     by_cosine_alone : bool
         Deprecated name of --similar.
     photos : Path, optional
-        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
+        Only photos of this list: paths, file names or UUIDs, one per line, or a CSV or JSON file saved from the
+        globe.
     json : bool
         Print the result as JSON.
     html : Path, optional
@@ -350,7 +352,8 @@ def export(
     atlas : Path, optional
         Parquet file for embedding-atlas. To open it, run embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
     photos : Path, optional
-        Only photos of this list: paths or UUIDs, one per line, or a CSV or JSON file saved from the globe.
+        Only photos of this list: paths, file names or UUIDs, one per line, or a CSV or JSON file saved from the
+        globe.
     force : bool
         Replace files of another kind; images, videos and databases are never replaced.
 
@@ -485,17 +488,19 @@ def report(file: Path = Path("report.html"), *, force: bool = False, collection:
     path = outputs.check_output("report", file, kinds[file.suffix], protected, force=force)
     check_named(config.embedding_type, config.encoder.backend, _own_backends(collection))
 
-    def summarise(*options: str) -> None:
+    def summarise(*options: str, is_quiet: bool = False) -> None:
         command_line = snakemake_command([], config.model_dump(), ["summarise", *options])
-        code = subprocess.run(command_line, check=False).returncode
-        if code not in (0, TooManyFailed.exit_code):
-            sys.exit(code)
+        output = subprocess.PIPE if is_quiet else None
+        done = subprocess.run(command_line, check=False, stdout=output, stderr=output and subprocess.STDOUT)
+        if done.returncode not in (0, TooManyFailed.exit_code):
+            sys.stderr.buffer.write(done.stdout or b"")
+            sys.exit(done.returncode)
 
     summarise()
     with outputs.reporting_errors("report", file):
         path.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            summarise("--report", str(Path(folder, path.name)))
+            summarise("--report", str(Path(folder, path.name)), is_quiet=True)
             os.replace(Path(folder, path.name), path)
     logger.info("%s%s", file, _look_at(file))
     state = Path(state_folder(config.output_embeddings_db), config.embedding_type)

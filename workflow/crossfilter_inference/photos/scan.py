@@ -22,7 +22,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..util.text import printable
+from ..util.text import choosing, printable
 from .names import read_uuid
 from .sidecars import EXTENSIONS as SIDECARS
 from .sidecars import match_sidecars
@@ -116,7 +116,7 @@ class Scan:
             return
         where = ", ".join(repr(os.path.abspath(folder)) for folder in folders)
         example = f"; for example {printable(self.rejected[0].path)}" if self.rejected else ""
-        kind, fix = "<uuid>.jpg photos", ", or set names: any if the file names are not UUIDs"
+        kind, fix = "<uuid>.jpg photos", f", or {choosing('names', 'any')} if the file names are not UUIDs"
         if any_name:
             kind, fix = "photos", ""
         raise InputError(

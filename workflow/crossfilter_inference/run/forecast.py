@@ -17,6 +17,7 @@ from ..shards.plan import shard_databases
 from ..shards.shard import read_shard_provenance
 from ..util.files import read_benchmark, read_json
 from ..util.text import counted, duration
+from .progress import RunProgress
 
 CLUSTER_CORES = 8  # cores of a job on a cluster, unless a profile sets others (set-threads)
 _START_SHARE = 0.05  # fraction of a shard's time for the start of its job
@@ -235,7 +236,9 @@ def forecast(
     to_do = [shard for shard in shards if not Path(folder, "embeddings", f"{shard}.sqlite").exists()]
     if not to_do:
         return ""
-    n_photos = sum(shard_sizes.get(shard, 0) for shard in to_do) - n_reread
+    progress = RunProgress(str(folder), {shard: shard_sizes.get(shard, 0) for shard in to_do})
+    n_finished = min(progress.n_done(), progress.n_total - n_reread)  # by a run that was interrupted
+    n_photos = progress.n_total - n_reread - n_finished
     seconds = cost.seconds(n_photos, len(to_do), shares.n_jobs)
     seconds += n_reread * _ON_GPU[1] / (shares.n_jobs * shares.embed_cores)
     seconds += seconds_beside_embedding(folder, sum(shard_sizes.values()), with_map=with_map, words=words)
@@ -244,6 +247,7 @@ def forecast(
     source = "measured in earlier runs" if cost.is_measured else "a rough guess: no measurements yet"
     may_copy = " or to copy" if Path(folder, "embeddings.json").exists() else ""
     what = f"{counted(n_photos, 'photos')} to embed{may_copy}{f', {n_reread:,} to read again' if n_reread else ''}"
+    what += f", {n_finished:,} finished before" if n_finished else ""
     return f"forecast: {what} (shards: {len(to_do)}), about {duration(seconds)} ({source})"
 
 

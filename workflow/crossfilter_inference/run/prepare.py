@@ -41,7 +41,7 @@ from ..shards.plan import (
     unlisted_shards,
 )
 from ..util.files import digest, read_json
-from ..util.text import counted
+from ..util.text import choosing, counted
 from .database import (
     check_database_format,
     check_database_path,
@@ -360,7 +360,7 @@ def _nameless(scan: Scan) -> str:
     """Report photos that are left out for their names alone, and how to include them; empty if there are none."""
     n_photos = sum(file.reason == NOT_A_UUID for file in scan.rejected)
     return (
-        f"left out: {counted(n_photos, 'photos')} not named with a UUID; set names: any to include them"
+        f"left out: {counted(n_photos, 'photos')} not named with a UUID; {choosing('names', 'any')} to include them"
         if n_photos
         else ""
     )

@@ -57,6 +57,11 @@ def once_with(setting: str) -> str:
     return f"run once with {'-- ' if INSTALLED in os.environ else ''}--config {setting}"
 
 
+def choosing(key: str, value: str) -> str:
+    """Write the advice to change a setting that the installed command has as an option."""
+    return f"run with --{key} {value}" if INSTALLED in os.environ else f"set {key}: {value}"
+
+
 def printable(text: object) -> str:
     r"""Make a text one line that a terminal or a page can show without taking orders from it.
 
