@@ -32,7 +32,9 @@ _PICTURE_WIDTH = 1_000  # pixels
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:24px;color:#1d2731;background:#fff}"
     "table{border-collapse:collapse}th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid #dbe2e8;"
-    "overflow-wrap:anywhere;vertical-align:top}td:first-child{min-width:18em}td.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "vertical-align:top}th{white-space:nowrap}"
+    "td:first-child{min-width:18em;overflow-wrap:anywhere}td:nth-child(3){min-width:14em;overflow-wrap:anywhere}"
+    "td.number{min-width:0;text-align:right;font-variant-numeric:tabular-nums}"
 )
 _Row = tuple[object, ...]
 _PAGE = Html('<!doctype html>\n<meta charset="utf-8">\n<style>$style</style>\n$parts\n')
