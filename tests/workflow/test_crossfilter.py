@@ -1,6 +1,7 @@
 """The filters of the page, in a real browser: each shows what the others leave in, and all narrow the globe."""
 
 import random
+import unicodedata
 from dataclasses import replace
 
 import browser
@@ -21,9 +22,10 @@ COUNTS = """() => Object.fromEntries(filters.map((filter) => [filter.name, filte
 
 @pytest.fixture(scope="module")
 def contents():
-    """Make twelve photos in a tree of folders, in three formats."""
+    """Make twelve photos in a tree of folders, one of them in two spellings of Unicode, in three formats."""
     contents = make_contents()
-    folders = ["Urlaub/Norwegen"] * 3 + ["Urlaub/Ägypten/Kairo"] * 3 + ["Garten"] * 4 + ["Urlaub"] * 2
+    spellings = [unicodedata.normalize(form, "Urlaub/Ägypten/Kairo") for form in ("NFC", "NFD", "NFD")]
+    folders = ["Urlaub/Norwegen"] * 3 + spellings + ["Garten"] * 4 + ["Urlaub"] * 2
     extensions = ["jpg", "HEIC", "png"] * 4
     paths = [f"/photos/{folder}/{i}.{end}" for i, (folder, end) in enumerate(zip(folders, extensions, strict=True))]
     return replace(contents, paths=paths)
@@ -50,7 +52,7 @@ def tab(opened):
 def facts_of(contents):
     """Return what each filter is about, by photo."""
     return {
-        "folder": [path.rsplit("/", 1)[0] for path in contents.paths],
+        "folder": [unicodedata.normalize("NFC", path.rsplit("/", 1)[0]) for path in contents.paths],
         "region": [{0: "sea", 1: "Region 2"}.get(region, "unknown") for region in contents.region_of.tolist()],
         "camera": [camera or "unknown" for camera in contents.facts["CAMERA"]],
         "format": [{"jpg": "JPEG", "HEIC": "HEIC", "png": "PNG"}[path.rsplit(".", 1)[1]] for path in contents.paths],

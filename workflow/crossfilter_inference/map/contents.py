@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -238,7 +239,7 @@ def _name_regions(
     """Find regions and name them: by labels, else by folders with telling names, else by words, else by any folders."""
     if files.labels:
         return _find_named_regions(unit_vectors, read_labels(files.labels, uuids))
-    folders = [PurePosixPath(path).parent.name for path in paths]
+    folders = [unicodedata.normalize("NFC", PurePosixPath(path).parent.name) for path in paths]
     region_of, names = find_labelled_regions(unit_vectors, [name if _is_telling(name) else None for name in folders])
     if len(names) > 1 and 2 * (region_of >= 0).sum() >= len(uuids):
         return region_of, names

@@ -44,7 +44,7 @@ export const COLOURINGS = {
   folder: {
     title: "Folder",
     isOffered: data.folders.length > 1,
-    category: (photo) => data.folders[folders[photo]].split("/").pop() || "/",
+    category: (photo) => data.folders[folders[photo]].normalize("NFC").split("/").pop() || "/",
   },
   region: {
     title: "Region",

@@ -63,7 +63,7 @@ const ranges = [
 
 /** @type {Choice[]} */
 const choices = [
-  { name: "folder", title: "Folder", category: (photo) => data.folders[folders[photo]], isTree: true },
+  { name: "folder", title: "Folder", category: (photo) => data.folders[folders[photo]].normalize("NFC"), isTree: true },
   { name: "region", title: "Region", category: regionName },
   { name: "camera", title: "Camera", category: camera },
   { name: "format", title: "Format", category: formatOf },
