@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from ..errors import InputError
+from ..util.garbage import without_garbage_collection
 from ..util.text import once_with
 from . import devices
 from .hub import changed, versions
@@ -35,6 +36,7 @@ from .identity import backends as built_in
 from .protocol import Encoder, TextEncoder
 
 
+@without_garbage_collection()
 def resolve_encoder(
     name: str, settings: Mapping[str, Any], device: str = "auto", before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def resolve_encoder(
     return {**resolved, "embed_version": EMBED_VERSION}
 
 
+@without_garbage_collection()
 def load_encoder(
     provenance: Mapping[str, Any], device: str = "auto", n_threads: int = 1, backends: Iterable[str] = ()
 ) -> Encoder:
@@ -107,6 +110,7 @@ def load_encoder(
     return cast(Encoder, _named_backend(provenance, backends).load(provenance, device, n_threads))
 
 
+@without_garbage_collection()
 def load_text_encoder(provenance: Mapping[str, Any], *, backends: Iterable[str] = ()) -> TextEncoder:
     """Load the text side of a resolved encoder. Uses no network.
 

@@ -156,13 +156,13 @@ def _read_config(folder: Path, settings: Mapping[str, Any]) -> Any:
 
 
 def _tower(model_type: str, prefix: str) -> Any:
-    transformers = import_transformers()
-    return {
-        ("siglip", _IMAGES): transformers.SiglipVisionModel,
-        ("siglip", _TEXTS): transformers.SiglipTextModel,
-        ("siglip2", _IMAGES): transformers.Siglip2VisionModel,
-        ("siglip2", _TEXTS): transformers.Siglip2TextModel,
-    }[model_type, prefix]
+    names = {
+        ("siglip", _IMAGES): "SiglipVisionModel",
+        ("siglip", _TEXTS): "SiglipTextModel",
+        ("siglip2", _IMAGES): "Siglip2VisionModel",
+        ("siglip2", _TEXTS): "Siglip2TextModel",
+    }
+    return getattr(import_transformers(), names[model_type, prefix])  # imports one network, not both
 
 
 def _shapes(tower: Any, config: Any, folder: Path) -> dict[str, tuple[int, ...]]:

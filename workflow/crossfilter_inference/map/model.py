@@ -27,6 +27,7 @@ from ..db.connect import reading
 from ..db.embeddings import read_embeddings
 from ..db.tables import Tables, read_provenance
 from ..errors import InputError
+from ..util.garbage import without_garbage_collection
 from .fit import FitParameters, SphereMap, place
 from .fuzzy_graph import fuzzy_graph
 from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE, Curve
@@ -34,7 +35,7 @@ from .neighbours import Neighbours
 from .settings import MapSettings
 from .sphere import angles_from_unit_vectors, unit_vectors_from_angles
 
-with warnings.catch_warnings():
+with without_garbage_collection(), warnings.catch_warnings():
     warnings.simplefilter("ignore", ImportWarning)  # "Tensorflow not installed"
     import umap
     from umap.umap_ import find_ab_params

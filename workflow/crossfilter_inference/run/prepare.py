@@ -8,12 +8,10 @@ that file also writes the stamp, and `all` requires it. So a changed setting is 
 records.
 """
 
-import gc
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -41,6 +39,7 @@ from ..shards.plan import (
     unlisted_shards,
 )
 from ..util.files import digest, read_json
+from ..util.garbage import without_garbage_collection
 from ..util.text import choosing, counted
 from .database import (
     check_database_format,
@@ -226,19 +225,7 @@ class Run:
         return [self.database, *(f"<results>/{file}" for file in files), *stamps]
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Keep Python from searching the millions of objects of a plan for cycles, of which there are none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_without_garbage_collection()
+@without_garbage_collection()
 def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> Run:
     """Plan a run; write nothing.
 
