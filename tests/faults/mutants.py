@@ -47,6 +47,12 @@ MUTANTS = [
     ("map/contents.py", "neighbours=new_row[self.neighbours[chosen]]", "neighbours=self.neighbours[chosen]", "photo_list: exports"),
     ("search.py", "if uuid is None:", "if False:", "photo_list: refused"),
     ("run/prepare.py", "    if recorded is None and os.path.exists(path):", "    if os.path.exists(path):", "prepare: killed_is"),
+    ("photos/facts.py", "chain(times, days)", "times", "facts: without_a_time"),
+    ("run/prepare.py", "sum(last[uuid][1] != path for", "sum(1 for", "prepare: moved"),
+    ("run/forecast.py", "n_photos = progress.n_total - n_reread - n_finished", "n_photos = progress.n_total - n_reread", "forecast: interrupted"),
+    ("search.py", "if len(files) != 1:", "if not files:", "photo_list: file_name"),
+    ("util/files.py", "os.fspath(path)) from None", "None) from None", "full_disk: under_the_shards"),
+    ("run/start.py", "if not (line := outer_trouble(error)):", "if outer_trouble(error) or True:", "full_disk: 4096"),
     # The server
     ("serve.py", 'if headers.get("host") not in self._hosts:', "if False:", "serve: other_pages"),
     ("serve.py", 'if headers.get("origin", f"http://{headers[\'host\']}") not in', "if False and None not in", "serve: other_pages"),
@@ -87,7 +93,7 @@ MUTANTS = [
     ("shards/plan.py", "sorted(shards):  # the newest wins", "sorted(shards, reverse=True):", "plan: newest"),
     ("shards/merge.py", "if shard not in retired]", "]", "merge: retired"),
     ("shards/merge.py", "        merge.forget()\n", "        if not merge.n_merged:\n            return Stored()\n        merge.forget()\n", "merge: failures"),
-    ("shards/journal.py", "        os.fsync(self._file.fileno())\n        other.unlink", "        other.unlink", "merge: journal"),
+    ("shards/journal.py", "        self._sync()\n        other.unlink", "        other.unlink", "merge: journal"),
     # The map
     ("map/layout.py", " if j != i else np.float32(0)", "", "layout: plain"),
     ("map/layout.py", "pull = two * step", "pull = step", "layout: plain"),
@@ -220,7 +226,7 @@ MUTANTS = [
     ("encoders/hub.py", "    except errors.GatedRepoError:\n", "    except ZeroDivisionError:\n", "checkpoint: hub"),
     # Reports tell the present
     ("errors.py", "exit_code = 3", "exit_code = 1", "boundaries: code_3"),
-    ("cli/commands.py", "if code not in (0, TooManyFailed.exit_code):", "if code:", "boundaries: when_too_many"),
+    ("cli/commands.py", "if done.returncode not in (0, TooManyFailed.exit_code):", "if done.returncode:", "boundaries: when_too_many"),
     ("cli/commands.py", "    check_failures(str(state), read_plan(state / \"plan.tsv\")[0], config.max_failed_share)\n", "", "boundaries: when_too_many"),
     ("run/finish.py", "n_failures > max_share * n_images", "False", "boundaries: code_3"),
     # The terminal

@@ -112,7 +112,7 @@ def test_a_report_is_written_also_when_too_many_photos_failed_and_the_exit_code_
     calls = []
     done = subprocess.CompletedProcess([], TooManyFailed.exit_code)
 
-    def snakemake(words, check):
+    def snakemake(words, **how):
         calls.append(words)
         for word in words:
             if word.startswith("--report="):
@@ -120,18 +120,18 @@ def test_a_report_is_written_also_when_too_many_photos_failed_and_the_exit_code_
         return done
 
     monkeypatch.setattr(subprocess, "run", snakemake)
-    how = commands.CollectionOptions(own.database, [own.root / "config.yaml"])
+    options = commands.CollectionOptions(own.database, [own.root / "config.yaml"])
     file = tmp_path / "report.html"
-    assert commands.report(file, collection=how) == ""
+    assert commands.report(file, collection=options) == ""
     assert ["--report=" in " ".join(words) for words in calls] == [False, True]
     assert file.read_text() == "<!doctype html>"
     monkeypatch.setattr("crossfilter_inference.run.finish._FEWEST_TO_JUDGE", 1)
     own.configure(max_failed_share=0)
     with pytest.raises(TooManyFailed, match="1 of 8 photos failed"):
-        commands.report(file, collection=how)
+        commands.report(file, collection=options)
     done.returncode = 1
     with pytest.raises(SystemExit):
-        commands.report(file, collection=how)
+        commands.report(file, collection=options)
     assert len(calls) == 5, "after another failure, nothing more is done"
 
 

@@ -211,3 +211,20 @@ def test_help_opens_at_its_beginning(chromium, page, width):
         tab.keyboard.press("?")
         tab.wait_for_timeout(100)
         assert tab.evaluate("() => [elements.help.open, elements.help.scrollTop]") == [True, 0]
+
+
+def test_photos_taken_at_one_place_are_selected_together(chromium, tmp_path):
+    contents = make_contents()
+    latitude, longitude = LATITUDE.copy(), LONGITUDE.copy()
+    for photo, metres in ((3, 0), (7, 90), (8, -90), (9, 150)):
+        latitude[photo], longitude[photo] = 48.86 + metres / 111_000, 2.35
+    facts = {**contents.facts, "LATITUDE": latitude, "LONGITUDE": longitude}
+    with browser.opened(chromium, write_page(tmp_path, replace(contents, facts=facts))) as tab:
+        for photo, together in ((0, [0, 3, 7, 8]), (8, [0, 3, 8]), (1, None), (5, None)):
+            tab.evaluate("photo => setCurrent(photo)", photo)
+            assert tab.is_visible("#here") == (together is not None)
+            if together:
+                assert tab.inner_text("#here") == f"Select all {len(together)} photos taken here"
+                tab.click("#here")
+                assert tab.evaluate("() => selectedPhotos()") == together
+        assert tab.trouble == []

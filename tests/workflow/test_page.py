@@ -357,6 +357,16 @@ def test_keys_rotate_zoom_step_and_show_the_help(tab):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (320, 568)])
+def test_on_a_phone_the_globe_is_between_buttons_and_legend_from_the_start(chromium, page, width, height):
+    with browser.opened(chromium, page, width=width, height=height, has_touch=True, is_mobile=True) as phone:
+        top, bottom = phone.evaluate("() => [view.middle[1] - view.radius, view.middle[1] + view.radius]")
+        edge = phone.evaluate("() => elements.bar.getBoundingClientRect().bottom")
+        assert edge < top < bottom < phone.evaluate("() => elements.legend.getBoundingClientRect().top")
+        rows = phone.evaluate("() => [...document.querySelectorAll('nav > button')].map((b) => b.offsetTop)")
+        assert len({*rows} - {0}) == (1 if width >= 360 else 2)  # 0: hidden
+
+
 def test_on_a_phone_a_tap_selects_a_photo_and_the_globe_stays_visible(chromium, page):
     with browser.opened(chromium, page, width=390, height=844, theme="light", has_touch=True, is_mobile=True) as phone:
         assert phone.evaluate("() => document.documentElement.dataset.theme") == "light"

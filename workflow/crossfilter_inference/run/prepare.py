@@ -283,7 +283,8 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
                 plan = plan_after(last=known, unlisted=unlisted)
             plan_digest = plan.digest()
         plan, deletions = _with_missing(config, plan, known_shards, scan, last)
-        plan = replace(plan, n_moved=_count_moved(plan, last))
+        n_moved = sum(last[uuid][1] != path for uuid, path, *_ in plan.images if uuid in last)
+        plan = replace(plan, n_moved=n_moved)
     shards = shards_at_work(plan, known_shards, state)
     stranger = plan.strangers(known_shards) if config.missing_images == "keep" else ""
     expected = forecast(
@@ -405,12 +406,6 @@ def _with_missing(
     reasons = Counter(image.reason for image in missing if image.uuid in rows)
     n_deleted = reasons.pop(REMOVED, 0)
     return replace(plan, missing=missing), Deletions(n_deleted, len(rows), reasons)
-
-
-def _count_moved(plan: Plan, last: LastPlan) -> int:
-    paths = ((path, last[uuid][1]) for uuid, path, *_ in plan.images if uuid in last)
-    # Another spelling of input_dir moves nothing.
-    return sum(new != old and os.path.abspath(new) != os.path.abspath(old) for new, old in paths)
 
 
 def _stamps(config: Config, plan: Plan, plan_digest: str, store_generation: int, map_generation: int) -> Stamps:

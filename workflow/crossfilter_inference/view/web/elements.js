@@ -56,6 +56,7 @@ export const elements = {
   close: element("close", HTMLButtonElement),
   photo: element("photo", HTMLDivElement),
   facts: element("facts", HTMLParagraphElement),
+  here: element("here", HTMLButtonElement),
   open: element("open", HTMLAnchorElement),
   neighbours: element("neighbours", HTMLOListElement),
   card: element("card", HTMLDivElement),

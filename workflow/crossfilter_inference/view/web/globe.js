@@ -47,6 +47,7 @@ export const state = {
   left: 0, // where view.left moves to
   right: 0, // where view.right moves to
   top: 0, // where view.top moves to
+  bottom: 0, // where view.bottom moves to
   outline: /** @type {number[]} */ ([]), // x and y of each corner of the lasso, in CSS pixels
   frames: 0,
 };
@@ -74,7 +75,7 @@ export const home = fullestSide(places);
 export function startGlobe() {
   points = new Points(elements.points, shownPlaces);
   elements.earth.hidden = !canShowEarth;
-  Object.assign(view, home, { top: elements.bar.getBoundingClientRect().bottom });
+  Object.assign(view, home);
 }
 
 /** @returns {Theme} */
@@ -264,6 +265,7 @@ export function resize() {
   state.left = PHONE.matches || filters.hidden ? 0 : filters.getBoundingClientRect().right;
   state.right = PHONE.matches || panel.hidden ? 0 : innerWidth - panel.offsetLeft;
   state.top = elements.bar.getBoundingClientRect().bottom;
+  state.bottom = roomForLegend();
   state.obstacles = OBSTACLES.map((element) => element.getBoundingClientRect()).filter(({ width }) => width);
   for (const canvas of [elements.ground, elements.points, elements.overlay]) {
     const width = Math.round(view.width * devicePixelRatio);
@@ -273,6 +275,12 @@ export function resize() {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   }
   redraw();
+}
+
+/** On a phone the legend is below the globe, and beside it elsewhere. */
+function roomForLegend() {
+  const { height, top } = elements.legend.getBoundingClientRect();
+  return PHONE.matches && height ? Math.max(view.height - top, 0) : 0;
 }
 
 // ---- moving
@@ -370,7 +378,14 @@ export function isAnyInSight(isWanted = isIn) {
   const screen = view.project(shownPlaces);
   for (let i = 0; i < n; i++) {
     const [x, y, near] = screen.subarray(3 * i, 3 * i + 3);
-    if (near > 0 && x > view.left && x < view.width - view.right && y > view.top && y < view.height && isWanted(i))
+    if (
+      near > 0 &&
+      x > view.left &&
+      x < view.width - view.right &&
+      y > view.top &&
+      y < view.height - view.bottom &&
+      isWanted(i)
+    )
       return true;
   }
   return false;
@@ -428,7 +443,7 @@ function turn(speed) {
  */
 function stepAside() {
   let moved = false;
-  for (const side of /** @type {("left" | "right" | "top")[]} */ (["left", "right", "top"])) {
+  for (const side of /** @type {("left" | "right" | "top" | "bottom")[]} */ (["left", "right", "top", "bottom"])) {
     const distance = state[side] - view[side];
     if (CALM.matches || Math.abs(distance) < 0.5) view[side] = state[side];
     else view[side] += 0.25 * distance;

@@ -229,6 +229,7 @@ try {
   setTheme(preferredTheme());
   startColours();
   resize();
+  Object.assign(view, { top: state.top, bottom: state.bottom }); // nothing moves at the start
   restore();
 } catch (error) {
   elements.trouble.hidden = false;

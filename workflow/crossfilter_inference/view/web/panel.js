@@ -7,6 +7,7 @@ import {
   latitude,
   longitude,
   mostSimilar,
+  n,
   nameOf,
   nNeighbours,
   path,
@@ -16,10 +17,13 @@ import {
 } from "./collection.js";
 import { create, elements, printable } from "./elements.js";
 import { goTo, redraw, resize, state, thumbnails } from "./globe.js";
+import { changeSelection } from "./marks.js";
 import { address } from "./originals.js";
 import { clamp } from "./sphere.js";
 
 /** @import { Neighbour } from "./collection.js" */
+
+const NEAR = 0.001; // degrees
 
 /**
  * Show the card of a photo at the pointer.
@@ -53,6 +57,10 @@ export function setCurrent(photo) {
     if (nNeighbours) facts.push(`${quality[photo]}% of its most similar photos are near it on the map`);
     elements.photo.replaceChildren(...portrait(photo), ...describe(photo));
     elements.facts.textContent = facts.filter(Boolean).join(" · ");
+    const here = takenWhere(photo);
+    elements.here.hidden = here.length < 2;
+    elements.here.textContent = `Select all ${here.length.toLocaleString("en")} photos taken here`;
+    elements.here.onclick = () => changeSelection(here);
     elements.open.hidden = isMissing(photo) || !address(photo);
     elements.open.href = address(photo);
     elements.neighbours.replaceChildren(...mostSimilar(photo).map(neighbourItem));
@@ -86,6 +94,18 @@ function placeOnEarth(photo) {
   const side = (/** @type {number} */ degrees, /** @type {string} */ plus, /** @type {string} */ minus) =>
     `${Math.abs(degrees).toFixed(3)}° ${degrees < 0 ? minus : plus}`;
   return `${side(north, "N", "S")}, ${side(east, "E", "W")}`;
+}
+
+/**
+ * Return the photos that were taken where one was, to a hundred metres: on Earth, they lie on top of each other.
+ * @param {number} photo
+ */
+function takenWhere(photo) {
+  const [north, east] = [latitude(photo), longitude(photo)];
+  if (north === null || east === null) return [];
+  const isHere = (/** @type {number} */ other) =>
+    Math.abs((latitude(other) ?? 999) - north) < NEAR && Math.abs((longitude(other) ?? 999) - east) < NEAR;
+  return Array.from({ length: n }, (_, other) => other).filter(isHere);
 }
 
 /**

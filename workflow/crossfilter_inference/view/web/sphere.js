@@ -66,10 +66,11 @@ export class View {
   zoom = 1;
   flatness = 0;
   earth = 0;
-  /** Room for the filters, the panel and the buttons, in CSS pixels. */
+  /** Room for the filters, the panel, the buttons and the legend, in CSS pixels. */
   left = 0;
   right = 0;
   top = 0;
+  bottom = 0;
   /** Of the window, in CSS pixels. */
   width = 1;
   height = 1;
@@ -82,7 +83,7 @@ export class View {
   /** Radius of the sphere in CSS pixels. */
   get radius() {
     const room = Math.max(this.width - this.left - this.right, LEAST);
-    const high = Math.max(this.height - this.top, LEAST);
+    const high = Math.max(this.height - this.top - this.bottom, LEAST);
     const globe = 0.44 * Math.min(room, 1.04 * high);
     const flat = Math.min(Math.max(room - 80, LEAST) / 4, high / 2.3); // with room for half a thumbnail at both ends
     return (globe + this.flatness * (flat - globe)) * this.zoom;
@@ -93,7 +94,7 @@ export class View {
    * @returns {[number, number]}
    */
   get middle() {
-    return [(this.width + this.left - this.right) / 2, (this.height + this.top) / 2];
+    return [(this.width + this.left - this.right) / 2, (this.height + this.top - this.bottom) / 2];
   }
 
   /** Return the axes to the right, up and towards the viewer, as nine numbers. */
