@@ -31,6 +31,7 @@ const gl = document.getElementById("sphere").getContext("webgl2");
 [gl.canvas.width, gl.canvas.height] = [innerWidth, innerHeight];
 const state = { frames: 1 };
 let pending = 0, flight = null, spin = null;
+const originals = { nLoading: 0 }, thumbnails = { images: new Map() };
 </script>"""
 CLEAR = "() => { gl.clearColor(Math.random(), 0, 0, 1); gl.clear(gl.COLOR_BUFFER_BIT); }"
 DRAW = "cancelAnimationFrame(pending); draw(performance.now()); }"

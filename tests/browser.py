@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_AT_REST = "() => !pending && !flight && !spin"
+_AT_REST = """() => !pending && !flight && !spin && !originals.nLoading
+    && [...thumbnails.images.values()].every((image) => image.complete)"""
+_TWO_FRAMES = "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 # WebGL without a GPU: test machines have none.
 _OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
@@ -51,6 +53,6 @@ def is_foreign(url: str, page: Path, originals: set[str] = frozenset()) -> bool:
 
 def settle(tab: object) -> None:
     """Wait until nothing moves and all thumbnails in sight are decoded."""
-    tab.wait_for_function(_AT_REST, polling=50)
-    tab.wait_for_timeout(150)
-    tab.wait_for_function(_AT_REST, polling=50)
+    for _ in range(2):
+        tab.wait_for_function(_AT_REST, polling=20)
+        tab.evaluate(_TWO_FRAMES)  # an image that has just come asks for another frame
