@@ -357,6 +357,19 @@ def test_keys_rotate_zoom_step_and_show_the_help(tab):
 
 
 @pytest.mark.slow
+def test_no_picture_of_a_similar_photo_is_under_buttons_legend_or_panel(tab):
+    tab.evaluate("() => { setCurrent(0); goTo(0); }")
+    browser.settle(tab)
+    for middle in ("[0, 0]", "[300, 300]", "[-400, 0]", "[0, -350]", "[0, 350]"):
+        tab.evaluate(f"() => {{ view.drag(...{middle}); redraw(); }}")
+        browser.settle(tab)
+        touching = tab.evaluate("""() => state.boxes.filter(({ photo, x, y, halfWidth, halfHeight }) =>
+            photo !== state.current && state.obstacles.some(({ left, top, right, bottom }) =>
+                x + 0.8 * halfWidth > left && x - 0.8 * halfWidth < right
+                && y + 0.8 * halfHeight > top && y - 0.8 * halfHeight < bottom)).map(({ photo }) => photo)""")
+        assert touching == [], middle
+
+
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (320, 568)])
 def test_on_a_phone_the_globe_is_between_buttons_and_legend_from_the_start(chromium, page, width, height):
     with browser.opened(chromium, page, width=width, height=height, has_touch=True, is_mobile=True) as phone:

@@ -8,7 +8,7 @@ import { Originals } from "./originals.js";
 import { rgb } from "./painting.js";
 import { Points } from "./points.js";
 import { clamp, fullestSide, shortestLine, View } from "./sphere.js";
-import { chooseThumbnails, HIDDEN, Thumbnails, thumbnailSide } from "./thumbnails.js";
+import { chooseThumbnails, HIDDEN, liesUnder, Thumbnails, thumbnailSide } from "./thumbnails.js";
 
 /** @import { NameBox, Theme, ThumbnailBox } from "./layers.js" */
 /** @import { Pose } from "./sphere.js" */
@@ -249,7 +249,9 @@ function drawCurrent(side) {
   for (const { photo } of [...similar.reverse(), { photo: state.current }]) {
     if (onScreen[3 * photo + 2] <= HIDDEN) continue;
     const size = photo === state.current ? side * 1.1 : side * 0.9;
-    if (!drawThumbnail(photo, size, photo === state.current ? 4 : 2, theme.accent)) drawRing(photo, 7);
+    const [x, y] = onScreen.subarray(3 * photo);
+    if (photo !== state.current && liesUnder(state.obstacles, x, y, size)) drawRing(photo, 7);
+    else if (!drawThumbnail(photo, size, photo === state.current ? 4 : 2, theme.accent)) drawRing(photo, 7);
   }
 }
 

@@ -71,6 +71,20 @@ export function thumbnailSide(view, n) {
 }
 
 /**
+ * Return whether a thumbnail would touch what lies over the globe.
+ * @param {Box[]} obstacles
+ * @param {number} x CSS pixels
+ * @param {number} y CSS pixels
+ * @param {number} side of the thumbnail, in CSS pixels
+ */
+export function liesUnder(obstacles, x, y, side) {
+  const [wide, high] = [0.45 * side, 0.36 * side];
+  return obstacles.some(
+    ({ left, top, right, bottom }) => x > left - wide && x < right + wide && y > top - high && y < bottom + high,
+  );
+}
+
+/**
  * Choose the photos that are shown as thumbnails. Those that are shown already come first, so that they stay.
  * @param {View} view
  * @param {Float32Array} screen x, y and nearness of each photo
@@ -100,10 +114,7 @@ export function chooseThumbnails(view, screen, orders, isWanted, side, obstacles
         if (dx < 0.9 * spacing && dy < 0.72 * spacing) return;
       }
     }
-    const [wide, high] = [0.45 * side, 0.36 * side];
-    for (const { left, top, right, bottom } of obstacles) {
-      if (x > left - wide && x < right + wide && y > top - high && y < bottom + high) return;
-    }
+    if (liesUnder(obstacles, x, y, side)) return;
     taken[cell] = photo;
     chosen.push(photo);
     inVain = 0;
