@@ -38,8 +38,8 @@ def complete_facts(facts: Mapping[str, Any], path: str) -> dict[str, Any]:
     -------
     dict
         The facts, with time and place of the sidecars, or the time of the file name, where the contents have none; and
-        with the source of the time, `taken_from`: "exif", "sidecar", "name", or None. If a file name tells the day
-        alone, so does `taken`.
+        with the source of the time, `taken_from`: "exif", "sidecar", "name", or None. If a file name gives only
+        the day, so does `taken`.
     """
     found = sidecar_facts(path)
     complete = {**facts, "taken_from": "exif" if facts["taken"] else None}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Keep Python from searching millions of new objects for cycles that nobody uses, of which there are hardly any.
 
-    Otherwise the imports of torch and transformers take a fifth longer, and so does a plan of 100,000 photos.
+    Otherwise the imports of torch and transformers take a fifth longer, and those of umap-learn a third.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -169,7 +169,7 @@ def write_npy(path: str, collection: Collection) -> None:
     part = new_part(path)
     try:
         with writing_to(path), part.open("wb") as file:
-            # np.save tells of a full disk only how much was written.
+            # On a full disk, np.save reports only how much was written.
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(collection.embeddings))
             file.write(collection.embeddings.data)
         publish(part, path)

@@ -119,6 +119,12 @@ export function regionName(photo) {
 export const nameOf = (photo) => data.names[photo] ?? data.uuids[photo];
 
 /**
+ * Return the folder of a photo. One folder can have two spellings in Unicode; here they are equal.
+ * @param {number} photo
+ */
+export const folderOf = (photo) => data.folders[folders[photo]].normalize("NFC");
+
+/**
  * Return the path of a photo.
  * @param {number} photo
  */

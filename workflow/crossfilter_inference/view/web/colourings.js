@@ -2,7 +2,7 @@
 //
 // To add one, add an entry to COLOURINGS and its legend to LEGENDS in tests/workflow/test_page.py, in the same order.
 // `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
-import { camera, data, folders, n, nNeighbours, quality, regionName, taken, takenTime } from "./collection.js";
+import { camera, data, folderOf, n, nNeighbours, quality, regionName, taken, takenTime } from "./collection.js";
 
 /**
  * A colouring by category: the ten largest categories have a colour each.
@@ -44,7 +44,7 @@ export const COLOURINGS = {
   folder: {
     title: "Folder",
     isOffered: data.folders.length > 1,
-    category: (photo) => data.folders[folders[photo]].normalize("NFC").split("/").pop() || "/",
+    category: (photo) => folderOf(photo).split("/").pop() || "/",
   },
   region: {
     title: "Region",

@@ -4,7 +4,7 @@
 // after them. `recordedNumber` and `recordedText` in collection.js give every fact that the database records.
 
 import { ChoiceFilter } from "./choice_filter.js";
-import { camera, data, folders, n, nNeighbours, quality, regionName, takenTime } from "./collection.js";
+import { camera, data, folderOf, n, nNeighbours, quality, regionName, takenTime } from "./collection.js";
 import { elements } from "./elements.js";
 import { beforeFrame, redraw, resize } from "./globe.js";
 import { changeSelection, countIn, photosIn, whenMarked } from "./marks.js";
@@ -63,7 +63,7 @@ const ranges = [
 
 /** @type {Choice[]} */
 const choices = [
-  { name: "folder", title: "Folder", category: (photo) => data.folders[folders[photo]].normalize("NFC"), isTree: true },
+  { name: "folder", title: "Folder", category: folderOf, isTree: true },
   { name: "region", title: "Region", category: regionName },
   { name: "camera", title: "Camera", category: camera },
   { name: "format", title: "Format", category: formatOf },
