@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out slow tests, except those that the command line names; begin with the files that take longest."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker(needs_browser)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     if config.getoption("all") or any("::" in argument for argument in config.args):
         return

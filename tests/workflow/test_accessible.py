@@ -2,12 +2,11 @@
 
 import browser
 import pytest
-from conftest import PROJECT, needs_browser
+from conftest import PROJECT
 from test_page import make_contents, write_page
 
 AXE = PROJECT / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
-    needs_browser,
     pytest.mark.slow,
     pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: make node_modules/.package-lock.json"),
 ]

@@ -2,10 +2,7 @@
 
 import browser
 import pytest
-from conftest import needs_browser
 from test_page import make_contents, write_page
-
-pytestmark = needs_browser
 
 # What is shown, as far as the address says it.
 SHOWN = """() => ({

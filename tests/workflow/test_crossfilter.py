@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import browser
 import pytest
-from conftest import needs_browser
 from test_page import make_contents, write_page
-
-pytestmark = needs_browser
 
 PANEL = ["time", "folder", "region", "camera", "format", "quality"]
 RANGES = ("time", "quality")

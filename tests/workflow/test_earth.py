@@ -6,7 +6,7 @@ from pathlib import Path
 import browser
 import numpy as np
 import pytest
-from conftest import needs_browser, page_data
+from conftest import page_data
 from test_address import wait_for_address
 from test_page import make_contents, write_page
 
@@ -38,7 +38,6 @@ def vectors(latitude, longitude):
     return np.column_stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)])
 
 
-@needs_browser
 def test_a_key_moves_every_photo_to_where_it_was_taken_and_back(tab):
     by_likeness = tab.evaluate(PLACES)
     tab.keyboard.press("e")
@@ -58,7 +57,6 @@ def test_a_key_moves_every_photo_to_where_it_was_taken_and_back(tab):
     assert tab.inner_text("#left") == ""
 
 
-@needs_browser
 def test_selection_and_filters_stay_and_what_is_near_on_earth_can_be_selected(tab):
     tab.evaluate("() => { changeSelection([0, 3]); filters[0].words = ['2001-01-01T00:00:00..2003-12-31T00:00:00']; }")
     is_in = tab.evaluate("() => photosIn()")
@@ -80,7 +78,6 @@ def test_selection_and_filters_stay_and_what_is_near_on_earth_can_be_selected(ta
     assert tab.evaluate("() => selectedPhotos()") == [0, 3, 9]
 
 
-@needs_browser
 def test_the_address_and_the_flat_map_know_earth(chromium, page, tab):
     tab.keyboard.press("e")
     browser.settle(tab)
@@ -99,7 +96,6 @@ def test_the_address_and_the_flat_map_know_earth(chromium, page, tab):
         assert other.trouble == []
 
 
-@needs_browser
 def test_without_a_place_there_is_no_earth(chromium, tmp_path):
     page = write_page(tmp_path, make_contents())
     assert "land" not in page_data(page)
@@ -111,7 +107,6 @@ def test_without_a_place_there_is_no_earth(chromium, tmp_path):
         assert tab.trouble == []
 
 
-@needs_browser
 @pytest.mark.slow
 def test_land_is_drawn_where_it_is(tab):
     tab.evaluate("() => { thumbnails.order = new Int32Array(); }")
@@ -166,7 +161,6 @@ def test_the_outlines_of_land_are_those_of_earth(name, latitude, longitude, is_l
     assert crossed % 2 == is_land
 
 
-@needs_browser
 def test_neither_a_click_nor_a_key_leaves_the_photos_half_way(tab):
     for key, name in (("e", "earth"), ("f", "flatness"), ("e", "earth"), ("f", "flatness")):
         before = tab.evaluate(f"() => view.{name}")
@@ -175,7 +169,6 @@ def test_neither_a_click_nor_a_key_leaves_the_photos_half_way(tab):
         assert tab.evaluate(f"() => view.{name}") == 1 - before
 
 
-@needs_browser
 def test_a_search_counts_the_photos_that_are_shown_on_earth(tab):
     tab.fill("#search", "nikon")
     assert tab.text_content("#found") == "4 found"
@@ -188,7 +181,6 @@ def test_a_search_counts_the_photos_that_are_shown_on_earth(tab):
     assert tab.text_content("#left") == "5 of 12 photos"
 
 
-@needs_browser
 @pytest.mark.parametrize(
     ("photo", "facts"),
     [
@@ -204,7 +196,6 @@ def test_the_panel_names_camera_and_location(tab, photo, facts):
     assert "°" not in tab.text_content("#facts")
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_help_opens_at_its_beginning(chromium, page, width):
     with browser.opened(chromium, page, width=width, height=500) as tab:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import browser
 import pytest
-from conftest import DEMO_PHOTOS, PROJECT, needs, needs_browser, new_collection
+from conftest import DEMO_PHOTOS, PROJECT, needs, new_collection
 from hostile_names import NAMES
 
 from crossfilter_inference.util.files import read_tsv
@@ -145,7 +145,6 @@ def test_a_second_run_has_nothing_to_do(hostile):
     assert "Nothing to be done" in hostile.snakemake("-n")
 
 
-@needs_browser
 def test_the_globe_shows_names_as_text_and_links_to_the_files(hostile, chromium):
     with opened(chromium, hostile.collection.state / "map.html", hostile.photos.values()) as tab:
         tab.wait_for_function("() => state.frames > 0")
@@ -175,7 +174,6 @@ def test_the_pictures_are_drawn(hostile):
     assert (hostile.collection.state / "map.png").stat().st_size > 10_000
 
 
-@needs_browser
 @pytest.mark.parametrize(
     "command",
     [
@@ -218,7 +216,6 @@ def test_every_check_passes(hostile):
     assert hostile.script("verify.py").endswith("all checks passed\n")
 
 
-@needs_browser
 def test_the_report_shows_names_as_text(hostile, chromium):
     hostile.snakemake("summarise")
     hostile.snakemake("summarise", "--report", "report.html")

@@ -9,13 +9,11 @@ from dataclasses import replace
 import browser
 import numpy as np
 import pytest
-from conftest import needs_browser, page_data
+from conftest import page_data
 
 from crossfilter_inference.map.contents import MapContents
 from crossfilter_inference.map.regions import Region
 from crossfilter_inference.view.page import make_page
-
-pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from dataclasses import replace
 import browser
 import numpy as np
 import pytest
-from conftest import needs_browser
 from test_address import SHOWN, agree, wait_for_address
 from test_page import make_contents, write_page
 
@@ -50,7 +49,6 @@ STATE = """() => {
 }"""
 
 
-@needs_browser
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", [1])

@@ -8,11 +8,8 @@ from dataclasses import replace
 import browser
 import numpy as np
 import pytest
-from conftest import needs_browser
 from matplotlib.path import Path as Outline
 from test_page import make_contents, write_page
-
-pytestmark = needs_browser
 
 SELECTED = "() => selectedPhotos()"
 STRIP = "() => Array.from(document.querySelectorAll('#pictures button'), (button) => button.dataset.uuid)"

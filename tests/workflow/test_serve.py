@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import browser
 import pillow_heif
 import pytest
-from conftest import DEMO_PHOTOS, PROJECT, needs, needs_browser, new_collection
+from conftest import DEMO_PHOTOS, PROJECT, needs, new_collection
 from PIL import Image
 
 from crossfilter_inference import Collection
@@ -401,14 +401,12 @@ def is_own(url, own):
     return url.startswith((own, "data:", "blob:"))
 
 
-@needs_browser
 def test_the_page_shows_thumbnails_of_the_server(tab, server):
     assert tab.url == f"http://127.0.0.1:{server.port}/"
     tab.wait_for_function("() => state.boxes.length > 5 && [...thumbnails.images.values()].every((i) => i.complete)")
     assert tab.evaluate("() => thumbnails.missing.size") == 0
 
 
-@needs_browser
 def test_an_original_that_browsers_cannot_show_is_converted(tab, photos):
     tab.evaluate("(uuid) => look(data.uuids.indexOf(uuid))", photos[0])
     tab.wait_for_function("() => elements.large.naturalWidth > 0 && !elements.large.hidden")
@@ -418,7 +416,6 @@ def test_an_original_that_browsers_cannot_show_is_converted(tab, photos):
     browser.settle(tab)
 
 
-@needs_browser
 def test_any_text_and_an_image_file_find_photos(tab, photos):
     wanted = {uuid for number, uuid in photos.items() if PHOTOS[number].parent.name == "fish"}
     tab.fill("#search", "a photo of fishes")

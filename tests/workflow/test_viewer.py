@@ -5,10 +5,7 @@ from pathlib import Path
 
 import browser
 import pytest
-from conftest import needs_browser
 from test_page import make_contents, write_page
-
-pytestmark = needs_browser
 
 SHOWN = """() => ({ isOpen: elements.viewer.open, source: elements.large.src, hasOriginal: !elements.large.hidden,
     story: elements.story.innerText, excuse: elements.excuse.innerText, scale: pose.scale })"""

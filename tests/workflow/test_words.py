@@ -6,7 +6,7 @@ import shutil
 import browser
 import numpy as np
 import pytest
-from conftest import DEMO_PHOTOS, needs_browser, page_data
+from conftest import DEMO_PHOTOS, page_data
 
 from crossfilter_inference import Collection
 from crossfilter_inference.map.words import find_fits, read_words
@@ -35,7 +35,6 @@ def search(tab, text):
     return tab.evaluate(FOUND), tab.text_content("#found")
 
 
-@needs_browser
 @pytest.mark.parametrize(
     ("text", "label", "least"),
     [("koala", "wild animal", 1), ("cutter", "hand tool", 2), ("Fortifications", "castle or temple", 3)],
@@ -48,7 +47,6 @@ def test_a_word_finds_photos_by_what_they_show(tab, text, label, least):
     assert tab.evaluate("() => elements.order.value") == "fit"
 
 
-@needs_browser
 def test_the_page_finds_the_photos_that_the_library_finds_in_their_order(tab, collection):
     words, word_embeddings = read_words(str(collection.folder / "words.npz"))
     for fit in find_fits(collection.embeddings, words, word_embeddings)[::97]:
@@ -61,7 +59,6 @@ def test_the_page_finds_the_photos_that_the_library_finds_in_their_order(tab, co
             assert (found, says) == (best, f"none fits; the {len(best)} most similar"), word
 
 
-@needs_browser
 def test_a_word_that_no_photo_fits_shows_the_most_similar_ones_and_says_so(tab, collection):
     found, says = search(tab, "pizza")
     assert says == "none fits; the 5 most similar"
@@ -71,7 +68,6 @@ def test_a_word_that_no_photo_fits_shows_the_most_similar_ones_and_says_so(tab, 
     assert search(tab, "goldfsh") == ([], "no matching photo; similar words: goldfish, goldfinch")
 
 
-@needs_browser
 def test_the_globe_turns_to_what_was_found(tab):
     search(tab, "")
     for text in ("koala", "hand tool", "fish", "palace"):
@@ -79,7 +75,6 @@ def test_the_globe_turns_to_what_was_found(tab):
         assert tab.evaluate("() => isAnyInSight()"), text
 
 
-@needs_browser
 def test_words_narrow_what_names_find_and_the_order_returns(tab):
     search(tab, "wild animal")
     tab.select_option("#order", "name")
@@ -120,7 +115,6 @@ def test_words_name_the_regions_of_folders_as_cameras_make_them(make_collection,
     assert names <= {text.split("\n")[0] for text in words}
 
 
-@needs_browser
 @pytest.mark.parametrize("word", ["fish", "hand tool", "bird", "koala", "solar dish"])
 def test_all_of_a_few_photos_that_are_found_are_shown(tab, word):
     search(tab, word)
