@@ -28,9 +28,8 @@ import numpy as np
 from material import N_CORES, load_digits, load_emoji, make_clusters
 
 from crossfilter_inference.map import layout, neighbours
-from crossfilter_inference.map.fit import SphereMap, fit, place, update
+from crossfilter_inference.map.fit import SphereMap, fit, fit_parameters, place, update
 from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
-from crossfilter_inference.map.model import fit_parameters
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
 
@@ -48,8 +47,9 @@ model = umap.UMAP(n_components=2, metric="cosine", output_metric="haversine", ra
 OURS = """
 import sys, numpy
 from dataclasses import replace
-from crossfilter_inference.map.fit import fit
-from crossfilter_inference.map.model import fit_parameters, row_digests, to_pickle
+from crossfilter_inference.map.fit import fit, fit_parameters
+from crossfilter_inference.map.pickled import to_pickle
+from crossfilter_inference.map.rows import row_digests
 rows, n_threads = numpy.load(sys.argv[1]), int(sys.argv[2])
 parameters = fit_parameters({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from crossfilter_inference.map import fit as map_fit
-from crossfilter_inference.map import model as umap_model
 from crossfilter_inference.map.quality import measure
+from crossfilter_inference.map.rows import row_digests
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean
 
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-PARAMETERS = umap_model.fit_parameters(SETTINGS, 4)
+PARAMETERS = map_fit.fit_parameters(SETTINGS, 4)
 
 
 def cluster_rows(n_images, seed=0, n_clusters=15):
@@ -87,11 +87,11 @@ def test_removed_photos_do_not_move_the_others(rows, old):
 
 
 def test_a_photo_with_a_changed_embedding_is_new(rows, old):
-    digests = umap_model.row_digests(rows[:780])
+    digests = row_digests(rows[:780])
     before = map_fit.SphereMap(old.uuids, old.angles, row_digests=digests)
     changed = rows[:780].copy()
     changed[5] = rows[790]
-    known = map_fit.find_rows(named(780), umap_model.row_digests(changed), before)
+    known = map_fit.find_rows(named(780), row_digests(changed), before)
     assert np.flatnonzero(known == -1).tolist() == [5]
     known = map_fit.find_rows(named(780)[1:], digests[1:], before)
     assert known.tolist() == [-1, *range(779)]
@@ -131,7 +131,15 @@ def test_old_photos_take_steps_that_are_smaller_on_a_smaller_sphere(rows, old, m
         return unit_vectors
 
     monkeypatch.setattr(map_fit, "lay_out", lay_out)
-    parameters = umap_model.fit_parameters(SETTINGS, radius)
+    parameters = map_fit.fit_parameters(SETTINGS, radius)
     map_fit.update(named(800), rows, np.arange(780), parameters, 1, old, improve=True)
     assert np.allclose(used[0][:780], expected)
     assert (used[0][780:] == 1).all()
+
+
+@pytest.mark.parametrize("min_dist", [0.0, 0.1, 0.5])
+def test_the_curve_is_that_of_umap_learn(min_dist):
+    from umap.umap_ import find_ab_params
+
+    curve = map_fit.fit_parameters({**SETTINGS, "min_dist": min_dist}, 4).curve
+    assert np.allclose([curve.a, curve.b], find_ab_params(1.0, min_dist), rtol=1e-6)

@@ -17,8 +17,8 @@ from crossfilter_inference.db.embeddings import pack_embedding
 from crossfilter_inference.db.tables import Tables
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map.job import make_map
-from crossfilter_inference.map.model import row_digests
 from crossfilter_inference.map.neighbours import Neighbours
+from crossfilter_inference.map.rows import row_digests
 from crossfilter_inference.map.settings import MapSettings, settings_digest
 from crossfilter_inference.map.state import read_state, write_state
 from crossfilter_inference.map.store import store_map

@@ -11,11 +11,12 @@ from test_map_job import Mapping
 
 from crossfilter_inference.errors import InputError
 from crossfilter_inference.map import model as umap_model
-from crossfilter_inference.map.fit import fit
+from crossfilter_inference.map.fit import fit, fit_parameters
+from crossfilter_inference.map.rows import row_digests
 from crossfilter_inference.map.sphere import degrees_between, unit_vectors_from_angles
 
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-PARAMETERS = umap_model.fit_parameters(SETTINGS, 4)
+PARAMETERS = fit_parameters(SETTINGS, 4)
 
 
 def random_embeddings(n_images):
@@ -201,6 +202,6 @@ def test_embeddings_of_any_length_are_recognised_by_their_stored_rows(tmp_path):
     mapping.write()
     mapping.make()
     mapping.store()
-    assert np.array_equal(pickle.loads(mapping.blob()).row_digests_, umap_model.row_digests(mapping.rows))
+    assert np.array_equal(pickle.loads(mapping.blob()).row_digests_, row_digests(mapping.rows))
     model = umap_model.load_umap_model(mapping.database, "T")
     assert np.allclose(model.transform(mapping.rows), model.embedding_, atol=0.01)

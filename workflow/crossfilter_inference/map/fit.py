@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.optimize import curve_fit
 
 from .copies import Copies, find_copies
 from .fuzzy_graph import fuzzy_graph
 from .layout import Curve, default_n_epochs, initial_positions, lay_out
 from .neighbours import Neighbours, all_neighbours, nearest, updated_neighbours
+from .settings import MapSettings
 from .sphere import angles_from_unit_vectors, degrees_between, rotate_onto, spherical_mean, unit_vectors_from_angles
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,24 @@ def place(
     -------
     array of shape (n_queries, 3), float64, rows of length 1
     """
-    indices, distances = nearest(queries, rows, min(_N_PLACE_NEIGHBOURS, len(rows)), n_threads)
+    return _place_among(nearest(queries, rows, min(_N_PLACE_NEIGHBOURS, len(rows)), n_threads), unit_vectors)
+
+
+def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
+    """Fit UMAP's curve to `min_dist`, a length on the sphere of radius `radius`.
+
+    As in umap-learn, the curve 1 / (1 + a d^(2b)) follows 1 up to `min_dist` and exp(min_dist - d) beyond, up to 3.
+    """
+    n_neighbors, min_dist, random_state = settings["n_neighbors"], settings["min_dist"], settings["random_state"]
+    distances = np.linspace(0, 3, 300)
+    wanted = np.where(distances < min_dist, 1, np.exp(min_dist - distances))
+    (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), distances, wanted)
+    return FitParameters(n_neighbors, min_dist, random_state, Curve(float(a), float(b), radius))
+
+
+def _place_among(neighbours: Neighbours, unit_vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place photos among their neighbours."""
+    indices, distances = neighbours
     # The cosine distance is half the square of the distance.
     positions = spherical_mean(unit_vectors[indices], 1 / np.sqrt(distances + _MIN_DISTANCE))
     return np.where(distances[:, :1] == 0, unit_vectors[indices[:, 0]], positions)
@@ -172,15 +191,13 @@ def update(
     copies = find_copies(embeddings)
     rows, known = copies.first_of_each(embeddings), copies.groups_of_previous(known)
     old = known >= 0
-    if previous.neighbours is None:
-        neighbours = all_neighbours(rows, parameters.n_neighbors, n_threads)
-    else:
-        neighbours = updated_neighbours(rows, known, previous.neighbours, n_threads)
+    n_old = min(_N_PLACE_NEIGHBOURS, int(old.sum()))
+    neighbours, near = updated_neighbours(rows, known, previous.neighbours, parameters.n_neighbors, n_old, n_threads)
     graph = fuzzy_graph(*neighbours)
-    new = np.setdiff1d(np.arange(len(rows)), known)
     unit_vectors = np.empty((len(rows), 3))
     unit_vectors[known[old]] = previous.unit_vectors[old]
-    unit_vectors[new] = place(rows[new], rows[known[old]], previous.unit_vectors[old], n_threads)
+    new = np.setdiff1d(np.arange(len(rows)), known)
+    unit_vectors[new] = _place_among(near, unit_vectors)
     drift: float | None = 0.0
     if improve:
         curve, seed = parameters.curve, parameters.random_state

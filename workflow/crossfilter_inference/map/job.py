@@ -25,20 +25,13 @@ from ..errors import InputError
 from ..util.files import digest, read_json, read_tsv, write_bytes, write_json, write_tsv
 from ..util.text import counted
 from .copies import find_copies, with_copies
-from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, update
+from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, fit_parameters, update
 from .labels import read_labels
 from .layout import default_radius
-from .model import (
-    fit_parameters,
-    lay_out_plane,
-    package_versions,
-    row_digests,
-    to_pickle,
-    unit_rows,
-    without_direction,
-)
 from .neighbours import Neighbours, all_neighbours
+from .pickled import package_versions, to_pickle
 from .quality import measure
+from .rows import row_digests, scale_to_unit_length, without_direction
 from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
 from .state import read_state, write_state
@@ -140,7 +133,9 @@ def _read_photos(database: str, embedding_type: str) -> _Photos:
             f"{embedding_type}_EMBEDDINGS: {counted(int(bad.sum()), 'embeddings')} not finite or all zero, the first "
             f"for {uuids[bad.argmax()]}; delete these rows from the table (the map has not changed)"
         )
-    return _Photos(uuids, unit_rows(embeddings), row_digests(embeddings))
+    digests = row_digests(embeddings)
+    scale_to_unit_length(embeddings)
+    return _Photos(uuids, embeddings, digests)
 
 
 def _read_map(neighbours: str, map_table: str, quality: str, database: str, embedding_type: str) -> SphereMap | None:
@@ -256,6 +251,8 @@ def _measure(
     label_of = read_labels(labels, photos.uuids) if labels else None
     figures: dict[str, Any] = {**measure(photos.embeddings, sphere_map.unit_vectors, n_threads, label_of)}
     if settings["compare_with_plane"] and sphere_map.neighbours is not None:
+        from .model import lay_out_plane  # umap-learn takes seconds to import
+
         plane = lay_out_plane(photos.embeddings, sphere_map.neighbours, settings)
         figures["plane"] = measure(photos.embeddings, plane, n_threads, label_of)
     return figures

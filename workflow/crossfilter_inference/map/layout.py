@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..util.jit import compiled
+from .principal import principal_directions
 
 # Random photos per connection. umap-learn uses 5. 10 keep more neighbours together and use more of the sphere.
 NEGATIVE_SAMPLE_RATE = 10
 # In the first epoch; it decreases to 0. umap-learn moves one photo at a time and can start with 1. Here all photos move
 # at once, and smaller steps give better maps (benchmarks/SPHERE.md).
 LEARNING_RATE = 0.25
+_BLOCK = 4_096
 _MAX_FORCE = 4.0  # as in umap-learn
 _STEP_BITS = 5  # the tables have 2^5 steps per factor of 2
 _SHIFT = 23 - _STEP_BITS  # a float32 has 23 bits of mantissa
@@ -77,13 +79,12 @@ def initial_positions(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
     array of shape (n_images, 3), float64, rows of length 1
         A photo that equals the mean is at (0, 1, 0).
     """
-    offsets = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
-    sample = offsets[:: max(1, len(offsets) // 10_000)].astype(np.float64)
-    with threadpool_limits(1, "blas"):  # with more threads, the last bits depend on the number of cores
-        square = sample.T @ sample if len(sample) > len(sample.T) else sample
-        directions = np.linalg.svd(square, full_matrices=False)[2][:3]
-        largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
-        components = offsets @ (directions * np.sign(largest)[:, None]).T.astype(np.float32)
+    mean, directions = principal_directions(embeddings, 3)
+    components = np.empty((len(embeddings), directions.shape[1]), np.float32)
+    with threadpool_limits(1, "blas"):
+        for start in range(0, len(embeddings), _BLOCK):  # a copy of all embeddings may be too large
+            block = slice(start, start + _BLOCK)
+            components[block] = (embeddings[block] - mean) @ directions
     scale = components.std(axis=0)
     varies = scale > 1e-6  # smaller values are rounding errors of embeddings of length 1 in single precision
     positions = np.zeros((len(embeddings), 3))

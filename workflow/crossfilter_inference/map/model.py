@@ -1,22 +1,9 @@
-r"""The pickled `umap.UMAP`: its contents, how to open it, and how it places other embeddings.
-
-It is written for other programs. Nothing of this library opens it but `load_umap_model`, after its digest. To open it,
-umap-learn is enough; a pickle can run any code, so open only those of your own collections:
-
-    model = pickle.loads(blob)
-    theta, phi = model.embedding_.T      # colatitude in [0, pi], azimuth in [-pi, pi], in the order of model.uuids_
-
-It holds the parameters, a and b, the UUIDs, the positions, the graph (`graph_`) and its neighbours (`_knn_indices`,
-`_knn_dists`). Embeddings are not part of it: they are in the table of embeddings, and `load_umap_model` binds the model
-to them. `a`, `b` and the learning rate are those of a sphere of radius 1, so `umap.UMAP(**model.get_params())` fits the
-same kind of map with umap-learn alone.
-"""
+"""Open the pickled `umap.UMAP` that `pickled.py` writes, and place other embeddings with it; needs umap-learn."""
 
 import hashlib
 import io
 import pickle
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -28,19 +15,17 @@ from ..db.embeddings import read_embeddings
 from ..db.tables import Tables, read_provenance
 from ..errors import InputError
 from ..util.garbage import without_garbage_collection
-from .fit import FitParameters, SphereMap, place
-from .fuzzy_graph import fuzzy_graph
-from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE, Curve
+from .fit import place
 from .neighbours import Neighbours
+from .pickled import package_versions
+from .rows import row_digests, unit_rows, without_direction
 from .settings import MapSettings
 from .sphere import angles_from_unit_vectors, unit_vectors_from_angles
 
 with without_garbage_collection(), warnings.catch_warnings():
     warnings.simplefilter("ignore", ImportWarning)  # "Tensorflow not installed"
     import umap
-    from umap.umap_ import find_ab_params
 
-_PACKAGES = ("umap-learn", "numpy", "scipy")
 # All that a model is made of. numpy moved `_reconstruct` in version 2.
 _MODEL_PARTS = {
     ("umap.umap_", "UMAP"),
@@ -50,70 +35,6 @@ _MODEL_PARTS = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("scipy.sparse._csr", "csr_matrix"),
 }
-
-
-def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
-    """Fit UMAP's curve to `min_dist`, a length on the sphere of radius `radius`."""
-    n_neighbors, min_dist, random_state = settings["n_neighbors"], settings["min_dist"], settings["random_state"]
-    a, b = find_ab_params(1.0, min_dist)
-    return FitParameters(n_neighbors, min_dist, random_state, Curve(a, b, radius))
-
-
-def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
-    """Store a map in a `umap.UMAP`, and pickle it."""
-    curve, n_neighbors = parameters.curve, parameters.n_neighbors
-    indices, distances, graph = None, None, None
-    if sphere_map.neighbours is not None:
-        indices, distances = sphere_map.neighbours
-        n_neighbors, graph = indices.shape[1], fuzzy_graph(indices, distances)
-    model = umap.UMAP(
-        n_components=2,
-        metric="cosine",
-        output_metric="haversine",
-        n_neighbors=n_neighbors,
-        min_dist=parameters.min_dist,
-        a=float(curve.a * curve.radius ** (2 * curve.b)),
-        b=float(curve.b),
-        learning_rate=LEARNING_RATE / curve.radius**2,
-        negative_sample_rate=NEGATIVE_SAMPLE_RATE,
-        random_state=parameters.random_state,
-        n_jobs=1,
-    )
-    model._a, model._b, model._n_neighbors = model.a, model.b, n_neighbors
-    model.embedding_, model.graph_ = sphere_map.angles, graph
-    model._knn_indices, model._knn_dists = indices, distances
-    model.uuids_, model.row_digests_ = sphere_map.uuids, sphere_map.row_digests
-    model.radius_, model.record_ = curve.radius, sphere_map.record
-    return pickle.dumps(model, protocol=4)
-
-
-def row_digests(embeddings: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Digest each embedding as it is in the table, to detect changes.
-
-    Returns
-    -------
-    array of shape (n_images,), uint64
-    """
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(embeddings))
-    return np.frombuffer(digests, "<u8")
-
-
-def unit_rows(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale embeddings to length 1."""
-    scaled: NDArray[np.float32] = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
-    return scaled
-
-
-def without_direction(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Mark the rows that have no direction: not finite, or all zero."""
-    usable = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
-    unusable: NDArray[np.bool_] = np.logical_not(usable)
-    return unusable
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that a pickle depends on, by their keys in the record of the map."""
-    return {f"version_{package}": version(package) for package in _PACKAGES}
 
 
 def lay_out_plane(

@@ -8,7 +8,7 @@ It holds numbers and texts only, so reading it cannot run code. Its arrays are i
 - `distances`, of shape (n_images, k), float32: their cosine distances.
 - `uuids`, of shape (n_images,), text.
 - `angles`, of shape (n_images, 2), float64: theta in [0, pi] and phi in [-pi, pi], radians.
-- `row_digests`, of shape (n_images,), uint64: see `model.row_digests`.
+- `row_digests`, of shape (n_images,), uint64: see `rows.row_digests`.
 - `laid_out`, bool: False if there were too few photos for a layout.
 - `graph_indices`, `graph_distances`: the neighbours that shaped the map, if they are others than those above.
 - `record`, a text: how the map was made, as JSON.

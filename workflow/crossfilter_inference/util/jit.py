@@ -9,7 +9,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(
-    *, parallel: bool = False, nogil: bool = False, inline: Literal["never", "always"] = "never"
+    *,
+    parallel: bool = False,
+    nogil: bool = False,
+    inline: Literal["never", "always"] = "never",
+    reorders_sums: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Compile a function at its first call and cache the code for later processes.
 
@@ -24,10 +28,15 @@ def compiled(
         Release the interpreter's lock during calls.
     inline : {"never", "always"}
         Whether to inline the function into compiled callers.
+    reorders_sums : bool
+        Let the processor compute parts of a sum at once. Their order, and so the last bits, depends on its kind alone.
     """
 
     def compile_with_cache(function: _Function, cache: bool) -> _Function:
-        decorate = numba.njit(cache=cache, error_model="numpy", parallel=parallel, nogil=nogil, inline=inline)
+        fast: set[str] | bool = {"reassoc", "contract", "nsz"} if reorders_sums else False
+        decorate = numba.njit(
+            cache=cache, error_model="numpy", parallel=parallel, nogil=nogil, inline=inline, fastmath=fast
+        )
         return cast(_Function, decorate(function))
 
     def decorate(function: _Function) -> _Function:
