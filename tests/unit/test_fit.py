@@ -137,9 +137,9 @@ def test_old_photos_take_steps_that_are_smaller_on_a_smaller_sphere(rows, old, m
     assert (used[0][780:] == 1).all()
 
 
-@pytest.mark.parametrize("min_dist", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("min_dist", [0.0, 0.1, 0.5, 1.0, 1.5])
 def test_the_curve_is_that_of_umap_learn(min_dist):
     from umap.umap_ import find_ab_params
 
     curve = map_fit.fit_parameters({**SETTINGS, "min_dist": min_dist}, 4).curve
-    assert np.allclose([curve.a, curve.b], find_ab_params(1.0, min_dist), rtol=1e-6)
+    assert np.allclose([curve.a, curve.b], find_ab_params(1.0, min_dist), rtol=3e-5)

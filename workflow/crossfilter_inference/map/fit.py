@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.optimize import curve_fit
 
 from .copies import Copies, find_copies
 from .fuzzy_graph import fuzzy_graph
@@ -30,6 +29,8 @@ MIN_PHOTOS = 4  # fewer photos have no layout
 _ALIGN_EPOCHS = 100
 _ALIGN_MOBILITY = 0.02 / 4**2  # times the squared radius: on a smaller sphere, a step is a larger angle
 _N_PLACE_NEIGHBOURS = 15
+_MAX_CURVE_STEPS = 200
+_CURVE_TOLERANCE = 1e-10
 _MIN_DISTANCE = 1e-12  # added to cosine distances, which are 0 between equal embeddings
 
 
@@ -107,10 +108,33 @@ def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
     As in umap-learn, the curve 1 / (1 + a d^(2b)) follows 1 up to `min_dist` and exp(min_dist - d) beyond, up to 3.
     """
     n_neighbors, min_dist, random_state = settings["n_neighbors"], settings["min_dist"], settings["random_state"]
-    distances = np.linspace(0, 3, 300)
-    wanted = np.where(distances < min_dist, 1, np.exp(min_dist - distances))
-    (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), distances, wanted)
-    return FitParameters(n_neighbors, min_dist, random_state, Curve(float(a), float(b), radius))
+    return FitParameters(n_neighbors, min_dist, random_state, Curve(*_fit_curve(min_dist), radius))
+
+
+def _fit_curve(min_dist: float) -> tuple[float, float]:
+    """Fit a and b of the curve by the method of Levenberg and Marquardt; scipy's would take longer to import."""
+    distances = np.linspace(0, 3, 300)[1:]
+    wanted, logarithms = np.where(distances < min_dist, 1, np.exp(min_dist - distances)), np.log(distances)
+    fitted, damping = np.zeros(2), 0.01  # the logarithms of a and b
+
+    def curve(log_a: float, log_b: float) -> NDArray[np.float64]:
+        heights: NDArray[np.float64] = 1 / (1 + np.exp(log_a + 2 * np.exp(log_b) * logarithms))
+        return heights
+
+    for _ in range(_MAX_CURVE_STEPS):
+        heights = curve(*fitted)
+        errors = wanted - heights
+        slopes = np.column_stack([np.ones_like(logarithms), 2 * np.exp(fitted[1]) * logarithms])
+        slopes *= (heights * (heights - 1))[:, None]
+        square = slopes.T @ slopes
+        step = np.linalg.solve(square + damping * np.diag(np.diag(square)), slopes.T @ errors)
+        improved = ((wanted - curve(*(fitted + step))) ** 2).sum() <= (errors**2).sum()
+        damping *= 0.1 if improved else 10
+        fitted = fitted + step if improved else fitted
+        if improved and np.abs(step).max() < _CURVE_TOLERANCE:
+            break
+    a, b = np.exp(fitted).tolist()
+    return a, b
 
 
 def _place_among(neighbours: Neighbours, unit_vectors: NDArray[np.float64]) -> NDArray[np.float64]:

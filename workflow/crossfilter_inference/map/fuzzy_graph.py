@@ -7,7 +7,6 @@ References
 L. McInnes, J. Healy and J. Melville, arXiv:1802.03426, algorithms 2 and 3.
 """
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -46,11 +45,11 @@ def fuzzy_graph(indices: NDArray[np.int32], distances: NDArray[np.float32]) -> s
     return graph
 
 
-@compiled(parallel=True)
+@compiled()
 def _strengths(distances: NDArray[np.float32], target: float, mean_distance: float) -> NDArray[np.float32]:
     """Compute strengths exp(-(distance - rho) / sigma), with sigma such that those of a row add up to `target`."""
     strengths = np.empty(distances.shape, np.float32)
-    for i in numba.prange(len(distances)):
+    for i in range(len(distances)):
         rho = np.float32(0)
         for distance in distances[i]:
             if distance > 0:

@@ -17,9 +17,10 @@ L. McInnes, J. Healy and J. Melville, arXiv:1802.03426, section 4.2. The hash: G
 splittable pseudorandom number generators", OOPSLA 2014.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ NEGATIVE_SAMPLE_RATE = 10
 # at once, and smaller steps give better maps (benchmarks/SPHERE.md).
 LEARNING_RATE = 0.25
 _BLOCK = 4_096
+_MIN_PART = 1_000  # photos for which a thread is worth its start in every epoch
 _MAX_FORCE = 4.0  # as in umap-learn
 _STEP_BITS = 5  # the tables have 2^5 steps per factor of 2
 _SHIFT = 23 - _STEP_BITS  # a float32 has 23 bits of mantissa
@@ -130,26 +132,17 @@ def lay_out(
     positions[:, :3] = unit_vectors
     moved = positions.copy()
     factors = np.ones(len(positions), np.float32) if mobility is None else mobility.astype(np.float32)
-    n_available = numba.get_num_threads()
-    numba.set_num_threads(min(n_threads, n_available))
-    try:
+    n_parts = min(n_threads, 1 + len(positions) // _MIN_PART)
+    bounds = np.linspace(0, len(positions), n_parts + 1).astype(int).tolist()
+    with ThreadPoolExecutor(n_parts) as threads:
         for epoch in range(n_epochs):
             step = np.float32(LEARNING_RATE * (1 - epoch / n_epochs))
-            _move_all(
-                positions,
-                moved,
-                graph.indptr,
-                graph.indices,
-                shares,
-                attraction,
-                repulsion,
-                random_state,
-                epoch,
-                step * factors,
+            run = partial(
+                *(_move, positions, moved, graph.indptr, graph.indices, shares),
+                *(attraction, repulsion, random_state, epoch, step * factors),
             )
+            list(threads.map(run, bounds[:-1], bounds[1:]))
             positions, moved = moved, positions
-    finally:
-        numba.set_num_threads(n_available)
     vectors = positions[:, :3].astype(np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
@@ -187,8 +180,8 @@ def _hash(state: np.uint64) -> np.uint64:
     return state ^ (state >> np.uint64(31))
 
 
-@compiled(parallel=True)
-def _move_all(
+@compiled(nogil=True)
+def _move(
     positions: NDArray[np.float32],
     moved: NDArray[np.float32],
     pointers: NDArray[np.int32],
@@ -199,15 +192,17 @@ def _move_all(
     seed: int,
     epoch: int,
     steps: NDArray[np.float32],
+    start: int,
+    stop: int,
 ) -> None:
-    """Write the positions after one epoch to `moved`."""
+    """Write the positions of the photos from `start` to `stop` after one epoch to `moved`."""
     half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
     golden = np.uint64(0x9E3779B97F4A7C15)
     n_images = np.uint64(len(positions))
-    start = _hash(np.uint64(seed) + golden * np.uint64(epoch + 1))
-    for i in numba.prange(np.uintp(len(positions))):
+    of_epoch = _hash(np.uint64(seed) + golden * np.uint64(epoch + 1))
+    for i in range(np.uintp(start), np.uintp(stop)):
         x, y, z, step = positions[i, 0], positions[i, 1], positions[i, 2], steps[i]
-        state = _hash(start ^ np.uint64(i))
+        state = _hash(of_epoch ^ np.uint64(i))
         number = state
         for edge in range(np.uintp(pointers[i]), np.uintp(pointers[i + 1])):
             share = shares[edge]

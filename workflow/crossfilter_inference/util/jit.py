@@ -10,7 +10,6 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def compiled(
     *,
-    parallel: bool = False,
     nogil: bool = False,
     inline: Literal["never", "always"] = "never",
     reorders_sums: bool = False,
@@ -22,8 +21,6 @@ def compiled(
 
     Parameters
     ----------
-    parallel : bool
-        Run `numba.prange` loops in several threads.
     nogil : bool
         Release the interpreter's lock during calls.
     inline : {"never", "always"}
@@ -34,9 +31,7 @@ def compiled(
 
     def compile_with_cache(function: _Function, cache: bool) -> _Function:
         fast: set[str] | bool = {"reassoc", "contract", "nsz"} if reorders_sums else False
-        decorate = numba.njit(
-            cache=cache, error_model="numpy", parallel=parallel, nogil=nogil, inline=inline, fastmath=fast
-        )
+        decorate = numba.njit(cache=cache, error_model="numpy", nogil=nogil, inline=inline, fastmath=fast)
         return cast(_Function, decorate(function))
 
     def decorate(function: _Function) -> _Function:
