@@ -47,8 +47,8 @@ def main(
     Examples
     --------
         python scripts/fit_umap.py --type EFFICIENTNET_LITE0 --receipt embeddings.json --database photos.sqlite \
-            --settings '{"n_neighbors": 15, "min_dist": 0.1, "radius": "auto", "random_state": 42,
-            "update": "align", "refit_share": 0.2, "compare_with_plane": false}' \
+            --settings '{"n_neighbors": 15, "min_dist": "auto", "radius": "auto", "repulsion": "auto",
+            "random_state": 42, "update": "align", "refit_share": 0.2, "compare_with_plane": false}' \
             --model umap_model.pkl --map map.tsv --neighbours neighbours.npz --quality map_quality.json --threads 8
     """
     return f"map: {make_map(receipt, database, type, settings, labels, (model, map, neighbours, quality), threads)}"

@@ -21,8 +21,9 @@ def test_defaults_are_the_originals():
     assert config.reproject_umap_embeddings is True
     assert config.umap.model_dump() == {
         "n_neighbors": 15,
-        "min_dist": 0.1,
+        "min_dist": "auto",
         "radius": "auto",
+        "repulsion": "auto",
         "update": "align",
         "refit_share": 0.2,
         "compare_with_plane": False,
@@ -155,7 +156,7 @@ def test_one_folder_and_several_are_a_list():
         ),
         ({"umap": {"n_neighbors": 2.0}}, "umap.n_neighbors: 2.0 is not a whole number"),
         ({"umap": {"n_neighbors": True}}, "umap.n_neighbors: true is not a whole number"),
-        ({"umap": {"min_dist": float("nan")}}, "umap.min_dist: NaN is not a number"),
+        ({"umap": {"min_dist": float("nan")}}, "umap.min_dist: NaN is not a number or auto"),
         ({"max_megapixels": float("inf")}, "max_megapixels: Infinity is not a number"),
         ({"umap": {"radius": "nan"}}, 'umap.radius: "nan" is not a number or auto'),
         ({"output_embeddings_db": "a\nb"}, "output_embeddings_db: "),

@@ -138,7 +138,7 @@ def test_copies_count_once_for_the_size_of_a_map_and_the_choice_of_a_refit(tmp_p
     mapping.by_uuid |= {f"{number:08x}-0000-4000-8000-000000000000": mapping.rows[4] for number in range(400)}
     mapping.write()
     assert mapping.make() == "fitted to 412 photos"
-    assert mapping.quality()["radius"] == 2
+    assert mapping.quality()["radius"] == 2.5
     copies = {
         tuple(place) for name, place in mapping.positions().items() if name.endswith("-0000-4000-8000-000000000000")
     }

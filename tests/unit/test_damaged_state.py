@@ -210,7 +210,7 @@ def test_a_map_without_a_record_of_its_settings_is_measured_again(state, quality
     assert make_the_map(state).startswith("unchanged (")
     (state.folder / "neighbours.npz").unlink()
     recorded = json.loads(path.read_text())
-    path.write_text(json.dumps({**quality, "fitted_with": recorded["fitted_with"], "radius": "large"}))
+    path.write_text(json.dumps({**quality, "made_from": recorded["made_from"], "radius": "large"}))
     assert "refitted" in make_the_map(state)
 
 

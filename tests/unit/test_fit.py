@@ -6,8 +6,8 @@ from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.rows import row_digests
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-PARAMETERS = map_fit.fit_parameters(SETTINGS, 4)
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "repulsion": 0.5, "random_state": 42}
+PARAMETERS = map_fit.fit_parameters(SETTINGS, 800, None)
 
 
 def cluster_rows(n_images, seed=0, n_clusters=15):
@@ -122,16 +122,16 @@ def test_a_position_is_the_mean_of_exactly_15_neighbours_weighted_by_inverse_dis
     assert degrees_between(map_fit.place(queries, rows[:780], old.unit_vectors, 1), expected).max() < 1e-3
 
 
-@pytest.mark.parametrize(("radius", "expected"), [(4, 0.02), (2, 0.005), (1, 0.00125), (40, 1)])
+@pytest.mark.parametrize(("radius", "expected"), [(4, 0.02), (2, 0.005), (1, 0.00125), (40, 0.02)])
 def test_old_photos_take_steps_that_are_smaller_on_a_smaller_sphere(rows, old, monkeypatch, radius, expected):
     used = []
 
-    def lay_out(unit_vectors, graph, curve, seed, n_threads, n_epochs, mobility):
+    def lay_out(unit_vectors, graph, forces, seed, n_threads, n_epochs, mobility):
         used.append(mobility)
         return unit_vectors
 
     monkeypatch.setattr(map_fit, "lay_out", lay_out)
-    parameters = map_fit.fit_parameters(SETTINGS, radius)
+    parameters = map_fit.fit_parameters({**SETTINGS, "radius": radius}, 800, None)
     map_fit.update(named(800), rows, np.arange(780), parameters, 1, old, improve=True)
     assert np.allclose(used[0][:780], expected)
     assert (used[0][780:] == 1).all()
@@ -141,5 +141,5 @@ def test_old_photos_take_steps_that_are_smaller_on_a_smaller_sphere(rows, old, m
 def test_the_curve_is_that_of_umap_learn(min_dist):
     from umap.umap_ import find_ab_params
 
-    curve = map_fit.fit_parameters({**SETTINGS, "min_dist": min_dist}, 4).curve
-    assert np.allclose([curve.a, curve.b], find_ab_params(1.0, min_dist), rtol=3e-5)
+    forces = map_fit.fit_parameters({**SETTINGS, "min_dist": min_dist}, 800, None).forces
+    assert np.allclose([forces.a, forces.b], find_ab_params(1.0, min_dist), rtol=3e-5)

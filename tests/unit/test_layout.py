@@ -12,7 +12,7 @@ from crossfilter_inference.map.neighbours import all_neighbours
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import unit_vectors_from_angles
 
-CURVE = layout.Curve(1.58, 0.9, 4)
+FORCES = layout.Forces(1.58, 0.9, 4, 0.5)
 STOCK = {"trustworthiness": 0.98291, "neighbours_kept": 0.43744}  # of umap-learn 0.5.12 on the sphere, for `clusters`
 
 
@@ -24,10 +24,10 @@ def clusters():
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), [str(label) for label in labels]
 
 
-def lay_out(rows, n_threads=2, seed=42, n_epochs=200, radius=CURVE.radius):
+def lay_out(rows, n_threads=2, seed=42, n_epochs=200, radius=FORCES.radius):
     graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
-    curve = replace(CURVE, radius=radius)
-    return layout.lay_out(layout.initial_positions(rows), graph, curve, seed, n_threads, n_epochs)
+    forces = replace(FORCES, radius=radius)
+    return layout.lay_out(layout.initial_positions(rows), graph, forces, seed, n_threads, n_epochs)
 
 
 def test_the_layout_is_bit_identical_with_any_number_of_threads_and_on_repetition(clusters):
@@ -82,7 +82,7 @@ def test_positions_have_length_1_also_if_photos_coincide(clusters):
     graph = fuzzy_graph(*all_neighbours(rows, 15, 2))
     same_position = np.tile([0.0, 0.0, 1.0], (80, 1))
     for start in (layout.initial_positions(rows), same_position):
-        positions = layout.lay_out(start, graph, CURVE, 0, 2, 100)
+        positions = layout.lay_out(start, graph, FORCES, 0, 2, 100)
         assert np.allclose(np.linalg.norm(positions, axis=1), 1)
 
 
@@ -96,19 +96,19 @@ def test_initial_positions_are_apart_and_have_length_1(n_images):
 
 
 def test_the_tables_match_the_formulas():
-    attraction, repulsion = layout._tabulate_forces(CURVE)
-    a, b, radius = CURVE.a, CURVE.b, CURVE.radius
+    attraction, repulsion = layout._tabulate_forces(FORCES)
+    a, b, radius = FORCES.a, FORCES.b, FORCES.radius
     for angle in (0.01, 0.3, 1.0, 2.5):
         chord = np.float32(2 - 2 * np.cos(angle))
         distance = radius * angle
         divisor = 1 + a * distance ** (2 * b)
         pull = min(2 * a * b * distance ** (2 * b - 1) / divisor, 4) / (radius * np.sin(angle))
-        push = min(2 * b / (distance * divisor), 4) / (radius * np.sin(angle))
+        push = FORCES.repulsion * min(2 * b / (distance * divisor), 4) / (radius * np.sin(angle))
         assert np.isclose(layout._look_up(attraction, chord), pull, rtol=3e-3)
         assert np.isclose(layout._look_up(repulsion, chord), push, rtol=3e-3)
 
 
-def plain_layout(starts, graph, curve, seed, n_epochs, mobility):
+def plain_layout(starts, graph, forces, seed, n_epochs, mobility):
     """Move photos as the module's docstring says, in double precision."""
     mask = (1 << 64) - 1
 
@@ -119,14 +119,15 @@ def plain_layout(starts, graph, curve, seed, n_epochs, mobility):
 
     def force(first, second, attracts):
         angle = np.arccos(np.clip(first @ second, -1, 1))
-        distance = max(curve.radius * angle, 1e-9)
-        divisor = 1 + curve.a * distance ** (2 * curve.b)
+        distance = max(forces.radius * angle, 1e-9)
+        divisor = 1 + forces.a * distance ** (2 * forces.b)
         if attracts:
-            size = 2 * curve.a * curve.b * distance ** (2 * curve.b - 1) / divisor
+            size = 2 * forces.a * forces.b * distance ** (2 * forces.b - 1) / divisor
         else:
-            size = 2 * curve.b / (distance * divisor)
+            size = 2 * forces.b / (distance * divisor)
         tangent = second - (first @ second) * first
-        return min(size, 4) / curve.radius * tangent / max(np.sin(angle), 1e-3)
+        size = min(size, 4) * (1 if attracts else forces.repulsion)
+        return size / forces.radius * tangent / max(np.sin(angle), 1e-3)
 
     def unit(vector):
         return vector / np.linalg.norm(vector)
@@ -135,7 +136,7 @@ def plain_layout(starts, graph, curve, seed, n_epochs, mobility):
     shares = graph.data / graph.data.max()
     positions = starts.copy()
     for epoch in range(n_epochs):
-        step = layout.LEARNING_RATE * (1 - epoch / n_epochs)
+        step = forces.learning_rate * (1 - epoch / n_epochs)
         moved = positions.copy()
         for i in range(n):
             state = hashed(hashed((seed + golden * (epoch + 1)) & mask) ^ i)
@@ -164,7 +165,7 @@ def test_the_layout_equals_a_plain_computation_of_its_forces():
     graph.data[:] = random.uniform(0.3, 1, len(graph.data)).astype(np.float32)
     graph.data[::4] = 0.01  # too weak to act in any of 20 epochs
     starts, mobility = layout.initial_positions(rows), random.uniform(0.2, 1, 7)
-    ours = layout.lay_out(starts, graph, CURVE, 9, 1, 20, mobility)
-    plain = plain_layout(starts, graph, CURVE, 9, 20, mobility)
+    ours = layout.lay_out(starts, graph, FORCES, 9, 1, 20, mobility)
+    plain = plain_layout(starts, graph, FORCES, 9, 20, mobility)
     assert np.abs(plain - starts).max() > 0.2
     assert np.abs(ours - plain).max() < 0.001

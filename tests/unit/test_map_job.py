@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sqlite3
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from crossfilter_inference.util.files import digest, write_json
 
 SETTINGS = {
     "n_neighbors": 15,
-    "min_dist": 0.1,
+    "min_dist": "auto",
     "radius": "auto",
+    "repulsion": "auto",
     "random_state": 42,
     "update": "align",
     "refit_share": 0.2,
@@ -186,15 +188,55 @@ def test_many_new_photos_may_be_aligned_or_placed(mapping):
     assert mapping.quality()["action"] == "place"
 
 
-def test_the_radius_depends_on_the_number_of_photos_at_the_fit(mapping):
-    assert mapping.quality()["radius"] == 2
+def shape(mapping):
+    return [mapping.quality()[key] for key in ("min_dist", "radius", "repulsion")]
+
+
+def test_the_shape_depends_on_the_number_of_photos_at_the_fit(mapping):
+    assert shape(mapping) == pytest.approx([0, 2.5, 0.8])
     mapping.add(60)
     mapping.make(refit_share=0.5)
-    assert mapping.quality()["radius"] == 2
-    mapping.make(update="refit")
-    assert 2 < mapping.quality()["radius"] < 2.1
-    mapping.make(radius=3)
-    assert mapping.quality()["radius"] == 3
+    assert shape(mapping) == pytest.approx([0, 2.5, 0.8])
+    mapping.add(300)
+    mapping.make()
+    assert mapping.quality()["action"] == "fit"
+    min_dist, radius, repulsion = shape(mapping)
+    assert (min_dist, 2.5 < radius < 3.2, 0.7 < repulsion < 0.8) == (0, True, True)
+    mapping.make(min_dist=0.2, radius=3, repulsion=2)
+    assert shape(mapping) == [0.2, 3, 2]
+
+
+def become_earlier(mapping, source):
+    """Change the record of the map to that of version 0.1; delete what is read before `source`."""
+    sphere_map = read_state(mapping.path("neighbours.npz"))
+    record = {**sphere_map.record, "made_from": "0", "version": 2, "min_dist": 0.1, "radius": 2.0}
+    del record["repulsion"]
+    write_state(mapping.path("neighbours.npz"), replace(sphere_map, record=record), sphere_map.neighbours)
+    write_json(mapping.path("map_quality.json"), record)
+    mapping.store()
+    if source != "state":
+        Path(mapping.path("neighbours.npz")).unlink()
+    if source == "database":
+        Path(mapping.path("map.tsv")).unlink()
+
+
+@pytest.mark.parametrize("source", ["state", "table", "database"])
+def test_a_map_of_an_earlier_version_keeps_its_shape_and_its_positions(mapping, source):
+    before = mapping.positions()
+    become_earlier(mapping, source)
+    mapping.make()
+    assert shape(mapping) == [0.1, 2, 0.5]
+    after = mapping.positions()
+    assert [*after] == [*before]
+    assert np.allclose(np.array([*after.values()], float), np.array([*before.values()], float), atol=1e-9)
+    mapping.add(2)
+    mapping.make()
+    assert (mapping.quality()["action"], mapping.quality()["drift_degrees"] < 2) == ("align", True)
+    assert shape(mapping) == [0.1, 2, 0.5]
+    mapping.make(min_dist=0.1, radius=2)
+    assert mapping.quality()["action"] != "fit"
+    mapping.make(repulsion=1)
+    assert mapping.quality()["action"] == "fit"
 
 
 @pytest.mark.parametrize("update", ["align", "place"])

@@ -15,8 +15,8 @@ from crossfilter_inference.map.fit import fit, fit_parameters
 from crossfilter_inference.map.rows import row_digests
 from crossfilter_inference.map.sphere import degrees_between, unit_vectors_from_angles
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-PARAMETERS = fit_parameters(SETTINGS, 4)
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "radius": 4, "repulsion": 0.5, "random_state": 42}
+PARAMETERS = fit_parameters(SETTINGS, 100, None)
 
 
 def random_embeddings(n_images):
@@ -70,9 +70,9 @@ def test_the_model_is_a_umap_with_its_parameters(mapping):
     assert type(model) is umap.UMAP
     parameters = model.get_params()
     assert (parameters["metric"], parameters["output_metric"]) == ("cosine", "haversine")
-    assert (parameters["n_neighbors"], parameters["min_dist"], parameters["random_state"]) == (15, 0.1, 42)
-    a, b = umap.umap_.find_ab_params(1.0, 0.1)
-    assert np.isclose(model._a, a * 2 ** (2 * b))
+    assert (parameters["n_neighbors"], parameters["min_dist"], parameters["random_state"]) == (15, 0, 42)
+    a, b = umap.umap_.find_ab_params(1.0, 0)
+    assert np.isclose(model._a, a * 2.5 ** (2 * b), rtol=1e-4)
     assert np.isclose(model._b, b)
     assert model.uuids_ == mapping.uuids
     assert model.embedding_.shape == (120, 2)

@@ -94,12 +94,18 @@ class UmapSettings(Section):
     n_neighbors: Annotated[int, Number(int, 2, 1000)] = Field(
         default=15, description="Number of neighbours that set a photo's position."
     )
-    min_dist: Annotated[float, Number(float, 0, 1)] = Field(
-        default=0.1, description="Minimum distance between photos on the map, as a length on the sphere (umap.radius)."
+    min_dist: Annotated[float | Literal["auto"], Number(float, 0, 1, auto=True)] = Field(
+        default="auto",
+        description="Minimum distance between photos on the map, as a length on the sphere (umap.radius).",
     )
     radius: Annotated[float | Literal["auto"], Number(float, 0.5, 100, auto=True)] = Field(
         default="auto",
         description="Radius of the sphere in UMAP's units of length. A larger one leaves more room between groups.",
+    )
+    repulsion: Annotated[float | Literal["auto"], Number(float, 0.01, 100, auto=True)] = Field(
+        default="auto",
+        description="Factor of the force that keeps photos apart. A larger one shows more detail; a much larger one "
+        "breaks groups up.",
     )
     update: Annotated[Update, Choice(get_args(Update))] = Field(
         default="align", description="How the map changes when photos are added or removed."

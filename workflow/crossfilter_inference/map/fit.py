@@ -7,6 +7,7 @@ data", ACM 1968. The layout: `layout.py` and `fuzzy_graph.py`.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,8 @@ from numpy.typing import NDArray
 
 from .copies import Copies, find_copies
 from .fuzzy_graph import fuzzy_graph
-from .layout import Curve, default_n_epochs, initial_positions, lay_out
+from .layout import Forces, default_n_epochs, default_radius, default_repulsion, initial_positions, lay_out
 from .neighbours import Neighbours, all_neighbours, nearest, updated_neighbours
-from .settings import MapSettings
 from .sphere import angles_from_unit_vectors, degrees_between, rotate_onto, spherical_mean, unit_vectors_from_angles
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ MIN_PHOTOS = 4  # fewer photos have no layout
 # An update is a short run from the previous positions. New photos take full steps and old ones this share of a step:
 # enough for their neighbours to make room, too little to carry others away (benchmarks/SPHERE.md).
 _ALIGN_EPOCHS = 100
-_ALIGN_MOBILITY = 0.02 / 4**2  # times the squared radius: on a smaller sphere, a step is a larger angle
+_ALIGN_MOBILITY = 0.02
+_ALIGN_RADIUS = 4.0  # on a smaller sphere a step is a larger angle, so the share is smaller
 _N_PLACE_NEIGHBOURS = 15
 _MAX_CURVE_STEPS = 200
 _CURVE_TOLERANCE = 1e-10
@@ -36,12 +37,12 @@ _MIN_DISTANCE = 1e-12  # added to cosine distances, which are 0 between equal em
 
 @dataclass(frozen=True)
 class FitParameters:
-    """The settings that shape a map, with the curve that follows from `min_dist` and the radius."""
+    """The settings that shape a map, as numbers."""
 
     n_neighbors: int
     min_dist: float
     random_state: int
-    curve: Curve
+    forces: Forces
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,30 @@ def place(
     return _place_among(nearest(queries, rows, min(_N_PLACE_NEIGHBOURS, len(rows)), n_threads), unit_vectors)
 
 
-def fit_parameters(settings: MapSettings, radius: float) -> FitParameters:
-    """Fit UMAP's curve to `min_dist`, a length on the sphere of radius `radius`.
+def fit_parameters(settings: Mapping[str, Any], n_images: int, shape: Mapping[str, float] | None) -> FitParameters:
+    """Return the settings as numbers, and UMAP's curve for `min_dist`, a length on the sphere.
 
     As in umap-learn, the curve 1 / (1 + a d^(2b)) follows 1 up to `min_dist` and exp(min_dist - d) beyond, up to 3.
+
+    Parameters
+    ----------
+    settings : mapping
+        Section `umap` of the configuration.
+    n_images : int
+        Number of different photos, on which the values of `auto` depend in a new map.
+    shape : mapping or None
+        The settings of an existing map: its values of `auto`.
     """
-    n_neighbors, min_dist, random_state = settings["n_neighbors"], settings["min_dist"], settings["random_state"]
-    return FitParameters(n_neighbors, min_dist, random_state, Curve(*_fit_curve(min_dist), radius))
+    automatic = shape or {
+        "min_dist": 0.0,
+        "radius": default_radius(n_images),
+        "repulsion": default_repulsion(n_images),
+    }
+    min_dist, radius, repulsion = (
+        automatic[key] if settings[key] == "auto" else settings[key] for key in ("min_dist", "radius", "repulsion")
+    )
+    forces = Forces(*_fit_curve(min_dist), radius, repulsion)
+    return FitParameters(settings["n_neighbors"], min_dist, settings["random_state"], forces)
 
 
 def _fit_curve(min_dist: float) -> tuple[float, float]:
@@ -176,7 +194,7 @@ def fit(
         neighbours = all_neighbours(rows, n_neighbors, n_threads)
         graph = fuzzy_graph(*neighbours)
         n_epochs = default_n_epochs(len(rows))
-        unit_vectors = lay_out(unit_vectors, graph, parameters.curve, parameters.random_state, n_threads, n_epochs)
+        unit_vectors = lay_out(unit_vectors, graph, parameters.forces, parameters.random_state, n_threads, n_epochs)
     drift = None
     if previous is not None:
         # Matched by UUID alone, even if the embedding has changed.
@@ -224,10 +242,10 @@ def update(
     unit_vectors[new] = _place_among(near, unit_vectors)
     drift: float | None = 0.0
     if improve:
-        curve, seed = parameters.curve, parameters.random_state
+        forces, seed = parameters.forces, parameters.random_state
         mobility = np.ones(len(rows))
-        mobility[known[old]] = min(_ALIGN_MOBILITY * curve.radius**2, 1)
-        unit_vectors = lay_out(unit_vectors, graph, curve, seed, n_threads, _ALIGN_EPOCHS, mobility)
+        mobility[known[old]] = _ALIGN_MOBILITY * min(forces.radius / _ALIGN_RADIUS, 1) ** 2
+        unit_vectors = lay_out(unit_vectors, graph, forces, seed, n_threads, _ALIGN_EPOCHS, mobility)
         unit_vectors, drift = _rotate_onto_previous(unit_vectors, previous, known)
     angles = np.column_stack(angles_from_unit_vectors(unit_vectors))
     if not improve:

@@ -27,12 +27,11 @@ from ..util.text import counted
 from .copies import find_copies, with_copies
 from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, fit_parameters, update
 from .labels import read_labels
-from .layout import default_radius
 from .neighbours import Neighbours, all_neighbours
 from .pickled import package_versions, to_pickle
 from .quality import measure
 from .rows import row_digests, scale_to_unit_length, without_direction
-from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest
+from .settings import FIT_KEYS, MAP_COLUMNS, UMAP_VERSION, MapSettings, fit_digest, has_shape, recorded_shape
 from .sphere import angles_from_unit_vectors, latitude_longitude, unit_vectors_from_latitude_longitude
 from .state import read_state, write_state
 
@@ -100,7 +99,8 @@ def make_map(
         renewed, outcome = _renew(photos, settings, made_from, current, n_threads)
         write_state(neighbours, renewed, _neighbours_to_show(photos.embeddings, renewed, settings, n_threads))
         current = read_state(neighbours) or renewed
-    write_bytes(model, to_pickle(current, fit_parameters(settings, current.record["radius"])))
+    parameters = fit_parameters(settings, len(photos.uuids), recorded_shape(current.record))
+    write_bytes(model, to_pickle(current, parameters))
     latitude, longitude = latitude_longitude(current.unit_vectors)
     write_tsv(map_table, MAP_COLUMNS, zip(photos.uuids, latitude.tolist(), longitude.tolist(), strict=True))
     figures = _measure(photos, current, settings, labels, n_threads)
@@ -167,11 +167,7 @@ def _from_positions(rows: Iterable[Sequence[Any]], recorded: dict[str, Any]) -> 
         return None
     latitude, longitude = np.array([*positions.values()]).T
     unit_vectors = unit_vectors_from_latitude_longitude(latitude, longitude)
-    record: dict[str, Any] = {key: recorded.get(key) for key in ("made_from", "fitted_with", "id", "radius")}
-    try:
-        record["radius"] = float(record["radius"])
-    except (TypeError, ValueError):  # of unknown settings
-        record["fitted_with"] = record["radius"] = None
+    record = {key: recorded[key] for key in ("made_from", "id", *FIT_KEYS) if key in recorded}
     return SphereMap([*positions], np.column_stack(angles_from_unit_vectors(unit_vectors)), record=record)
 
 
@@ -188,17 +184,15 @@ def _renew(
     copies = find_copies(embeddings)
     n_different = len(np.unique(copies.group_of[known[known >= 0]]))
     action = _choose_action(settings, previous, n_old, n_new, n_different)
-    radius = settings["radius"]
     if previous is None or action == "fit":
-        parameters = fit_parameters(settings, default_radius(len(copies.firsts)) if isinstance(radius, str) else radius)
+        parameters = fit_parameters(settings, len(copies.firsts), None)
         renewed = fit(uuids, embeddings, parameters, n_threads, previous)
     else:
-        parameters = fit_parameters(settings, float(previous.record["radius"]) if isinstance(radius, str) else radius)
+        parameters = fit_parameters(settings, len(copies.firsts), recorded_shape(previous.record))
         improve = action == "align"
         renewed = update(uuids, embeddings, known, parameters, n_threads, previous, improve=improve)
     record: dict[str, Any] = {
         "made_from": made_from,
-        "fitted_with": fit_digest(settings),
         "action": action,
         "n_images": len(uuids),
         "n_new": n_new,
@@ -206,8 +200,11 @@ def _renew(
         "id": digest([uuids, renewed.angles.tobytes().hex()]),
         "previous": None if previous is None else previous.record.get("id"),
         "version": UMAP_VERSION,
-        **{str(key): settings[key] for key in FIT_KEYS},
-        "radius": parameters.curve.radius,
+        "n_neighbors": parameters.n_neighbors,
+        "min_dist": parameters.min_dist,
+        "radius": parameters.forces.radius,
+        "repulsion": parameters.forces.repulsion,
+        "random_state": parameters.random_state,
         **package_versions(),
     }
     if renewed.drift_degrees is not None:
@@ -226,7 +223,7 @@ def _choose_action(
     settings: MapSettings, previous: SphereMap | None, n_old: int, n_new: int, n_different: int
 ) -> Literal["fit", "place", "align"]:
     """Choose how to renew the map of `n_old` known photos, `n_different` without copies, and `n_new` new ones."""
-    if previous is None or previous.record.get("fitted_with") != fit_digest(settings):
+    if previous is None or not has_shape(settings, recorded_shape(previous.record)):
         return "fit"
     if n_different <= max(settings["n_neighbors"], MIN_PHOTOS):
         return "fit"

@@ -3,13 +3,16 @@
 Photos that are connected in the graph attract each other; randomly sampled photos repel each other. With d the distance
 of two photos on a sphere of radius R (d = R times the angle), the forces are
 
-    attraction    2 a b d^(2b - 1) / (1 + a d^(2b))        (connected photos)
-    repulsion     2 b / (d (1 + a d^(2b)))                 (random photos)
+    attraction      2 a b d^(2b - 1) / (1 + a d^(2b))      (connected photos)
+    repulsion   g * 2 b / (d (1 + a d^(2b)))               (random photos)
 
-Both are capped at 4 and act along the great circle. In an epoch, the forces of a photo's own connections move it one
-after the other; stronger connections act in more epochs. All other photos keep their positions of the previous epoch,
-so the result does not depend on which thread moves a photo. Random numbers are a hash of seed, epoch and photo. Both
-forces are tabulated over the squared chord (2 - 2 cos), with 32 steps per factor of 2.
+Both are capped at 4, before the factor g, and act along the great circle. In a large collection, random photos are
+seldom near, so g has to be larger there to keep neighbours apart.
+
+In an epoch, the forces of a photo's own connections move it one after the other; stronger connections act in more
+epochs. All other photos keep their positions of the previous epoch, so the result does not depend on which thread moves
+a photo. Random numbers are a hash of seed, epoch and photo. Both forces are tabulated over the squared chord
+(2 - 2 cos), with 32 steps per factor of 2.
 
 References
 ----------
@@ -17,6 +20,7 @@ L. McInnes, J. Healy and J. Melville, arXiv:1802.03426, section 4.2. The hash: G
 splittable pseudorandom number generators", OOPSLA 2014.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +33,15 @@ from threadpoolctl import threadpool_limits
 from ..util.jit import compiled
 from .principal import principal_directions
 
-# Random photos per connection. umap-learn uses 5. 10 keep more neighbours together and use more of the sphere.
-NEGATIVE_SAMPLE_RATE = 10
-# In the first epoch; it decreases to 0. umap-learn moves one photo at a time and can start with 1. Here all photos move
-# at once, and smaller steps give better maps (benchmarks/SPHERE.md).
-LEARNING_RATE = 0.25
+# Random photos per connection. umap-learn uses 5. More of them keep more neighbours together.
+NEGATIVE_SAMPLE_RATE = 20
+# What keeps the most neighbours together, by the number of different photos (benchmarks/SPHERE.md). If the sphere is
+# too large, the photos occupy one side of it. If it is too small, they have no room. If repulsion is too strong, groups
+# break up.
+_N_IMAGES = (200, 2_000, 10_000, 1_000_000)
+_RADII = (2.5, 4.5, 12, 38)
+_REPULSIONS = (0.8, 0.7, 5, 12)
+_N_EPOCHS = (500, 500, 500, 200)
 _BLOCK = 4_096
 _MIN_PART = 1_000  # photos for which a thread is worth its start in every epoch
 _MAX_FORCE = 4.0  # as in umap-learn
@@ -47,26 +55,42 @@ _LAST_STEP = int(np.float32(5).view(np.int32)) >> _SHIFT  # 4, and room for roun
 
 
 @dataclass(frozen=True)
-class Curve:
-    """UMAP's curve 1 / (1 + a d^(2b)), with d the distance on a sphere of radius `radius`."""
+class Forces:
+    """UMAP's curve 1 / (1 + a d^(2b)), with d the distance on a sphere of radius `radius`, and the factor g."""
 
     a: float
     b: float
     radius: float
+    repulsion: float
+
+    @property
+    def learning_rate(self) -> float:
+        """Size of the steps in the first epoch; it decreases to 0.
+
+        umap-learn moves one photo at a time and can start with 1. Here all photos move at once, and smaller steps give
+        better maps, above all if repulsion is strong.
+        """
+        return float(0.2 * np.clip(0.7 / self.repulsion, 0, 1) ** 0.35)
 
 
 def default_n_epochs(n_images: int) -> int:
-    """Return umap-learn's default number of epochs."""
-    return 500 if n_images <= 10_000 else 200
+    """Return the number of epochs: 500 for up to 10,000 photos, 200 for a million and more."""
+    return round(_interpolate(n_images, _N_EPOCHS))
 
 
 def default_radius(n_images: int) -> float:
-    """Return the radius that keeps the most neighbours together: 2 for up to 200 photos, 4 for 2,000 and more.
+    """Return the radius for a new map: 2.5 for up to 200 photos, 4.5 for 2,000, 12 for 10,000, 38 for a million."""
+    return float(np.exp(_interpolate(n_images, np.log(_RADII))))
 
-    If the sphere is too large, the photos occupy one side of it. If it is too small, they have no room
-    (benchmarks/SPHERE.md).
-    """
-    return float(np.clip(4 * (n_images / 2000) ** 0.3, 2, 4))
+
+def default_repulsion(n_images: int) -> float:
+    """Return the factor g for a new map: less than 1 for up to 2,000 photos, 5 for 10,000, 12 for a million."""
+    return float(np.exp(_interpolate(n_images, np.log(_REPULSIONS))))
+
+
+def _interpolate(n_images: int, values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Interpolate over the logarithm of the number of photos."""
+    return float(np.interp(np.log(max(n_images, 1)), np.log(_N_IMAGES), values))
 
 
 def initial_positions(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -98,7 +122,7 @@ def initial_positions(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
 def lay_out(
     unit_vectors: NDArray[np.float64],
     graph: sp.csr_matrix,
-    curve: Curve,
+    forces: Forces,
     random_state: int,
     n_threads: int,
     n_epochs: int,
@@ -112,7 +136,7 @@ def lay_out(
         Starting positions.
     graph : sparse matrix of shape (n_images, n_images), float32
         Strengths of the connections; symmetric.
-    curve : Curve
+    forces : Forces
     random_state : int
     n_threads : int
         The result does not depend on it.
@@ -126,7 +150,7 @@ def lay_out(
     """
     shares = graph.data / graph.data.max()
     shares[shares < 1 / n_epochs] = 0  # too weak to act in any epoch
-    attraction, repulsion = _tabulate_forces(curve)
+    attraction, repulsion = _tabulate_forces(forces)
     # Four columns, so that a photo does not cross a line of the processor's cache.
     positions = np.zeros((len(unit_vectors), 4), np.float32)
     positions[:, :3] = unit_vectors
@@ -136,7 +160,7 @@ def lay_out(
     bounds = np.linspace(0, len(positions), n_parts + 1).astype(int).tolist()
     with ThreadPoolExecutor(n_parts) as threads:
         for epoch in range(n_epochs):
-            step = np.float32(LEARNING_RATE * (1 - epoch / n_epochs))
+            step = np.float32(forces.learning_rate * (1 - epoch / n_epochs))
             run = partial(
                 *(_move, positions, moved, graph.indptr, graph.indices, shares),
                 *(attraction, repulsion, random_state, epoch, step * factors),
@@ -148,9 +172,9 @@ def lay_out(
     return unit
 
 
-def _tabulate_forces(curve: Curve) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _tabulate_forces(forces: Forces) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Tabulate attraction and repulsion as angles, divided by the length of the tangent (the sine of the angle)."""
-    a, b, radius = curve.a, curve.b, curve.radius
+    a, b, radius = forces.a, forces.b, forces.radius
     steps = np.arange(_FIRST_STEP, _LAST_STEP + 2, dtype=np.int32) << _SHIFT
     angle = 2 * np.arcsin(np.sqrt(np.minimum(steps.view(np.float32).astype(np.float64), 4)) / 2)
     distance = radius * angle
@@ -159,7 +183,8 @@ def _tabulate_forces(curve: Curve) -> tuple[NDArray[np.float32], NDArray[np.floa
     repulsion = 2 * b / (distance * divisor)
     # The sine is 0 at the antipode, where forces have no direction.
     scale = 1 / (radius * np.maximum(np.sin(angle), 1e-3))
-    attraction, repulsion = np.minimum(attraction, _MAX_FORCE), np.minimum(repulsion, _MAX_FORCE)
+    attraction = np.minimum(attraction, _MAX_FORCE)
+    repulsion = forces.repulsion * np.minimum(repulsion, _MAX_FORCE)
     return (attraction * scale).astype(np.float32), (repulsion * scale).astype(np.float32)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from .fit import FitParameters, SphereMap
 from .fuzzy_graph import fuzzy_graph
-from .layout import LEARNING_RATE, NEGATIVE_SAMPLE_RATE
+from .layout import NEGATIVE_SAMPLE_RATE
 
 _PACKAGES = ("umap-learn", "numpy", "scipy")
 # The parameters of `umap.UMAP`, with their defaults.
@@ -73,12 +73,12 @@ def package_versions() -> dict[str, str]:
 
 def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
     """Store a map in a `umap.UMAP`, and pickle it."""
-    curve, n_neighbors = parameters.curve, parameters.n_neighbors
+    forces, n_neighbors = parameters.forces, parameters.n_neighbors
     indices, distances, graph = None, None, None
     if sphere_map.neighbours is not None:
         indices, distances = sphere_map.neighbours
         n_neighbors, graph = indices.shape[1], fuzzy_graph(indices, distances)
-    a, b = float(curve.a * curve.radius ** (2 * curve.b)), float(curve.b)
+    a, b = float(forces.a * forces.radius ** (2 * forces.b)), float(forces.b)
     set_by_us = {
         "n_components": 2,
         "metric": "cosine",
@@ -87,7 +87,8 @@ def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
         "min_dist": parameters.min_dist,
         "a": a,
         "b": b,
-        "learning_rate": LEARNING_RATE / curve.radius**2,
+        "learning_rate": forces.learning_rate / forces.radius**2,
+        "repulsion_strength": forces.repulsion,
         "negative_sample_rate": NEGATIVE_SAMPLE_RATE,
         "random_state": parameters.random_state,
         "n_jobs": 1,
@@ -102,7 +103,7 @@ def to_pickle(sphere_map: SphereMap, parameters: FitParameters) -> bytes:
         "_knn_dists": distances,
         "uuids_": sphere_map.uuids,
         "row_digests_": sphere_map.row_digests,
-        "radius_": curve.radius,
+        "radius_": forces.radius,
         "record_": sphere_map.record,
     }
     return _pickle_of_umap({**_DEFAULTS, **set_by_us, **fitted})

@@ -11,23 +11,22 @@ from typing import Any, Literal, TypedDict
 from ..util.files import digest
 
 # Increase it when the same embeddings and settings give a different map.
-UMAP_VERSION = 2
+UMAP_VERSION = 3
 WORDS_FILE = str(Path(__file__).with_name("words.txt"))
 MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
-FIT_KEYS: tuple[Literal["n_neighbors", "min_dist", "radius", "random_state"], ...] = (
-    "n_neighbors",
-    "min_dist",
-    "radius",
-    "random_state",
-)
+_FitKey = Literal["n_neighbors", "min_dist", "radius", "repulsion", "random_state"]
+FIT_KEYS: tuple[_FitKey, ...] = ("n_neighbors", "min_dist", "radius", "repulsion", "random_state")
+# Version 0.1 had half as many random photos per connection, and no such factor.
+_EARLIER_REPULSION = 0.5
 
 
 class MapSettings(TypedDict):
     """The section `umap` of the configuration."""
 
     n_neighbors: int
-    min_dist: float
+    min_dist: float | Literal["auto"]
     radius: float | Literal["auto"]
+    repulsion: float | Literal["auto"]
     random_state: int
     update: Literal["align", "place", "refit"]
     refit_share: float
@@ -37,6 +36,19 @@ class MapSettings(TypedDict):
 def fit_digest(settings: Mapping[str, Any]) -> str:
     """Digest the settings that shape a fitted map: 16 hexadecimal digits."""
     return digest([UMAP_VERSION, {key: settings[key] for key in FIT_KEYS}])
+
+
+def recorded_shape(record: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the settings that shaped a map, from its record or its provenance; None if one is unknown."""
+    try:
+        return {key: float(record.get(key, _EARLIER_REPULSION if key == "repulsion" else "")) for key in FIT_KEYS}
+    except (TypeError, ValueError):
+        return None
+
+
+def has_shape(settings: Mapping[str, Any], shape: Mapping[str, float] | None) -> bool:
+    """Return whether a map was shaped by these settings; `auto` fits every map."""
+    return shape is not None and all(settings[key] in ("auto", shape[key]) for key in FIT_KEYS)
 
 
 def settings_digest(settings: Mapping[str, Any], labels: str) -> str:

@@ -24,7 +24,7 @@ NAMES = ("outcomes", "failures", "quality", "times", "provenance")
 _QUALITY = (
     *("trustworthiness", "neighbours_kept", "label_purity", "sphere_share", "plane"),
     *("action", "n_images", "n_new", "n_gone", "drift_degrees"),
-    *("n_neighbors", "min_dist", "radius", "random_state"),
+    *("n_neighbors", "min_dist", "radius", "repulsion", "random_state"),
 )
 _ON_FIRST_PAGE = ("trustworthiness", "neighbours_kept", "label_purity", "drift_degrees")
 _MOST_ROWS = 1_000  # per table
