@@ -146,7 +146,6 @@ class LargeSearch:
             self._in_threads(join, [members for members in lists if is_searched[members].any()])
         lists = [members[is_searched[members]] for members in self._partitions[-1].lists]
         self._descend_among_all(known, lists)
-        _offer_back(searched, *known)
 
     def nearest(self, queries: NDArray[np.float32], neighbours: NDArray[np.int32], allowed: NDArray[np.bool_]) -> Found:
         """Find the nearest rows of queries.
@@ -347,15 +346,6 @@ def _join(
             if scores[q, c] >= worst and candidates[c] != own[query]:
                 _offer(indices[query], similarity[query], candidates[c], scores[q, c])
                 worst = similarity[query, -1]
-
-
-@compiled(nogil=True)
-def _offer_back(queries: NDArray[np.int32], indices: NDArray[np.int32], similarity: NDArray[np.float32]) -> None:
-    """Offer rows to those that are their nearest."""
-    for i in queries:
-        for slot in range(indices.shape[1]):
-            if indices[i, slot] >= 0:
-                _offer(indices[indices[i, slot]], similarity[indices[i, slot]], i, similarity[i, slot])
 
 
 @compiled(nogil=True)
