@@ -17,6 +17,7 @@ def main(
     input_dir: str,
     output_embeddings_db: str,
     embedding_type: str = "SIGLIP2",
+    model: str | None = None,
     batch_size: int = 10,
     recompute_existing_embeddings: bool | None = None,
     reproject_umap_embeddings: bool = True,
@@ -24,8 +25,8 @@ def main(
 ) -> str:
     r"""Embed the photos of a folder into a database, and map them.
 
-    This command takes the options of the original tool, with the same defaults. All other settings come from
-    config.yaml. Options after -- go to Snakemake.
+    This command takes the options of the original tool, with the same defaults, and --model. All other settings come
+    from config.yaml. Options after -- go to Snakemake.
 
     Parameters
     ----------
@@ -37,6 +38,9 @@ def main(
         SQLite database to create or update.
     embedding_type : str
         Encoder to use.
+    model : str, optional
+        Its checkpoint: a name on the Hugging Face Hub, or a folder. The original tool's model is
+        google/siglip-so400m-patch14-384. Default: as in config.yaml.
     batch_size : int
         Photos per call of the encoder.
     recompute_existing_embeddings : bool, optional
@@ -60,6 +64,7 @@ def main(
         "batch_size": batch_size,
         "recompute_existing_embeddings": bool(recompute_existing_embeddings),
         "reproject_umap_embeddings": reproject_umap_embeddings,
+        "encoders": {embedding_type: {"model": model}} if model else None,
     }
     run_workflow([_library.PROJECT / "config.yaml"], changes, snakemake_options, cores)
 

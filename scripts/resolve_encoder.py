@@ -1,12 +1,13 @@
 """The job of rule resolve_encoder."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import _library  # noqa: F401
 from crossfilter_inference.cli.command import run_job
 from crossfilter_inference.encoders import registry
-from crossfilter_inference.shards.guard import refuse_mixture
+from crossfilter_inference.shards.guard import refuse_mixture, unused_rows
 from crossfilter_inference.shards.plan import read_removed
 from crossfilter_inference.util.files import read_json, write_json
 
@@ -55,6 +56,8 @@ def main(
     if database and plan:
         deleted = read_removed(plan) if missing_images == "delete" else frozenset()
         refuse_mixture(database, plan, encoder, recompute=recompute, deleted=deleted)
+        if line := unused_rows(database, plan, encoder):
+            logging.getLogger(__name__).warning(line)
     write_json(output, encoder)
     return (
         f"{encoder['name']}: {encoder['model']}, {encoder['dimension']} dimensions, {encoder['dtype']} by "

@@ -206,7 +206,8 @@ def test_outputs_of_every_command_pass_the_check(own, tmp_path, capsys):
         for command, options in (
             (commands.search, {"uuid": uuid, "html": file}),
             (commands.duplicates, {"html": file}),
-            *((commands.export, {option: file}) for option in ("parquet", "npy", "atlas")),
+            *((commands.export, {option: file}) for option in ("parquet", "npy", "atlas", "crossfilter")),
+            (commands.export, {"previews": file}),
             *([(commands.report, {"file": report})] if file != own.database else []),
         ):
             with pytest.raises(InputError, match="Nothing was written"):

@@ -53,6 +53,19 @@ def test_a_new_collection_is_planned_and_nothing_is_written(folder):
     assert [note.split(":")[0] for note in run.notes] == ["photos", "forecast"]
 
 
+def test_the_plan_counts_embeddings_of_the_application(folder):
+    (folder / "results").mkdir()
+    connection = sqlite3.connect(folder / "results" / "photos.sqlite")
+    connection.execute("CREATE TABLE IMAGE_EMBEDDINGS (UUID_STRING STRING, SEMANTIC_EMBEDDING TEXT)")
+    rows = [(path.stem, b"x") for path in DEMO_PHOTOS[1:8]]
+    connection.executemany("INSERT INTO IMAGE_EMBEDDINGS VALUES (?, ?)", rows)
+    connection.commit()
+    connection.close()
+    [line] = [note for note in prepare().notes if "adopt" in note]
+    assert line.endswith("2 embeddings of Crossfilter's application (IMAGE_EMBEDDINGS); photos not found: 5")
+    assert not any("adopt" in note for note in prepare(recompute_existing_embeddings=True).notes)
+
+
 @pytest.mark.parametrize(("version", "n_warnings"), [(EMBED_VERSION, 0), (EMBED_VERSION - 1, 1)])
 def test_the_plan_says_beforehand_that_an_upgrade_embeds_every_photo_again(folder, version, n_warnings):
     (folder / "results" / "photos" / "COLOUR" / "shards").mkdir(parents=True)

@@ -128,6 +128,14 @@ def test_a_database_of_another_type_is_filled_by_a_run(collection):
     assert collection.passes()
 
 
+def test_tables_of_the_application_are_no_embedding_type(collection):
+    collection.sql("CREATE TABLE IMAGE_EMBEDDINGS (UUID_STRING STRING, SEMANTIC_EMBEDDING TEXT)")
+    assert collection.passes()
+    collection.sql("DELETE FROM T_EMBEDDINGS WHERE UUID = ?", (UUID(1),))
+    text = collection.verify()["digest"][1]
+    assert text.endswith("; copy what you added (IMAGE_EMBEDDINGS) from the old file")
+
+
 def test_a_fix_names_its_cost(collection):
     collection.sql("CREATE TABLE U_EMBEDDINGS (UUID TEXT PRIMARY KEY, EMBEDDING BLOB)")
     collection.sql("INSERT INTO T_EMBEDDINGS VALUES (?, ?)", (UUID(99), pack_embedding(np.ones(48) / 48**0.5)))

@@ -65,6 +65,7 @@ def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
         "argv",
         [
             *("compute_embeddings.py", "--input_dir", "photos", "--output_embeddings_db", "x.db"),
+            *("--model", "google/siglip-so400m-patch14-384"),
             *("--recompute_existing_embeddings", "--no-reproject_umap_embeddings"),
             *("--", "-n", "--config", "batch_size=7", "umap={n_neighbors: 9}", "--cores", "1"),
         ],
@@ -77,6 +78,9 @@ def test_options_reach_snakemake_and_its_config_wins(monkeypatch, tmp_path):
     assert given[given.index("-n") + 1 : given.index("--config")] == ["--cores", "1"]
     assert {"recompute_existing_embeddings=true", "reproject_umap_embeddings=false", "batch_size=7"} < {*config}
     assert f"input_dir={json.dumps([str(tmp_path / 'photos')])}" in config
+    encoders = json.loads(next(entry for entry in config if entry.startswith("encoders=")).removeprefix("encoders="))
+    assert encoders["SIGLIP2"]["model"] == "google/siglip-so400m-patch14-384"
+    assert encoders["SIGLIP2"]["backend"] == "siglip"
     assert '"n_neighbors": 9' in next(entry for entry in config if entry.startswith("umap="))
 
 

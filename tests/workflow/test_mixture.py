@@ -52,6 +52,23 @@ def as_the_original(collection, embeddings, path=None):
     connection.close()
 
 
+def as_the_application(collection, embeddings):
+    """Write the tables of Crossfilter's application, with a map."""
+    collection.database.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(collection.database)
+    connection.execute("CREATE TABLE IMAGE_EMBEDDINGS (UUID_STRING STRING, SEMANTIC_EMBEDDING TEXT)")
+    connection.execute("CREATE UNIQUE INDEX idx_IMAGE_EMBEDDINGS_uuid ON IMAGE_EMBEDDINGS (UUID_STRING)")
+    rows = [(uuid, msgpack_numpy.packb(embedding)) for uuid, embedding in embeddings.items()]
+    connection.executemany("INSERT INTO IMAGE_EMBEDDINGS VALUES (?, ?)", rows)
+    connection.execute(
+        "CREATE TABLE IMAGE_UMAP_PROJECTIONS (UUID_STRING STRING, SEMANTIC_EMBEDDING_UMAP_LATITUDE REAL)"
+    )
+    connection.execute("CREATE TABLE UMAP_MODEL (UUID_STRING STRING, MODEL TEXT)")
+    connection.execute("INSERT INTO UMAP_MODEL VALUES ('UMAP_MODEL', x'80')")
+    connection.commit()
+    connection.close()
+
+
 def embeddings_of(n_photos, model):
     """The embeddings of an undisturbed run."""
     encoder = ColourEncoder({"weights_sha256": model})
@@ -185,6 +202,43 @@ def test_rows_of_the_same_model_are_adopted_and_only_new_photos_embedded(make_co
     assert collection.dry_run() == {}
     collection.add_photos(3)
     assert collection.run() == {"write_manifest": 1, "embed_shard": 1, "store_embeddings": 1}
+
+
+@pytest.mark.slow
+def test_rows_of_the_application_are_adopted_and_stay_as_they_are(make_collection, of_the_same_model):
+    collection = make_collection(12)
+    kept = dict(list(of_the_same_model.items())[2:])
+    as_the_application(collection, kept)
+    theirs = "SELECT * FROM IMAGE_EMBEDDINGS, UMAP_MODEL ORDER BY 1"
+    before = collection.sql(theirs)
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert (
+        "to adopt, if this encoder could have made them: 10 embeddings of Crossfilter's application "
+        "(IMAGE_EMBEDDINGS); photos not found: 8" in done.stdout
+    )
+    assert "embedded 2 photos, copied 0, adopted 10, failed 0" in done.stdout
+    after = collection.embeddings()
+    assert after.keys() == {path.stem for path in DEMO_PHOTOS[:12]}
+    assert {uuid: after[uuid] for uuid in after.keys() & kept} == {
+        uuid: msgpack_numpy.packb(kept[uuid]) for uuid in after.keys() & kept
+    }
+    assert collection.sql(theirs) == before
+    assert collection.dry_run() == {}
+    collection.add_photos(3)
+    done = collection.snakemake()
+    assert "embedded 0 photos, copied 0, adopted 3, failed 0" in done.stdout
+
+
+@pytest.mark.slow
+def test_rows_of_the_application_from_another_model_are_not_used(make_collection, of_the_same_model):
+    collection = make_collection(3)
+    as_the_application(collection, {uuid: np.resize(row, 1152) for uuid, row in of_the_same_model.items()})
+    done = collection.snakemake()
+    assert done.returncode == 0, done.stdout
+    assert "IMAGE_EMBEDDINGS, of Crossfilter's application, has rows for 3 photos that are not used" in done.stdout
+    assert "set encoders: {COLOUR: {model: google/siglip-so400m-patch14-384}}" in done.stdout
+    assert "embedded 3 photos, copied 0, failed 0" in done.stdout
 
 
 @pytest.mark.slow

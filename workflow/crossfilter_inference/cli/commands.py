@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from ..collection import Collection, Photo
     from ..config import Config
+    from ..view.previews import Previews
+    from .outputs import Protected
 
 
 @dataclass(frozen=True)
@@ -337,11 +339,13 @@ def export(
     parquet: Path | None = None,
     npy: Path | None = None,
     atlas: Path | None = None,
+    crossfilter: Path | None = None,
+    previews: Path | None = None,
     photos: Path | None = None,
     force: bool = False,
     collection: CollectionOptions,
 ) -> str:
-    """Export embeddings and map to Parquet and NumPy files.
+    """Export embeddings and map to Parquet and NumPy files, or for Crossfilter's application.
 
     Parameters
     ----------
@@ -351,6 +355,11 @@ def export(
         NumPy file of the embeddings as one array. A text file next to it (.uuids.txt) lists their UUIDs.
     atlas : Path, optional
         Parquet file for embedding-atlas. To open it, run embedding-atlas FILE --x X --y Y --neighbors NEIGHBOURS.
+    crossfilter : Path, optional
+        Database for Crossfilter's application. A later export replaces it, unless another program has changed it.
+    previews : Path, optional
+        Folder of previews for Crossfilter's application: upright JPEG files of at most 1,024 pixels on the long side.
+        A later export makes only previews that are missing or out of date.
     photos : Path, optional
         Only photos of this list: paths, file names or UUIDs, one per line, or a CSV or JSON file saved from the
         globe.
@@ -361,13 +370,17 @@ def export(
     --------
         crossfilter-inference export --output_embeddings_db photos.sqlite --parquet photos.parquet --npy photos.npy
     """
-    if not (parquet or npy or atlas):
-        raise InputError("nothing to export: give at least one of --parquet, --npy and --atlas")
+    if not (parquet or npy or atlas or crossfilter or previews):
+        raise InputError(
+            "nothing to export: give at least one of --parquet, --npy, --atlas, --crossfilter and --previews"
+        )
     if (parquet or atlas) and not importlib.util.find_spec("pyarrow"):
         raise InputError(f"pyarrow, which writes Parquet files, is missing; run pip install '{COMMAND}[parquet]'")
 
     from ..util.text import counted
+    from ..view.crossfilter import write_crossfilter
     from ..view.export import write_atlas, write_npy, write_parquet, write_uuids
+    from ..view.previews import write_previews
     from . import outputs
 
     opened = _open(collection)
@@ -378,6 +391,7 @@ def export(
         ("--npy", npy and npy.parent / f"{npy.stem}.uuids.txt", outputs.UUIDS, lambda file: write_uuids(file, opened)),
         ("--parquet", parquet, outputs.PARQUET, lambda file: write_parquet(file, opened, read_map())),
         ("--atlas", atlas, outputs.PARQUET, lambda file: write_atlas(file, opened, read_map())),
+        ("--crossfilter", crossfilter, outputs.CROSSFILTER, lambda file: write_crossfilter(file, opened)),
     ]
     files = {}
     for option, path, kind, write in wanted:
@@ -385,11 +399,16 @@ def export(
             if file in files:
                 raise InputError(f"{option}: {str(path)!r} is given twice; name another file. Nothing was written")
             files[file] = option, path, write
+    planned = _plan_previews(previews, collection, opened) if previews else None
     for file, (option, path, write) in files.items():
         with outputs.reporting_errors(option, path):
             write(str(file))
-    names = ", ".join(str(path) for _, path, _ in files.values())
-    return f"{counted(len(opened.uuids), 'photos')} in {names}"
+    done = [f"{counted(len(opened.uuids), 'photos')} in {', '.join(str(path) for _, path, _ in files.values())}"]
+    if previews and planned:
+        with outputs.reporting_errors("--previews", previews):
+            write_previews(planned, opened, os.cpu_count() or 1)
+        done = [*(done if files else []), planned.summary()]
+    return "; ".join(done)
 
 
 def serve(*, port: Annotated[int, {"min": 0, "max": 65535}] = 0, collection: CollectionOptions) -> str:
@@ -613,13 +632,26 @@ def _output(
     option: str, path: Path | None, kind: str, options: CollectionOptions, photos: "Collection", force: bool
 ) -> Path | None:
     """Check that a command may write a file; return its real path, or None without a path."""
-    from .outputs import check_output, protected_by
+    from .outputs import check_output
 
-    if path is None:
-        return None
+    return check_output(option, path, kind, _protected(options, photos), force=force) if path else None
+
+
+def _protected(options: CollectionOptions, photos: "Collection") -> "Protected":
+    from .outputs import protected_by
+
     is_configured = is_script() or options.configfile
-    protected = protected_by(photos.database, _find_config(options) if is_configured else None)
-    return check_output(option, path, kind, protected, force=force)
+    return protected_by(photos.database, _find_config(options) if is_configured else None)
+
+
+def _plan_previews(folder: Path, options: CollectionOptions, photos: "Collection") -> "Previews":
+    """Check that a command may write previews, and find out which."""
+    from ..view.previews import plan_previews, subfolders
+    from .outputs import check_folder, reporting_errors
+
+    real = check_folder("--previews", folder, subfolders(photos.uuids), _protected(options, photos))
+    with reporting_errors("--previews", folder):
+        return plan_previews(str(real), photos)
 
 
 def _mark(is_missing: bool) -> str:

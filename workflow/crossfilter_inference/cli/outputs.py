@@ -2,18 +2,20 @@
 
 Every output passes `check_output`. It refuses the database, every file of a state folder, every path in a folder of
 photos, and an existing file whose content is of another kind than is written. With `--force`, a file of another kind is
-replaced, but never an image, a video or an SQLite database. Files that Snakemake writes for its users pass it too.
+replaced, but never an image, a video or an SQLite database that is not our own export. Files that Snakemake writes for
+its users pass it too. A folder of outputs passes `check_folder`.
 """
 
 import argparse
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
+from ..db import crossfilter
 from ..db.state import is_state_folder, state_folder
 from ..errors import InputError
 from ..photos.names import is_uuid
@@ -50,10 +52,11 @@ def _is_uuid_list(head: bytes) -> bool:
     return is_uuid(head.split(b"\n", 1)[0].strip().decode("ascii", "replace"))
 
 
-_SQLITE, _IMAGE = "an SQLite database", "an image or a video"
+CROSSFILTER, _SQLITE, _IMAGE = "an export for Crossfilter", "an SQLite database", "an image or a video"
 HTML, PARQUET, NPY, UUIDS, ZIP = "an HTML file", "a Parquet file", "a NumPy file", "a list of UUIDs", "a ZIP file"
 _TAR, _CWL, _PROFILE = "a TAR archive", "a CWL file", "a profile of Snakemake"
 _KINDS: dict[str, Callable[[bytes], bool]] = {
+    CROSSFILTER: crossfilter.is_export,
     _SQLITE: lambda head: head.startswith(b"SQLite format 3\0"),
     HTML: _is_html,
     PARQUET: lambda head: head.startswith(b"PAR1"),
@@ -65,7 +68,7 @@ _KINDS: dict[str, Callable[[bytes], bool]] = {
     _PROFILE: lambda head: b"Clock type: " in head and b"ttot" in head,
     _IMAGE: _is_image,
 }
-_NEVER = (_SQLITE, _IMAGE)
+_NEVER = (CROSSFILTER, _SQLITE, _IMAGE)  # except by the same kind
 
 # Options with a file or a folder to write, and Snakemake's default if it needs no name.
 _WRITTEN_BY_SNAKEMAKE = {
@@ -171,8 +174,9 @@ def check_output(option: str, path: Path, kind: str, protected: Protected, *, fo
     real = os.path.realpath(path)
     if why := protected.refusal(real):
         raise refuse(why)
-    folder = Path(real).parent
     with reporting_errors(option, path):
+        if kind == CROSSFILTER and any(os.path.lexists(f"{real}-{name}") for name in ("journal", "wal")):
+            raise refuse("has a journal: another program is writing to it, or was killed", "close that program")
         if os.path.lexists(real):
             status = os.stat(real)
             if stat.S_ISDIR(status.st_mode):
@@ -180,18 +184,61 @@ def check_output(option: str, path: Path, kind: str, protected: Protected, *, fo
             if not stat.S_ISREG(status.st_mode):
                 raise refuse("is not a regular file")
             found = _kind_of(real)
-            if found in _NEVER:
+            if found in _NEVER and found != kind:
                 raise refuse(f"exists and is {found}, which is never replaced")
             if found not in (kind, "") and not force:
                 fix = "" if force is None else ", or add --force to replace it"
                 raise refuse(f"exists and is {found}, not {kind}", f"name another file{fix}")
-        if folder.exists():
-            new_part(real).unlink()
-        elif not folder.parent.is_dir():
-            raise refuse(f"is in {str(folder)!r}, which does not exist", "create this folder")
-        elif not os.access(folder.parent, os.W_OK | os.X_OK):
-            raise refuse(f"cannot be written (no permission to write in {str(folder.parent)!r})")
+        _check_writable(Path(real), refuse)
     return Path(real)
+
+
+def check_folder(option: str, path: Path, subfolders: Iterable[str], protected: Protected) -> Path:
+    """Check that a command may write files into the subfolders of a folder, and can; write nothing.
+
+    Parameters
+    ----------
+    option : str
+        Option that names the folder, for messages.
+    path : Path
+    subfolders : iterable of str
+        Names of the folders of the files.
+    protected : Protected
+
+    Returns
+    -------
+    Path
+        The folder: links are followed.
+
+    Raises
+    ------
+    InputError
+        If they may not be written, or cannot.
+    """
+
+    def refuse(why: str, fix: str = "name another folder") -> InputError:
+        return InputError(f"{option}: {str(path)!r} {why}; {fix}. Nothing was written")
+
+    real = Path(os.path.realpath(path))
+    for name in ("", *subfolders):
+        if why := protected.refusal(os.path.realpath(real / name)):
+            raise refuse(f"{name and f'has the subfolder {name!r}, which '}{why}")
+    with reporting_errors(option, path):
+        if os.path.lexists(real) and not real.is_dir():
+            raise refuse("exists and is not a folder")
+        _check_writable(real / "file", refuse)
+    return real
+
+
+def _check_writable(file: Path, refuse: Callable[..., InputError]) -> None:
+    """Check that a file can be written; its folder may have to be made."""
+    folder = file.parent
+    if folder.exists():
+        new_part(file).unlink()
+    elif not folder.parent.is_dir():
+        raise refuse(f"is in {str(folder)!r}, which does not exist", "create this folder")
+    elif not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise refuse(f"cannot be written (no permission to write in {str(folder.parent)!r})")
 
 
 @contextmanager

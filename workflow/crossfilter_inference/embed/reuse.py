@@ -4,8 +4,9 @@ A row is *copied* for a photo if it was made from a file with the same contents,
 the size of the file, the file is read and its digest compared before it is decoded. A photo that has its former size
 and time again may get its former row back, which the database no longer holds, but a shard does.
 
-A row of unknown origin (of the original tool, for example) is *adopted* for the photo with its UUID, if this encoder
-could have made it: its dimension and length are checked, and some of the photos are embedded again for comparison.
+A row of unknown origin (of the original tool, for example, in one of its versions' tables) is *adopted* for the photo
+with its UUID, if this encoder could have made it: its dimension and length are checked, and some of the photos are
+embedded again for comparison.
 """
 
 import logging
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from ..db import crossfilter
 from ..db.connect import reading
 from ..db.embeddings import pack_embedding, unpack_embedding
 from ..db.provenance import recorded_encoder, unknown_rows
@@ -87,7 +89,7 @@ class KnownRows:
         self._uuids: dict[str, str] = {}  # by the digest of the file
         self._sizes: set[int] = set()  # of their files
         self._former: dict[str, Path] = {}  # shard databases that hold the former rows of photos, by UUID
-        self._unknown: set[str] = set()
+        self._unknown: dict[str, sa.Table] = {}  # tables with a row of unknown origin for a photo, by UUID
         self._to_check: dict[str, Embeddings] = {}
         self._n_seen = self._n_chosen = 0
         if not database:
@@ -111,7 +113,12 @@ class KnownRows:
                     if uuid in by_uuid:
                         stored.append(by_uuid[uuid])
             if recorded in (None, provenance_digest(provenance)):
-                self._unknown = unknown_rows(connection, provenance["name"]) & by_uuid.keys()
+                n_bytes = len(pack_embedding(np.zeros(provenance["dimension"])))
+                for table, uuids in (
+                    (crossfilter.embeddings, crossfilter.adoptable_rows(connection, provenance["name"], n_bytes)),
+                    (self._tables.embeddings, unknown_rows(connection, provenance["name"])),
+                ):
+                    self._unknown |= dict.fromkeys(uuids & by_uuid.keys(), table)
         self._find_former(stored)
 
     @property
@@ -201,13 +208,14 @@ class KnownRows:
         # The original tool ignores EXIF orientation, so a photo that EXIF turns is recomputed.
         if uuid not in self._unknown or photo.loaded.exif.is_turned:
             return None
-        blob = self._query_blob(sa.select(embeddings.c.EMBEDDING).where(embeddings.c.UUID == uuid))
+        key, value = self._unknown[uuid].c
+        blob = self._query_blob(sa.select(value).where(key == uuid))
         if blob is None:
             return None
         try:
             embedding = self._unpack(blob)
         except ValueError as error:
-            raise self._refusal(f"the row of {printable(photo.image.path)} {error}") from None
+            raise self._refusal(photo.image, str(error)) from None
         if self._is_chosen():
             self._to_check[uuid] = embedding
             return None
@@ -231,10 +239,8 @@ class KnownRows:
             return None
         cosine = float(np.dot(row.astype(float), computed) / np.linalg.norm(row.astype(float)))
         if cosine < LEAST_COSINE:
-            raise self._refusal(
-                f"the row of {printable(photo.image.path)} has cosine {cosine:.4f} to the embedding of this photo, "
-                f"expected at least {LEAST_COSINE}"
-            )
+            expected = f"expected at least {LEAST_COSINE}"
+            raise self._refusal(photo.image, f"has cosine {cosine:.4f} to the embedding of this photo, {expected}")
         return row
 
     def _is_chosen(self) -> bool:
@@ -258,17 +264,21 @@ class KnownRows:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"cannot be read ({error})") from None
         if embedding.shape != (self._provenance["dimension"],):
-            raise ValueError(f"has {len(embedding)} dimensions, expected {self._provenance['dimension']}")
+            hint = crossfilter.model_hint(len(embedding), self._provenance["name"])
+            raise ValueError(f"has {len(embedding)} dimensions, expected {self._provenance['dimension']}{hint}")
         length = np.linalg.norm(embedding)
         if not abs(length - 1) < LENGTH_TOLERANCE:
             raise ValueError(f"has length {length:.4g}, expected 1")
         return embedding
 
-    def _refusal(self, what: str) -> InputError:
+    def _refusal(self, image: PlannedImage, what: str) -> InputError:
+        table = self._unknown[image.uuid]
+        n_rows = sum(other is table for other in self._unknown.values())
         return InputError(
-            f"{self._tables.embeddings.name} holds {len(self._unknown)} embeddings of unknown origin for these photos, "
-            f"which do not match {self._provenance['model']}: {what}; set recompute_existing_embeddings: true "
-            "for one run to recompute them, or use another embedding_type or database. The database is unchanged"
+            f"{table.name} holds {n_rows} embeddings of unknown origin for these photos, which do not match "
+            f"{self._provenance['model']}: the row of {printable(image.path)} {what}; set "
+            "recompute_existing_embeddings: true for one run to recompute them, or use another embedding_type or "
+            "database. The database is unchanged"
         )
 
     def _query_blob(self, query: sa.Select[tuple[bytes]]) -> bytes | None:

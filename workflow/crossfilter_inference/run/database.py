@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from ..db import crossfilter
 from ..db.connect import UnusableDatabase, reading
 from ..db.state import holds_state, is_state_folder, state_folder
 from ..db.tables import FORMAT_VERSION, VERSION_KEY, Tables, check_format, read_provenance
@@ -165,6 +166,23 @@ def failed_photos(database: str, embedding_type: str) -> frozenset[str]:
             return frozenset(connection.scalars(sa.select(table.c.UUID)))
     except UnusableDatabase:
         return frozenset()
+
+
+def adoptable_photos(database: str, embedding_type: str) -> set[str]:
+    """Return the photos with an embedding of Crossfilter's application alone; none if the database cannot be read now.
+
+    Returns
+    -------
+    set of str
+        Their UUIDs.
+    """
+    if not os.path.exists(database):
+        return set()
+    try:
+        with reading(database, wait=0) as connection:
+            return crossfilter.adoptable_rows(connection, embedding_type)
+    except UnusableDatabase:
+        return set()
 
 
 def stored_photos(database: str, embedding_type: str) -> dict[str, str]:

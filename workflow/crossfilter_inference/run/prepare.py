@@ -17,6 +17,7 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 from ..config import Config, check_config, read_config_file
+from ..db import crossfilter
 from ..db.state import state_folder
 from ..encoders import identity
 from ..map import settings as map_settings
@@ -42,6 +43,7 @@ from ..util.files import digest, read_json
 from ..util.garbage import without_garbage_collection
 from ..util.text import choosing, counted
 from .database import (
+    adoptable_photos,
     check_database_format,
     check_database_path,
     failed_photos,
@@ -309,6 +311,7 @@ def prepare_run(config: Mapping[str, object] | Config, resources: Resources) -> 
         f"{plan.summary()}; {scan.summary()}",
         _nameless(scan),
         *_unreadable(config, scan),
+        _adoptable(config, plan),
         to_delete,
         expected or (page_line(state) if is_done else ""),  # the closing lines of a run have the link
     )
@@ -351,6 +354,20 @@ def _nameless(scan: Scan) -> str:
         f"left out: {counted(n_photos, 'photos')} not named with a UUID; {choosing('names', 'any')} to include them"
         if n_photos
         else ""
+    )
+
+
+def _adoptable(config: Config, plan: Plan) -> str:
+    """Report embeddings of Crossfilter's application that the run may adopt; empty if there are none."""
+    if not plan.new_shards or config.recompute_existing_embeddings:
+        return ""
+    rows = adoptable_photos(config.output_embeddings_db, config.embedding_type)
+    if not rows:
+        return ""
+    n_photos = sum(image.uuid in rows for image in plan.images)
+    return (
+        f"to adopt, if this encoder could have made them: {counted(n_photos, 'embeddings')} of Crossfilter's "
+        f"application ({crossfilter.embeddings}); photos not found: {len(rows) - n_photos:,}"
     )
 
 

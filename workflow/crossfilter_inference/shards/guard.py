@@ -3,7 +3,8 @@
 A new encoder embeds every photo again, and its rows replace the old ones in one transaction. Rows that nothing would
 replace are checked before anything is computed: rows of missing photos, and shard databases from elsewhere. Rows of
 missing photos stay if only the embed version has changed, and keep theirs in the image table. Rows of unknown origin
-are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass.
+are checked where they are adopted (`embed.reuse`); those of missing photos stay if these pass. Rows in the tables of
+Crossfilter's application are never mixed with others: they are adopted, or not used.
 """
 
 from collections.abc import Set
@@ -12,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..db import crossfilter
 from ..db.connect import reading
 from ..db.provenance import recorded_encoder, unknown_rows, with_prefix
 from ..db.tables import Tables
@@ -73,6 +75,41 @@ def refuse_mixture(
             n_gone = len(set(connection.scalars(sa.select(table.c.UUID))) - found - deleted)
             if n_gone:
                 raise gone_rows_of_another_encoder(name, n_gone, recorded, provenance_to_text(provenance))
+
+
+def unused_rows(database: str, plan: str, provenance: dict[str, Any]) -> str:
+    """Say why the database's rows of Crossfilter's application are not used; empty if there are none, or they may be.
+
+    Parameters
+    ----------
+    database, plan : str
+        Paths; the database may be missing.
+    provenance : dict
+        The contents of `encoder.json`.
+    """
+    if not Path(database).exists():
+        return ""
+    import numpy as np
+
+    from ..db.embeddings import pack_embedding, unpack_embedding
+
+    table, name = crossfilter.embeddings, provenance["name"]
+    n_bytes = len(pack_embedding(np.zeros(provenance["dimension"])))
+    with reading(database) as connection:
+        unused = crossfilter.adoptable_rows(connection, name) - crossfilter.adoptable_rows(connection, name, n_bytes)
+        unused &= {image.uuid for image in read_plan(plan)[0]}
+        if not unused:
+            return ""
+        blob = connection.scalar(sa.select(table.c.SEMANTIC_EMBEDDING).where(table.c.UUID_STRING == min(unused)))
+    try:
+        n_dims = len(unpack_embedding(blob or b""))
+        why = f"have {n_dims:,} dimensions{crossfilter.model_hint(n_dims, name)}"
+    except (ValueError, TypeError, KeyError):
+        why = "cannot be read"
+    return (
+        f"{table.name}, of Crossfilter's application, has rows for {counted(len(unused), 'photos')} that are not used: "
+        f"they {why}, and those of {provenance['model']} have {provenance['dimension']:,} dimensions"
+    )
 
 
 def refuse_foreign_shards(folder: str, embedding_type: str, to_remove: Set[str] = frozenset()) -> None:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ..config import Config
+from ..db import crossfilter
 from ..db.connect import reading
 from ..db.digest import digest_rows
 from ..db.photos_view import VIEW_MARK
@@ -185,10 +186,10 @@ class _Collection:
                 fix = self._rebuild if self._recorded else "run the workflow"
                 raise InputError(f"{self._database!r}: {what} is missing: {fix}")
         names = sa.inspect(connection).get_table_names()
-        others = [name for name in names if name.endswith("_EMBEDDINGS") and name != tables.embeddings.name]
+        types = [name.removesuffix("_EMBEDDINGS") for name in names if name.endswith("_EMBEDDINGS")]
+        others = [name for name in types if name != self._type and f"{name}_EMBEDDINGS" not in crossfilter.TABLES]
         if others:
-            types = ", ".join(name.removesuffix("_EMBEDDINGS") for name in others)
-            self._rebuild += f", then again with embedding_type {types}"
+            self._rebuild += f", then again with embedding_type {', '.join(others)}"
         self._rebuild += self._own_things(connection)
         if n_unknown := len(unknown_rows(connection, self._type)):
             self._rebuild += f"; keep a copy, because no shard holds the {counted(n_unknown, 'rows')} of unknown origin"
@@ -203,7 +204,9 @@ class _Collection:
             " AND instr(sql, ?) = 0 ORDER BY name",
             (VIEW_MARK,),
         ).all()
-        own = [name for name, table in things if not (name == table and name.endswith(ours))]
+        own = [
+            name for name, table in things if name in crossfilter.TABLES or not (name == table and name.endswith(ours))
+        ]
         for name, table in tables.items():
             found = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?)", (name,)).scalars()
             own += [f"{name}.{column}" for column in found if column not in table.c]
