@@ -300,7 +300,7 @@ def test_files_of_others_are_never_replaced(own, files):
         ("x.sqlite", "is the database of the collection"),
         ("link", "has the subfolder '00', which is in '.*photos', a folder of photos"),
         ("config.yaml", "exists and is not a folder"),
-        ("no/such/folder", "is in '.*no/such', which does not exist"),
+        ("no/such/folder", "is in '.*no/such/folder', which does not exist; create this folder"),
     ],
 )
 def test_previews_are_written_nowhere_else(own, files, folder, message):

@@ -141,6 +141,8 @@ def test_rows_of_the_application_are_adopted(of_the_application):
     assert KnownRows(of_the_application, ENCODER, IMAGES).may_be_reused
     assert KnownRows(of_the_application, ENCODER, IMAGES).find(photo("u1")).is_adopted
     assert adoptable_photos(of_the_application, "T") == {"away", *(image.uuid for image in IMAGES)}
+    with writing(of_the_application) as connection:
+        Tables("T").create(connection, Tables("T").images, Tables("T").provenance)
     record(of_the_application, resolve_encoder("T", {"backend": str(COLOUR_ENCODER), "model": "b"}))
     assert KnownRows(of_the_application, ENCODER, IMAGES).find(photo("u1")) is None
 
