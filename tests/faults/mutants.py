@@ -190,7 +190,6 @@ MUTANTS = [
     ("cli/outputs.py", 'for name in ("", *subfolders):', 'for name in ("",):', "crossfilter_export: nowhere_else"),
     ("cli/outputs.py", "if kind == CROSSFILTER and any(", "if False and any(", "crossfilter_export: in_use"),
     ("db/crossfilter.py", "n_changes == 1", "n_changes", "crossfilter_export: until_another"),
-    ("db/crossfilter.py", " and head[18:20] == b\"\\1\\1\"", "", "crossfilter_export: in_use"),
     ("db/crossfilter.py", "(Tables(embedding_type).embeddings, Tables(embedding_type).images)", "(Tables(embedding_type).embeddings,)", "reuse: once"),
     ("view/previews.py", "            if not is_uuid(uuid):", "            if False:", "crossfilter_export: no_uuid"),
     ("view/previews.py", "    if own := _OWN.match(head):\n        return own[1].decode()\n    raise", "    own = _OWN.match(head)\n    return own[1].decode() if own else \"\"\n    raise", "crossfilter_export: others"),

@@ -250,6 +250,7 @@ def test_a_photo_without_a_thumbnail_has_no_preview(own, files):
 
 def test_a_name_that_is_no_uuid_leads_nowhere(own, files, tmp_path):
     own.sql("INSERT INTO T_EMBEDDINGS SELECT '../../evil', EMBEDDING FROM T_EMBEDDINGS LIMIT 1")
+    own.sql("INSERT INTO T_IMAGES (UUID, PATH) VALUES ('../../evil', ?)", (str(own.photos / f"{UUID(1)}.jpg"),))
     assert export(own, **files).endswith(", 1 photo without one")
     assert {*tmp_path.iterdir()} == {*files.values()}
     assert [path.name for path in files["previews"].iterdir()] == ["00"]

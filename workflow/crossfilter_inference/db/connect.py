@@ -1,8 +1,8 @@
 """Open an SQLite database for reading, or for one transaction; an error of SQLite becomes one line.
 
 Statements go through SQLAlchemy. Where whole tables pass, in `shards.merge`, `shards.shard`, `db.digest`,
-`db.embeddings` and `verify`, they go through the driver's own cursor (`driver_cursor`) instead, for speed alone: for
-100,000 rows of 3 KB, SQLAlchemy takes 1.6 times as long to read, and 3.7 times as long to insert.
+`db.embeddings`, `view.crossfilter` and `verify`, they go through the driver's own cursor (`driver_cursor`) instead, for
+speed alone: for 100,000 rows of 3 KB, SQLAlchemy takes 1.6 times as long to read, and 3.7 times as long to insert.
 """
 
 import os

@@ -63,9 +63,8 @@ def is_export(head: bytes) -> bool:
     head : bytes
         The first 100 bytes of the file or more (https://www.sqlite.org/fileformat2.html#the_database_header).
     """
-    is_ours = head[68:72] == _APPLICATION_ID.to_bytes(4, "big")
     n_changes = int.from_bytes(head[24:28], "big")
-    return is_ours and n_changes == 1 and head[18:20] == b"\1\1"  # with a write-ahead log, changes are not counted
+    return head[68:72] == _APPLICATION_ID.to_bytes(4, "big") and n_changes == 1
 
 
 def adoptable_rows(connection: Connection, embedding_type: str, n_bytes: int | None = None) -> set[str]:

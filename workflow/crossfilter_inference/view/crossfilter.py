@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ..collection import Collection
 from ..db import crossfilter
-from ..db.connect import chunks, reading, writing
+from ..db.connect import chunks, driver_cursor, reading, writing
 from ..db.tables import Row, Tables, columns_in
 from ..util.files import new_part, publish
 from ..util.progress import Progress
@@ -63,8 +63,9 @@ def write_crossfilter(path: str, collection: Collection) -> None:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
-    if rows:
-        connection.execute(sa.insert(table), [{column.name: row[column.name] for column in table.c} for row in rows])
+    columns = table.c.keys()
+    statement = f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})"
+    driver_cursor(connection).executemany(statement, ([row[name] for name in columns] for row in rows))
 
 
 def _has_map(source: sa.Connection, collection: Collection) -> bool:
