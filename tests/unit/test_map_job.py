@@ -193,15 +193,15 @@ def shape(mapping):
 
 
 def test_the_shape_depends_on_the_number_of_photos_at_the_fit(mapping):
-    assert shape(mapping) == pytest.approx([0, 2.5, 0.8])
+    assert shape(mapping) == pytest.approx([0, 2.5, 0.5])
     mapping.add(60)
     mapping.make(refit_share=0.5)
-    assert shape(mapping) == pytest.approx([0, 2.5, 0.8])
+    assert shape(mapping) == pytest.approx([0, 2.5, 0.5])
     mapping.add(300)
     mapping.make()
     assert mapping.quality()["action"] == "fit"
     min_dist, radius, repulsion = shape(mapping)
-    assert (min_dist, 2.5 < radius < 3.2, 0.7 < repulsion < 0.8) == (0, True, True)
+    assert (min_dist, 2.5 < radius < 3.2, 0.45 < repulsion < 0.5) == (0, True, True)
     mapping.make(min_dist=0.2, radius=3, repulsion=2)
     assert shape(mapping) == [0.2, 3, 2]
 
@@ -225,14 +225,14 @@ def test_a_map_of_an_earlier_version_keeps_its_shape_and_its_positions(mapping, 
     before = mapping.positions()
     become_earlier(mapping, source)
     mapping.make()
-    assert shape(mapping) == [0.1, 2, 0.5]
+    assert shape(mapping) == [0.1, 2, 0.3125]
     after = mapping.positions()
     assert [*after] == [*before]
     assert np.allclose(np.array([*after.values()], float), np.array([*before.values()], float), atol=1e-9)
     mapping.add(2)
     mapping.make()
     assert (mapping.quality()["action"], mapping.quality()["drift_degrees"] < 2) == ("align", True)
-    assert shape(mapping) == [0.1, 2, 0.5]
+    assert shape(mapping) == [0.1, 2, 0.3125]
     mapping.make(min_dist=0.1, radius=2)
     assert mapping.quality()["action"] != "fit"
     mapping.make(repulsion=1)

@@ -11,8 +11,10 @@ seldom near, so g has to be larger there to keep neighbours apart.
 
 In an epoch, the forces of a photo's own connections move it one after the other; stronger connections act in more
 epochs. All other photos keep their positions of the previous epoch, so the result does not depend on which thread moves
-a photo. Random numbers are a hash of seed, epoch and photo. Both forces are tabulated over the squared chord
-(2 - 2 cos), with 32 steps per factor of 2.
+a photo. Random numbers are a hash of seed, epoch and photo. Each of them selects two groups of 16 photos that follow
+each other in a random order of all, so that their positions are read at once. Both forces are tabulated over the
+squared chord (2 - 2 cos), with 128 steps per factor of 2. The last bits depend on the kind of processor, because it
+adds up the forces of a group at once.
 
 References
 ----------
@@ -34,21 +36,20 @@ from ..util.jit import compiled
 from .principal import principal_directions
 
 # Random photos per connection. umap-learn uses 5. More of them keep more neighbours together.
-NEGATIVE_SAMPLE_RATE = 20
+NEGATIVE_SAMPLE_RATE = 32
 # What keeps the most neighbours together, by the number of different photos (benchmarks/SPHERE.md). If the sphere is
 # too large, the photos occupy one side of it. If it is too small, they have no room. If repulsion is too strong, groups
 # break up.
 _N_IMAGES = (200, 2_000, 10_000, 1_000_000)
 _RADII = (2.5, 4.5, 12, 38)
-_REPULSIONS = (0.8, 0.7, 5, 12)
+_REPULSIONS = (0.5, 0.45, 3, 7.5)
 _N_EPOCHS = (500, 500, 500, 200)
 _BLOCK = 4_096
 _MIN_PART = 1_000  # photos for which a thread is worth its start in every epoch
+_GROUP = 16
 _MAX_FORCE = 4.0  # as in umap-learn
-_STEP_BITS = 5  # the tables have 2^5 steps per factor of 2
+_STEP_BITS = 7  # the tables have 2^7 steps per factor of 2
 _SHIFT = 23 - _STEP_BITS  # a float32 has 23 bits of mantissa
-_FRACTION = np.int32((1 << _SHIFT) - 1)
-_PER_STEP = np.float32(1 / (1 << _SHIFT))
 _MIN_SQUARED_CHORD = np.float32(2.0**-24)  # closer positions are equal in single precision
 _FIRST_STEP = int(_MIN_SQUARED_CHORD.view(np.int32)) >> _SHIFT
 _LAST_STEP = int(np.float32(5).view(np.int32)) >> _SHIFT  # 4, and room for rounding
@@ -70,7 +71,7 @@ class Forces:
         umap-learn moves one photo at a time and can start with 1. Here all photos move at once, and smaller steps give
         better maps, above all if repulsion is strong.
         """
-        return float(0.2 * np.clip(0.7 / self.repulsion, 0, 1) ** 0.35)
+        return float(0.2 * np.clip(0.45 / self.repulsion, 0, 1) ** 0.35)
 
 
 def default_n_epochs(n_images: int) -> int:
@@ -84,7 +85,7 @@ def default_radius(n_images: int) -> float:
 
 
 def default_repulsion(n_images: int) -> float:
-    """Return the factor g for a new map: less than 1 for up to 2,000 photos, 5 for 10,000, 12 for a million."""
+    """Return the factor g for a new map: 0.5 for up to 200 photos, 3 for 10,000, 7.5 for a million."""
     return float(np.exp(_interpolate(n_images, np.log(_REPULSIONS))))
 
 
@@ -151,18 +152,19 @@ def lay_out(
     shares = graph.data / graph.data.max()
     shares[shares < 1 / n_epochs] = 0  # too weak to act in any epoch
     attraction, repulsion = _tabulate_forces(forces)
-    # Four columns, so that a photo does not cross a line of the processor's cache.
-    positions = np.zeros((len(unit_vectors), 4), np.float32)
-    positions[:, :3] = unit_vectors
+    # With its number, a photo does not cross a line of the processor's cache.
+    positions = np.empty((len(unit_vectors), 4), np.float32)
+    positions[:, :3], positions[:, 3] = unit_vectors, np.arange(len(unit_vectors))
     moved = positions.copy()
     factors = np.ones(len(positions), np.float32) if mobility is None else mobility.astype(np.float32)
+    order = _random_order(len(positions), random_state)
     n_parts = min(n_threads, 1 + len(positions) // _MIN_PART)
     bounds = np.linspace(0, len(positions), n_parts + 1).astype(int).tolist()
     with ThreadPoolExecutor(n_parts) as threads:
         for epoch in range(n_epochs):
             step = np.float32(forces.learning_rate * (1 - epoch / n_epochs))
             run = partial(
-                *(_move, positions, moved, graph.indptr, graph.indices, shares),
+                *(_move, positions, _in_groups(positions, order), moved, graph.indptr, graph.indices, shares),
                 *(attraction, repulsion, random_state, epoch, step * factors),
             )
             list(threads.map(run, bounds[:-1], bounds[1:]))
@@ -172,10 +174,21 @@ def lay_out(
     return unit
 
 
+def _random_order(n_images: int, seed: int) -> NDArray[np.int64]:
+    """Order photos at random; the first ones are repeated at the end, to complete a group."""
+    order = np.argsort(_hashes(n_images, seed), kind="stable")
+    return np.resize(order, -(-n_images // _GROUP) * _GROUP)
+
+
+def _in_groups(positions: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Copy positions in some order: an array of shape (n_groups, 4, 16)."""
+    return np.ascontiguousarray(positions[order].reshape(-1, _GROUP, 4).transpose(0, 2, 1))
+
+
 def _tabulate_forces(forces: Forces) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Tabulate attraction and repulsion as angles, divided by the length of the tangent (the sine of the angle)."""
     a, b, radius = forces.a, forces.b, forces.radius
-    steps = np.arange(_FIRST_STEP, _LAST_STEP + 2, dtype=np.int32) << _SHIFT
+    steps = (np.arange(_FIRST_STEP, _LAST_STEP + 1, dtype=np.int32) << _SHIFT) + (1 << _SHIFT - 1)  # their middles
     angle = 2 * np.arcsin(np.sqrt(np.minimum(steps.view(np.float32).astype(np.float64), 4)) / 2)
     distance = radius * angle
     divisor = 1 + a * distance ** (2 * b)
@@ -189,13 +202,11 @@ def _tabulate_forces(forces: Forces) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 @compiled(inline="always")
-def _look_up(table: NDArray[np.float32], squared_chord: np.float32) -> np.float32:
-    """Interpolate a table of forces."""
-    bits = np.float32(max(squared_chord, _MIN_SQUARED_CHORD)).view(np.int32)
-    index = np.uintp((bits >> _SHIFT) - _FIRST_STEP)  # unsigned: numba checks signed indices for negative values
-    part = np.float32(bits & _FRACTION) * _PER_STEP
-    force: np.float32 = table[index] + part * (table[index + np.uintp(1)] - table[index])
-    return force
+def _entry(squared_chord: np.float32) -> np.uintp:
+    """Return where a force is in the tables."""
+    # With max(), or with the table as an argument, the processor could not compute several photos at once.
+    bits = np.float32(squared_chord if squared_chord > _MIN_SQUARED_CHORD else _MIN_SQUARED_CHORD).view(np.int32)
+    return np.uintp((bits >> _SHIFT) - _FIRST_STEP)  # unsigned: numba checks signed indices for negative values
 
 
 @compiled(inline="always")
@@ -205,9 +216,18 @@ def _hash(state: np.uint64) -> np.uint64:
     return state ^ (state >> np.uint64(31))
 
 
-@compiled(nogil=True)
+@compiled()
+def _hashes(n_images: int, seed: int) -> NDArray[np.uint64]:
+    hashes = np.empty(n_images, np.uint64)
+    for i in range(n_images):
+        hashes[i] = _hash(np.uint64(seed) ^ _hash(np.uint64(i)))
+    return hashes
+
+
+@compiled(nogil=True, reorders_sums=True)
 def _move(
     positions: NDArray[np.float32],
+    others: NDArray[np.float32],
     moved: NDArray[np.float32],
     pointers: NDArray[np.int32],
     neighbours: NDArray[np.int32],
@@ -223,12 +243,11 @@ def _move(
     """Write the positions of the photos from `start` to `stop` after one epoch to `moved`."""
     half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
     golden = np.uint64(0x9E3779B97F4A7C15)
-    n_images = np.uint64(len(positions))
+    n_groups = np.uint64(len(others))
     of_epoch = _hash(np.uint64(seed) + golden * np.uint64(epoch + 1))
     for i in range(np.uintp(start), np.uintp(stop)):
         x, y, z, step = positions[i, 0], positions[i, 1], positions[i, 2], steps[i]
-        state = _hash(of_epoch ^ np.uint64(i))
-        number = state
+        state, own = _hash(of_epoch ^ np.uint64(i)), positions[i, 3]
         for edge in range(np.uintp(pointers[i]), np.uintp(pointers[i + 1])):
             share = shares[edge]
             if np.int32(share * np.float32(epoch + 1)) == np.int32(share * np.float32(epoch)):
@@ -237,27 +256,25 @@ def _move(
             u, v, w = positions[j, 0], positions[j, 1], positions[j, 2]
             chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
             # Doubled: umap-learn moves both ends of a connection, and stores each connection in both directions.
-            pull = two * step * _look_up(attraction, chord)
+            pull = two * step * attraction[_entry(chord)]
             stay = one - pull * (one - half * chord)
             x, y, z = stay * x + pull * u, stay * y + pull * v, stay * z + pull * w
             scale = one / np.sqrt(x * x + y * y + z * z)
             x, y, z = x * scale, y * scale, z * scale
             dx, dy, dz, along = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for n in range(NEGATIVE_SAMPLE_RATE):
-                if n % 2 == 0:  # one 64-bit number selects two photos
-                    state = state + golden
-                    number = _hash(state)
-                    part = number >> np.uint64(32)
-                else:
-                    part = number & np.uint64(0xFFFFFFFF)
-                j = np.uintp((part * n_images) >> np.uint64(32))
-                u, v, w = positions[j, 0], positions[j, 1], positions[j, 2]
-                chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
-                push = _look_up(repulsion, chord) if j != i else np.float32(0)
-                along += push * (one - half * chord)
-                dx += push * u
-                dy += push * v
-                dz += push * w
+            state = state + golden
+            number = _hash(state)
+            for half_of_number in range(2):
+                part = number >> np.uint64(32) if half_of_number == 0 else number & np.uint64(0xFFFFFFFF)
+                group = np.uintp((part * n_groups) >> np.uint64(32))
+                for j in range(_GROUP):
+                    u, v, w = others[group, 0, j], others[group, 1, j], others[group, 2, j]
+                    chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
+                    push = repulsion[_entry(chord)] if others[group, 3, j] != own else np.float32(0)
+                    along += push * (one - half * chord)
+                    dx += push * u
+                    dy += push * v
+                    dz += push * w
             stay = one + step * along
             x, y, z = stay * x - step * dx, stay * y - step * dy, stay * z - step * dz
             scale = one / np.sqrt(x * x + y * y + z * z)

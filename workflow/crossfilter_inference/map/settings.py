@@ -16,8 +16,7 @@ WORDS_FILE = str(Path(__file__).with_name("words.txt"))
 MAP_COLUMNS = ("UUID", "LATITUDE", "LONGITUDE")
 _FitKey = Literal["n_neighbors", "min_dist", "radius", "repulsion", "random_state"]
 FIT_KEYS: tuple[_FitKey, ...] = ("n_neighbors", "min_dist", "radius", "repulsion", "random_state")
-# Version 0.1 had half as many random photos per connection, and no such factor.
-_EARLIER_REPULSION = 0.5
+_EARLIER_REPULSION = 10 / 32  # version 0.1 had no such factor, but 10 random photos per connection instead of 32
 
 
 class MapSettings(TypedDict):
