@@ -1,5 +1,6 @@
 """Material of the benchmarks: photos, a checkpoint of full size, a planned shard, embeddings with labels."""
 
+import gzip
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from crossfilter_inference.photos.image import load_image
 from crossfilter_inference.photos.scan import scan_folders
 from crossfilter_inference.shards.plan import make_plan, write_manifest, write_plan
 
+_FASHION = Path("/usr/share/datasets/fashion-mnist")
 EMOJI = "emoji-datasource-google@16.0.0"
 N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "photos"
@@ -91,6 +93,20 @@ def make_clusters(n_images: int, n_dims: int = 768) -> tuple[np.ndarray, np.ndar
     labels = random.integers(0, n_clusters, n_images)
     rows = (centres[labels] + 1.5 * random.normal(size=(n_images, n_dims))).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels
+
+
+def load_fashion() -> tuple[np.ndarray, np.ndarray] | None:
+    """Load the 70,000 pictures of Fashion-MNIST and their labels; None if Debian's package is not installed."""
+    if not _FASHION.exists():
+        return None
+    pictures, labels = [], []
+    for part in ("train", "t10k"):
+        with gzip.open(_FASHION / f"{part}-images-idx3-ubyte.gz") as file:
+            pictures.append(np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 784).astype(np.float32))
+        with gzip.open(_FASHION / f"{part}-labels-idx1-ubyte.gz") as file:
+            labels.append(np.frombuffer(file.read()[8:], np.uint8))
+    rows = np.vstack(pictures)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.concatenate(labels)
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:

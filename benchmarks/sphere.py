@@ -1,6 +1,6 @@
 r"""Measure speed, memory, quality and updates of the map, and compare them with umap-learn.
 
-*Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with ours (`a * R**(2b)`,
+*Stock* is umap-learn's own layout on the sphere, with the original tool's radius of 1 or with 4 (`a * R**(2b)`,
 `learning_rate = 1 / R**2`). It prints tables; if it has measured all parts, it writes them to SPHERE.md next to this
 file.
 
@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import numba
 import numpy as np
-from material import N_CORES, load_digits, load_emoji, make_clusters
+from material import N_CORES, load_digits, load_emoji, load_fashion, make_clusters
 
 from crossfilter_inference.map import layout, neighbours
 from crossfilter_inference.map.fit import SphereMap, fit, fit_parameters, place, update
@@ -33,11 +33,9 @@ from crossfilter_inference.map.fuzzy_graph import fuzzy_graph
 from crossfilter_inference.map.quality import measure
 from crossfilter_inference.map.sphere import degrees_between, spherical_mean, unit_vectors_from_angles
 
-SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}
-RADIUS = layout.default_radius(100_000)
-PARAMETERS = fit_parameters(SETTINGS, RADIUS)
-CURVE = PARAMETERS.curve
-RADII = (1, 2, 3, 4, 5, 6, 8)
+SETTINGS = {"n_neighbors": 15, "min_dist": "auto", "radius": "auto", "repulsion": "auto", "random_state": 42}
+STOCK_RADIUS = 4
+STOCK = fit_parameters({**SETTINGS, "min_dist": 0.1, "radius": STOCK_RADIUS}, 2_000, None).forces
 FIGURES = ("trustworthiness", "neighbours_kept", "label_purity", "sphere_share")
 ORIGINAL = """
 import sys, numpy, umap
@@ -51,17 +49,11 @@ from crossfilter_inference.map.fit import fit, fit_parameters
 from crossfilter_inference.map.pickled import to_pickle
 from crossfilter_inference.map.rows import row_digests
 rows, n_threads = numpy.load(sys.argv[1]), int(sys.argv[2])
-parameters = fit_parameters({"n_neighbors": 15, "min_dist": 0.1, "random_state": 42}, 4)
+settings = {"n_neighbors": 15, "min_dist": "auto", "radius": "auto", "repulsion": "auto", "random_state": 42}
+parameters = fit_parameters(settings, len(rows), None)
 uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(rows))]
 fitted = fit(uuids, rows, parameters, n_threads, None)
 print(len(to_pickle(replace(fitted, row_digests=row_digests(rows)), parameters)))
-"""
-DESCENT = """
-import sys, numpy, time
-from crossfilter_inference.map import neighbours
-rows, start = numpy.load(sys.argv[1]), time.perf_counter()
-neighbours._nn_descent(rows, 15)
-print(time.perf_counter() - start)
 """
 # Of this process alone: the system's figure for a child starts at the memory of its parent.
 PEAK_MEMORY = """
@@ -101,17 +93,20 @@ def lay_out_stock(rows: np.ndarray, graph: SphereMap, seed: int, radius: float |
 
     options = {} if radius is None else {"output_metric": "haversine"}
     if radius not in (None, 1):
-        options |= {"a": CURVE.a * radius ** (2 * CURVE.b), "b": CURVE.b, "learning_rate": 1 / radius**2}
+        options |= {"a": STOCK.a * radius ** (2 * STOCK.b), "b": STOCK.b, "learning_rate": 1 / radius**2}
     knn = graph.neighbours.indices.astype(np.int64), graph.neighbours.distances
     with patch.object(numba, "njit", compile_once):
         model = umap.UMAP(metric="cosine", random_state=seed, n_jobs=1, precomputed_knn=knn, **options).fit(rows)
     return model.embedding_ if radius is None else unit_vectors_from_angles(*model.embedding_.T)
 
 
-def lay_out_ours(rows: np.ndarray, graph: SphereMap, seed: int, radius: float) -> np.ndarray:
+def forces_for(n_images: int) -> layout.Forces:
+    return fit_parameters(SETTINGS, n_images, None).forces
+
+
+def lay_out_ours(rows: np.ndarray, graph: SphereMap, seed: int, forces: layout.Forces) -> np.ndarray:
     n_epochs = layout.default_n_epochs(len(rows))
-    curve = replace(CURVE, radius=radius)
-    return layout.lay_out(layout.initial_positions(rows), graph.graph, curve, seed, N_CORES, n_epochs)
+    return layout.lay_out(layout.initial_positions(rows), graph.graph, forces, seed, N_CORES, n_epochs)
 
 
 def make_graph(rows: np.ndarray) -> SphereMap:
@@ -146,16 +141,18 @@ def measure_speed(options: argparse.Namespace) -> None:
         def generic(n: int = n_epochs, a=angles, c=coo, e=each, s=state, k=n_images) -> None:
             with patch.object(numba, "njit", compile_once):
                 optimize_layout_generic(
-                    *(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s),
+                    *(a.copy(), a.copy(), c.row, c.col, n, k, e, STOCK.a, STOCK.b, s),
                     output_metric=haversine_grad,
                     move_other=True,
                 )
 
         def euclidean(n: int = n_epochs, a=angles, c=coo, e=each, s=state, k=n_images) -> None:
-            optimize_layout_euclidean(a.copy(), a.copy(), c.row, c.col, n, k, e, CURVE.a, CURVE.b, s, move_other=True)
+            optimize_layout_euclidean(a.copy(), a.copy(), c.row, c.col, n, k, e, STOCK.a, STOCK.b, s, move_other=True)
 
-        def sphere(n_threads: int = 1, g=graph, s=start, n=n_epochs) -> None:
-            layout.lay_out(s, g, CURVE, 42, n_threads, n)
+        forces = forces_for(n_images)
+
+        def sphere(n_threads: int = 1, g=graph, s=start, n=n_epochs, f=forces) -> None:
+            layout.lay_out(s, g, f, 42, n_threads, n)
 
         functions = {"generic": generic, "euclidean": euclidean, "ours": sphere, "ours_2": lambda: sphere(2)}
         time_in_turns(1, **functions)  # compiles them
@@ -190,31 +187,51 @@ def measure_whole_fit(options: argparse.Namespace) -> None:
 
 
 def measure_neighbours(options: argparse.Namespace) -> None:
-    say(f"## Nearest neighbours, seconds ({N_CORES} cores, 768 dimensions)")
+    say("## Nearest neighbours, CPU seconds (one thread, 15 neighbours)")
     say()
-    rows, _ = make_clusters(80_000 // options.divide)
-    np.save(options.folder / "rows.npy", rows[:1000])
-    compilation = float(run(DESCENT, options.folder / "rows.npy")[2][0])
-    say(f"Each process also compiles NN-descent, which takes {compilation:.1f} s.")
+    say("Recall is that of 1,000 rows. NN-descent is pynndescent's, which umap-learn uses; it was compiled before.")
     say()
-    say("| photos | exact | NN-descent | recall |")
-    say("|---|---|---|---|")
-    neighbours._nn_descent(rows[:1000], 15)
-    for n_images in (n // options.divide for n in (10_000, 40_000, 60_000, 80_000)):
-        part, found = rows[:n_images], {}
-        own = np.arange(n_images)
+    say("| rows | exact | ours | recall | NN-descent | recall |")
+    say("|---|---|---|---|---|---|")
+    for name, rows in large_sets(options.divide).items():
+        own, found = np.arange(len(rows)), {}
+        sample = own[:: max(1, len(own) // 1000)]
+        expected = neighbours.nearest(rows[sample], rows, 15, N_CORES, sample).indices
 
-        def exact(part=part, own=own, found=found) -> None:
-            found["exact"] = neighbours.nearest(part, part, 15, N_CORES, own)[0]
+        def exact(rows=rows, own=own) -> None:
+            neighbours.nearest(rows, rows, 15, 1, own)
 
-        def descent(part=part, found=found) -> None:
-            found["descent"] = neighbours._refine(part, neighbours._nn_descent(part, 15), 15, N_CORES)[0]
+        def ours(rows=rows, found=found) -> None:
+            with patch.object(neighbours, "EXACT_UP_TO", 0):
+                found["ours"] = neighbours.all_neighbours(rows, 15, 1).indices
 
-        times = time_in_turns(1, exact=exact, descent=descent)
-        pairs = zip(found["exact"], found["descent"], strict=True)
-        recall = np.mean([len(np.intersect1d(*pair)) / 15 for pair in pairs])
-        say(f"| {n_images:,} | {times['exact'][0]:.1f} | {times['descent'][0]:.1f} | {recall:.4f} |")
+        def descent(rows=rows, found=found) -> None:
+            from pynndescent import NNDescent
+
+            index = NNDescent(rows, metric="dot", n_neighbors=16, random_state=0, n_jobs=1, max_candidates=60)
+            found["descent"] = index.neighbor_graph[0]
+
+        times = time_in_turns(1, exact=exact, ours=ours, descent=descent)
+        recall = {
+            key: np.mean([len(np.intersect1d(*pair)) / 15 for pair in zip(indices[sample], expected, strict=True)])
+            for key, indices in found.items()
+        }
+        say(
+            f"| {name} | {times['exact'][1]:.1f} | {times['ours'][1]:.1f} | {recall['ours']:.4f} "
+            f"| {times['descent'][1]:.1f} | {recall['descent']:.4f} |"
+        )
     say()
+
+
+def large_sets(divide: int) -> dict[str, np.ndarray]:
+    """Return real rows where they are installed (Debian: dataset-fashion-mnist), and clusters."""
+    sets = {}
+    if (fashion := load_fashion()) is not None:
+        for n_images in (10_000, 20_000, 40_000, 70_000):
+            sets[f"Fashion-MNIST, {n_images // divide:,}"] = fashion[0][: n_images // divide]
+    for n_images in (20_000, 80_000):
+        sets[f"clusters, {n_images // divide:,}"] = make_clusters(n_images // divide)[0]
+    return sets
 
 
 def labelled_sets(folder: Path) -> dict[str, tuple[np.ndarray, list[str]]]:
@@ -228,7 +245,7 @@ def mean_figures(rows: np.ndarray, labels: list[str], n_seeds: int, make: Callab
 
 
 def measure_quality(options: argparse.Namespace) -> None:
-    radius = round(RADIUS)
+    radius = STOCK_RADIUS
     say(f"## Quality, means over {options.seeds} seeds")
     say()
     say("All layouts use the same neighbours. The last column is the share of the sphere that the map uses.")
@@ -241,32 +258,42 @@ def measure_quality(options: argparse.Namespace) -> None:
             "stock, R = 1": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, 1),
             f"stock, R = {radius}": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, radius),
             "stock, plane": lambda seed, r=rows, g=graph: lay_out_stock(r, g, seed, None),
-            **{f"ours, R = {R}": lambda seed, r=rows, g=graph, R=R: lay_out_ours(r, g, seed, R) for R in RADII},
+            "ours": lambda seed, r=rows, g=graph: lay_out_ours(r, g, seed, forces_for(len(r))),
         }
         for label, make in layouts.items():
             say(f"| {name} | {label} | " + " | ".join(mean_figures(rows, labels, options.seeds, make)) + " |")
     say()
 
 
-def measure_radius(options: argparse.Namespace) -> None:
-    say(f"## The radius for few photos, means over {options.seeds} seeds")
+def measure_shape(options: argparse.Namespace) -> None:
+    say(f"## Radius and repulsion, means over {options.seeds} seeds")
     say()
-    say("Samples of the labelled sets. The last radius of each sample is the default for its number of photos.")
+    say(
+        "Samples of the labelled sets. The first line of each is the default for its number of photos; R is the radius,"
+    )
+    say("g the repulsion.")
     say()
-    say("| set | photos | R | trustworthiness@15 | neighbours kept | label purity | share |")
-    say("|---|---|---|---|---|---|---|")
-    for n_images in (62, 200, 600):
-        for name, (rows, labels) in list(labelled_sets(options.folder).items())[:2]:
+    say("| set | photos | R | g | trustworthiness@15 | neighbours kept | label purity | share |")
+    say("|---|---|---|---|---|---|---|---|")
+    sets = list(labelled_sets(options.folder).items())[:2]
+    sizes = {name: (62, 200, 600, len(rows)) for name, (rows, _) in sets}
+    if (fashion := load_fashion()) is not None:
+        sets.append(("Fashion-MNIST", fashion))
+        sizes["Fashion-MNIST"] = (2_000, 10_000 // options.divide, 30_000 // options.divide)
+    for name, (rows, labels) in sets:
+        for n_images in sizes[name]:
             chosen = np.random.default_rng(1).permutation(len(rows))[:n_images]
-            part, named = rows[chosen], [labels[index] for index in chosen]
-            graph = make_graph(part)
-            for radius in (1, 1.5, 2, 3, 4, layout.default_radius(n_images)):
+            part, named = rows[chosen], [str(labels[index]) for index in chosen]
+            graph, usual = make_graph(part), forces_for(n_images)
+            for wider, stronger in ((1, 1), (0.6, 1), (1.6, 1), (1, 0.4), (1, 2.5)):
+                forces = replace(usual, radius=usual.radius * wider, repulsion=usual.repulsion * stronger)
 
-                def make(seed: int, r=part, g=graph, R=radius) -> np.ndarray:
-                    return lay_out_ours(r, g, seed, R)
+                def make(seed: int, r=part, g=graph, f=forces) -> np.ndarray:
+                    return lay_out_ours(r, g, seed, f)
 
                 figures = mean_figures(part, named, options.seeds, make)
-                say(f"| {name} | {n_images} | {radius:.1f} | " + " | ".join(figures) + " |")
+                shape = f"{forces.radius:.1f} | {forces.repulsion:.2f}"
+                say(f"| {name} | {n_images:,} | {shape} | " + " | ".join(figures) + " |")
     say()
 
 
@@ -288,7 +315,7 @@ def measure_updates(options: argparse.Namespace) -> None:
             x, y = rows[order], np.array(labels)[order]
             uuids = [f"{number:06d}" for number in range(len(x))]
             n_old = len(x) - len(x) // 100
-            parameters = fit_parameters({**SETTINGS, "random_state": seed}, layout.default_radius(len(x)))
+            parameters = fit_parameters({**SETTINGS, "random_state": seed}, len(x), None)
             old = fit(uuids[:n_old], x[:n_old], parameters, N_CORES, None)
             parts = []
             for improve in (True, False):
@@ -311,14 +338,15 @@ def measure_updates(options: argparse.Namespace) -> None:
     n_old = 100_000 // options.divide
     rows, _ = make_clusters(n_old + n_old // 100)
     uuids = [f"{number:06d}" for number in range(len(rows))]
+    parameters = fit_parameters(SETTINGS, len(rows), None)
     start = time.perf_counter()
-    old = fit(uuids[:n_old], rows[:n_old], PARAMETERS, N_CORES, None)
+    old = fit(uuids[:n_old], rows[:n_old], parameters, N_CORES, None)
     fitted = time.perf_counter() - start
     start = time.perf_counter()
     place(rows[n_old:], rows[:n_old], old.unit_vectors, N_CORES)
     placed = time.perf_counter() - start
     start = time.perf_counter()
-    update(uuids, rows, np.arange(n_old), PARAMETERS, N_CORES, old, improve=True)
+    update(uuids, rows, np.arange(n_old), parameters, N_CORES, old, improve=True)
     aligned = time.perf_counter() - start
     say(f"With {n_old:,} photos, the fit takes {fitted:.1f} s. Placing {n_old // 100:,} more takes {placed:.1f} s")
     say(f"({placed / fitted:.3f} of it), and placing with align {aligned:.1f} s.")
@@ -330,7 +358,7 @@ PARTS = {
     "fit": measure_whole_fit,
     "neighbours": measure_neighbours,
     "quality": measure_quality,
-    "radius": measure_radius,
+    "shape": measure_shape,
     "updates": measure_updates,
 }
 

@@ -95,7 +95,7 @@ MUTANTS = [
     ("shards/merge.py", "        merge.forget()\n", "        if not merge.n_merged:\n            return Stored()\n        merge.forget()\n", "merge: failures"),
     ("shards/journal.py", "        self._sync()\n        other.unlink", "        other.unlink", "merge: journal"),
     # The map
-    ("map/layout.py", " if others[group, 3, j] != own else np.float32(0)", "", "layout: plain"),
+    ("map/layout.py", " if others[group, 3, k] != own else np.float32(0)", "", "layout: plain"),
     ("map/layout.py", "pull = two * step", "pull = step", "layout: plain"),
     ("map/layout.py", "shares[shares < 1 / n_epochs] = 0", "shares[shares < 1 / n_epochs] = 1 / n_epochs", "layout: plain"),
     ("map/fit.py", "_ALIGN_RADIUS, 1) ** 2", "_ALIGN_RADIUS, 1)", "fit: steps"),

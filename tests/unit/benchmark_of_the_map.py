@@ -48,26 +48,26 @@ def make_labelled_rows(folder: Path, n_rows: int) -> None:
 
 
 def check_benchmark_of_the_map(part: str, folder: Path) -> None:
-    """Run a part with two of the radii and one of the labelled sets; its figures must be possible."""
-    make_labelled_rows(folder, 700 if part == "radius" else 200)
+    """Run a part with one of the labelled sets; its figures must be possible."""
+    make_labelled_rows(folder, 700 if part == "shape" else 200)
     options = ("--only", part, "--folder", folder, "--divide", 100, "--seeds", 1, "--rounds", 2)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.syspath_prepend(BENCHMARKS)
         import sphere
 
         sets = sphere.labelled_sets
-        patch.setattr(sphere, "RADII", sphere.RADII[:2])
+        patch.setattr(sphere, "load_fashion", lambda: None)
         patch.setattr(sphere, "labelled_sets", lambda folder: {"emoji": sets(folder)["emoji"]})
         patch.setattr(sphere, "run", run_here)
         for module in (sphere.layout, fit):
             patch.setattr(module, "default_n_epochs", lambda n_images: 50)
         patch.setattr(sys, "argv", ["sphere.py", *map(str, options)])
         sphere.main()
-    values = [cells[2:] if part in ("quality", "radius") else cells[1:] for cells in rows_of(printed.getvalue())]
+    values = [cells[2:] if part in ("quality", "shape") else cells[1:] for cells in rows_of(printed.getvalue())]
     assert values
     for cells in values:
         assert not re.search(r"nan|inf|-\d", " | ".join(cells)), cells
         for value in numbers(" | ".join(cells)):
             assert 0 <= value < 100_000
-            assert value <= 10 or part not in ("quality", "radius", "updates"), cells
+            assert value <= 10 or part not in ("quality", "shape", "updates"), cells
             assert value > 0 or part != "speed", cells

@@ -246,6 +246,6 @@ def test_the_benchmark_of_the_page_prints_possible_figures():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("part", ["speed", "fit", "quality", "radius", "updates"])  # neighbours: test_neighbours.py
+@pytest.mark.parametrize("part", ["speed", "fit", "quality", "shape", "updates"])  # neighbours: test_neighbours.py
 def test_the_benchmark_of_the_map_prints_possible_figures(tmp_path, part):
     check_benchmark_of_the_map(part, tmp_path)

@@ -163,7 +163,7 @@ class LargeSearch:
         by_list = own
         for lists, root in self._partitions:
             list_of = np.empty(len(queries), np.int64)
-            _lead(root, points, np.arange(len(queries)), list_of)
+            _lead(root, points, np.arange(len(queries), dtype=np.int32), list_of)
             by_list = np.argsort(list_of, kind="stable").astype(np.int32)
             used, starts = np.unique(list_of[by_list], return_index=True)
 

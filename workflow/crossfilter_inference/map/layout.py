@@ -164,7 +164,8 @@ def lay_out(
         for epoch in range(n_epochs):
             step = np.float32(forces.learning_rate * (1 - epoch / n_epochs))
             run = partial(
-                *(_move, positions, _in_groups(positions, order), moved, graph.indptr, graph.indices, shares),
+                _move,
+                *(positions, _in_groups(positions, order), moved, graph.indptr, graph.indices, shares),
                 *(attraction, repulsion, random_state, epoch, step * factors),
             )
             list(threads.map(run, bounds[:-1], bounds[1:]))
@@ -267,10 +268,10 @@ def _move(
             for half_of_number in range(2):
                 part = number >> np.uint64(32) if half_of_number == 0 else number & np.uint64(0xFFFFFFFF)
                 group = np.uintp((part * n_groups) >> np.uint64(32))
-                for j in range(_GROUP):
-                    u, v, w = others[group, 0, j], others[group, 1, j], others[group, 2, j]
+                for k in range(_GROUP):
+                    u, v, w = others[group, 0, k], others[group, 1, k], others[group, 2, k]
                     chord = (u - x) * (u - x) + (v - y) * (v - y) + (w - z) * (w - z)
-                    push = repulsion[_entry(chord)] if others[group, 3, j] != own else np.float32(0)
+                    push = repulsion[_entry(chord)] if others[group, 3, k] != own else np.float32(0)
                     along += push * (one - half * chord)
                     dx += push * u
                     dy += push * v

@@ -216,7 +216,7 @@ def _order(
     def order(start: int) -> None:
         block = slice(start, start + _MAX_BLOCK_QUERIES)
         _order_candidates(
-            *(rows, queries[block], candidates[block], own_first),
+            *(rows, queries[block].astype(np.int64), candidates[block], own_first),
             *(found.indices[block], found.distances[block], enough[block]),
         )
 

@@ -26,6 +26,7 @@ N_NEIGHBORS = 15
 _SAMPLE = 2_000
 _MAX_CELLS = 1_000
 _BLOCK = 100
+_MAX_SCORES = 2**24  # 64 MB
 
 
 def measure(
@@ -101,8 +102,10 @@ def _ranks(
     """Rank `others` by similarity of embeddings to the sampled photo of their row: 1 is the most similar photo."""
     ranks = np.empty(others.shape, np.int64)
 
+    n_block = int(np.clip(_MAX_SCORES // len(embeddings), 1, _BLOCK))
+
     def rank(start: int) -> None:
-        block = slice(start, start + _BLOCK)
+        block = slice(start, start + n_block)
         similarity = embeddings[sample[block]] @ embeddings.T
         similarity[np.arange(len(similarity)), sample[block]] = -np.inf
         for row, indices in zip(range(start, start + len(similarity)), others[block], strict=True):
@@ -110,7 +113,7 @@ def _ranks(
             ranks[row] = len(ordered) - np.searchsorted(ordered, similarity[row - start, indices], side="right") + 1
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
-        list(threads.map(rank, range(0, len(sample), _BLOCK)))
+        list(threads.map(rank, range(0, len(sample), n_block)))
     return ranks
 
 
