@@ -81,7 +81,7 @@ def _table(title: str, section: type[Section], prefix: str) -> Iterator[str]:
 
 
 def _value(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
     return f"`{text}`" if text else "empty"
 
 

@@ -147,8 +147,8 @@ def test_one_folder_and_several_are_a_list():
             "encoders.MINE.backend: missing; give it a value (Built-in back",
         ),
         (
-            {"encoders": {"MINE": {"backend": "clip"}}},
-            'encoders.MINE.backend: "clip" is not allowed; it must be ',
+            {"encoders": {"MINE": {"backend": "clap"}}},
+            'encoders.MINE.backend: "clap" is not allowed; it must be ',
         ),
         (
             {"encoders": {"MINE": {"backend": "siglip", "modle": "x"}}},

@@ -23,6 +23,7 @@ Line = Annotated[str, Text()]
 TypeName = Annotated[str, Text("[A-Z][A-Z0-9_]*", "capital letters, digits and _, a letter first")]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Runtime = Literal["torch", "openvino"]
+Pooling = Literal["cls", "mean", "pooler"]
 Update = Literal["align", "place", "refit"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 MissingImages = Literal["keep", "delete"]
@@ -74,10 +75,13 @@ class EncoderSettings(Section):
     )
     model: Line = Field(
         default="google/siglip2-base-patch16-224",
-        description="Checkpoint: its name on the Hugging Face Hub, or its folder (backend siglip).",
+        description="Checkpoint: its name on the Hugging Face Hub, or its folder.",
     )
-    revision: Line = Field(
-        default="main", description="Branch, tag or commit on the Hugging Face Hub (backend siglip)."
+    revision: Line = Field(default="main", description="Branch, tag or commit on the Hugging Face Hub.")
+    pooling: Annotated[Pooling | None, Choice(get_args(Pooling), optional=True)] = Field(
+        default=None,
+        exclude_if=lambda pooling: pooling is None,  # the digests of settings from before it existed must not change
+        description="Which output of the network is the embedding (backends transformers, which needs it, and dino).",
     )
     dtype: Annotated[Dtype, Choice(get_args(Dtype))] = Field(
         default="auto",

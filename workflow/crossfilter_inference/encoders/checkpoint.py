@@ -13,12 +13,13 @@ transformers loads. So both are refused, like everything that names code or weig
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..util.files import file_sha256
+from .identity import backends_for
 
 if TYPE_CHECKING:
     import torch
@@ -116,14 +117,21 @@ def read_processor(folder: Path) -> tuple[str, dict[str, Any]]:
     return str(path), values
 
 
-def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[str, ...]) -> dict[str, Any]:
+def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read `config.json`.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : dict
+        The entry under `encoders:`, for messages.
+    model_types : tuple of str
+        Those that the backend can load; if empty, any.
 
     Raises
     ------
     InputError
-        If its model type is not one of `model_types`, those that the backend can load, or if it asks for more than
-        loading the weights of the folder.
+        If its model type is not one of `model_types`, or if it asks for more than loading the weights of the folder.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -136,25 +144,32 @@ def read_config(folder: Path, settings: Mapping[str, Any], model_types: tuple[st
         if config.get(key) is not None:
             raise InputError(f"model: {key} in {str(path)!r} {why}; choose a checkpoint without it")
     model_type = config.get("model_type")
-    if model_type not in model_types:
+    if not isinstance(model_type, str) or (model_types and model_type not in model_types):
         kind = "names no model_type" if model_type is None else f"is of type {model_type!r}"
+        reads = f"reads {' and '.join(model_types)}" if model_types else "needs one"
         raise InputError(
-            f"model: {settings['model']!r} {kind}; the backend {settings['backend']} reads "
-            f"{' and '.join(model_types)}; choose another model or backend"
+            f"model: {settings['model']!r} {kind}; the backend {settings['backend']} {reads}; "
+            f"{another_backend(model_type)}"
         )
     return config
 
 
-def check_weights(files: list[Path], prefix: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+def another_backend(model_type: object) -> str:
+    """Tell what to do about a model type that a backend does not load."""
+    fitting = backends_for(model_type)
+    return f"set backend to {' or '.join(fitting)}" if fitting else "choose another model or backend"
+
+
+def check_weights(files: list[Path], prefixes: tuple[str, ...], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Check that files hold the weights of a network: all of them, of the right shapes, finite, and no more.
 
     Parameters
     ----------
     files : list of Path
-    prefix : str
-        Before the name of each weight in the files; other names belong to other networks.
+    prefixes : tuple of str
+        The name of each weight in the files begins with one of these; other names belong to other networks.
     expected : dict
-        The shape of each weight, by its name without the prefix.
+        The shape of each weight, by its name in the files.
 
     Raises
     ------
@@ -163,28 +178,40 @@ def check_weights(files: list[Path], prefix: str, expected: Mapping[str, tuple[i
     """
     import torch
 
-    where = f"model: {str(files[0].parent)!r}"
-    weights = read_weights(files, prefix)
-    found = {name.removeprefix(prefix): weight for name, weight in weights.items()}
-    if missing := sorted(expected.keys() - found.keys()):
-        raise InputError(f"{where} lacks {len(missing)} of the weights, the first {prefix}{missing[0]}; {_AGAIN}")
-    if unknown := sorted(name for name in found.keys() - expected.keys() if not name.endswith("position_ids")):
-        raise InputError(
-            f"{where} holds {len(unknown)} weights that {CONFIG} does not describe, the first {prefix}{unknown[0]}; "
-            f"{_AGAIN}"
-        )
+    folder = files[0].parent
+    found = read_weights(files, prefixes)
+    unknown = {name for name in found.keys() - expected.keys() if not name.endswith("position_ids")}
+    check_names(folder, expected.keys() - found.keys(), unknown)
     for name, shape in expected.items():
         if tuple(found[name].shape) != shape:
-            raise InputError(
-                f"{where}: the weight {prefix}{name} has shape {tuple(found[name].shape)}, but {CONFIG} describes "
-                f"{shape}; {_AGAIN}"
-            )
+            raise refuse_shape(folder, name, found[name].shape, shape)
         if not torch.isfinite(found[name].float()).all():
-            raise InputError(f"{where}: the weight {prefix}{name} is not finite; choose another checkpoint")
+            raise InputError(f"model: {str(folder)!r}: the weight {name} is not finite; choose another checkpoint")
 
 
-def read_weights(files: list[Path], prefix: str) -> "dict[str, torch.Tensor]":
-    """Read the weights whose names start with `prefix`. They are mapped into memory, and read when they are used.
+def check_names(folder: Path, missing: set[str], unknown: set[str]) -> None:
+    """Refuse a checkpoint that lacks weights of its network, or holds more than its configuration describes."""
+    if missing:
+        raise InputError(
+            f"model: {str(folder)!r} lacks {len(missing)} of the weights, the first {min(missing)}; {_AGAIN}"
+        )
+    if unknown:
+        raise InputError(
+            f"model: {str(folder)!r} holds {len(unknown)} weights that {CONFIG} does not describe, the first "
+            f"{min(unknown)}; {_AGAIN}"
+        )
+
+
+def refuse_shape(folder: Path, name: str, found: Iterable[int], expected: Iterable[int]) -> InputError:
+    """Make the error for a weight of another shape than its network's."""
+    return InputError(
+        f"model: {str(folder)!r}: the weight {name} has shape {tuple(found)}, but {CONFIG} describes "
+        f"{tuple(expected)}; {_AGAIN}"
+    )
+
+
+def read_weights(files: list[Path], prefixes: tuple[str, ...]) -> "dict[str, torch.Tensor]":
+    """Read the weights whose names begin with one of `prefixes`. They are mapped into memory, and read when used.
 
     Raises
     ------
@@ -200,10 +227,10 @@ def read_weights(files: list[Path], prefix: str) -> "dict[str, torch.Tensor]":
                 for name in file.keys():  # noqa: SIM118  # it is not a mapping
                     if name in weights:
                         raise InputError(f"model: {str(path)!r} repeats the weight {name}; {_AGAIN}")
-                    if name.startswith(prefix):
+                    if name.startswith(prefixes):
                         weights[name] = file.get_tensor(name)
         except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"model: {str(path)!r} is damaged ({_first_line(error)}); {_AGAIN}") from None
+            raise InputError(f"model: {str(path)!r} is damaged ({first_line(error)}); {_AGAIN}") from None
     return weights
 
 
@@ -233,7 +260,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"model: {str(path)!r} cannot be read ({_first_line(error)}); {_AGAIN}") from None
+        raise InputError(f"model: {str(path)!r} cannot be read ({first_line(error)}); {_AGAIN}") from None
     if not isinstance(values, dict):
         raise InputError(f"model: {str(path)!r} holds no JSON object; {_AGAIN}")
     return values
@@ -241,14 +268,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def describe_error(path: Path, error: Exception) -> InputError:
     """Make the error for a file of a checkpoint that transformers refuses."""
-    return InputError(f"model: {str(path)!r} is not valid ({_first_line(error)}); {_AGAIN}")
+    return InputError(f"model: {str(path)!r} is not valid ({first_line(error)}); {_AGAIN}")
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Describe an error of a library in one short line."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
 

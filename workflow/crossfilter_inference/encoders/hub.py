@@ -11,9 +11,12 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
+from ..photos.image import Preprocessing
 from .checkpoint import digests, identities
 from .identity import CHECKPOINT_PATTERNS
 
+# Copies of the same weights beside those of transformers, which would double the download.
+_FOR_OTHER_PROGRAMS = ("open_clip_*", "*/*")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,9 +44,15 @@ def fetch_checkpoint(model: str, revision: str) -> Path:
     return _fetch(model, revision)
 
 
-def describe_checkpoint(model: str, folder: Path) -> dict[str, Any]:
-    """Identify a checkpoint for `encoder.json`: its commit on the hub (None for a local folder) and its digests."""
-    return {"commit": None if os.path.isdir(model) else folder.name, **digests(folder)}
+def describe_checkpoint(model: str, folder: Path, preprocessing: Preprocessing, dimension: int) -> dict[str, Any]:
+    """Describe a checkpoint for `encoder.json`; `commit` is that on the hub, or None for a local folder."""
+    return {
+        "commit": None if os.path.isdir(model) else folder.name,
+        **digests(folder),
+        "preprocessing": preprocessing.to_json(),
+        "dimension": dimension,
+        "versions": versions("torch", "transformers", "pillow"),
+    }
 
 
 @contextmanager
@@ -107,14 +116,15 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def _fetch(model: str, revision: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
+    taken, left = list(CHECKPOINT_PATTERNS), list(_FOR_OTHER_PROGRAMS)
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT_PATTERNS)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=taken, ignore_patterns=left))
     except errors.GatedRepoError:
         raise InputError(
-            f"model: {model!r} is gated: accept its terms on its page of the hub, log in on this machine "
-            "(hf auth login, or set HF_TOKEN), and run the same command again"
+            f"model: {model!r} is gated: accept its licence on its page ({constants.ENDPOINT}/{model}), log in on this "
+            "machine (hf auth login, or set HF_TOKEN), and run the same command again"
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise InputError(

@@ -20,8 +20,8 @@ from ..util.text import printable
 EMBED_VERSION = 3
 EMBED_CHANGE = "colours are now converted to sRGB, and the orientation is read from its right place"
 
-# Files of a checkpoint; *.model is a tokenizer's.
-CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model")
+# Files of a checkpoint; the last two are a tokenizer's.
+CHECKPOINT_PATTERNS = ("*.json", "*.safetensors", "*.model", "merges.txt")
 
 # Keys that every backend's resolve() must return.
 RESOLVED_KEYS = ("model", "weights_sha256", "preprocessing", "dimension", "versions")
@@ -50,6 +50,11 @@ def backends() -> tuple[str, ...]:
     """List the built-in backends: the modules of this folder that define `resolve` and `load`."""
     modules = sorted(Path(__file__).parent.glob("*.py"))
     return tuple(path.stem for path in modules if {"resolve", "load"} <= _definitions(path).keys())
+
+
+def backends_for(model_type: object) -> list[str]:
+    """List the built-in backends whose MODEL_TYPES include a model type of transformers."""
+    return [name for name in backends() if model_type in _definitions(_source(name)).get("MODEL_TYPES", ())]
 
 
 def may_use_gpu(settings: Mapping[str, Any], device: str) -> bool:

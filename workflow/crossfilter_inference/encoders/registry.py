@@ -12,6 +12,8 @@ It may define more. The planning of a run reads these names from the source file
 
     load_text(provenance) -> TextEncoder
                                     load the encoder of texts
+    MODEL_TYPES = ("clip",)         the model types of transformers that it loads, to name it in the errors of others
+    POOLINGS = ("cls", "mean")      allows the setting `pooling`
     CPU_COST = (4.5, 0.035, 1000)   forecast for a CPU: seconds to start a job, core seconds per photo, MB of memory
     WORDS_COST = 60.0               forecast: seconds to embed the words for a map
 
@@ -70,6 +72,8 @@ def resolve_encoder(
         runs_on = "cpu" if settings["runtime"] == "openvino" else device
         settings["dtype"] = devices.choose_dtype(settings["dtype"], runs_on)
         backend, sha256 = _backend(settings["backend"])
+        if "pooling" in settings and not hasattr(backend, "POOLINGS"):
+            raise InputError(f"pooling: the backend {settings['backend']} has no choice of pooling; remove this key")
         resolved = {"name": name, **settings, **backend.resolve(settings)}
     except InputError as error:
         raise InputError(f"encoders.{name}: {error}") from None

@@ -70,6 +70,8 @@ class Preprocessing:
         The network gets `(pixel / 255 - mean) / std`.
     crop : float in (0, 1]
         Part of the short side that the square takes.
+    resize : int
+        Side in pixels to which the square is resized, to keep the middle `size` pixels of it; 0 resizes it to `size`.
     """
 
     size: int
@@ -77,6 +79,12 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float = 1.0
+    resize: int = 0
+
+    @property
+    def resized_side(self) -> int:
+        """Side of the resized square in pixels."""
+        return self.resize or self.size
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -88,7 +96,10 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return the value of `preprocessing` in `encoder.json`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if not self.resize:  # the digests of encoders from before it existed must not change
+            del fields["resize"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -171,8 +182,10 @@ def load_image(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_
         square = to_srgb(_centre_square(image, width, height, exif, preprocessing), profile)
         if exif.swaps_sides:
             width, height = height, width
+        margin = (preprocessing.resized_side - preprocessing.size) // 2
+        middle = (margin, margin, margin + preprocessing.size, margin + preprocessing.size)
         return LoadedImage(
-            pixels=np.asarray(exif.upright(square)),
+            pixels=np.asarray(exif.upright(square).crop(middle)),
             thumbnail=_thumbnail(image, exif, profile),
             width=width,
             height=height,
@@ -267,7 +280,7 @@ def _decode(
     file, data, exif = _open(data, max_pixels)
     size = file.size
     if file.format in ("JPEG", "MPO"):
-        least = max(_REDUCED_SIDES * preprocessing.size, _REDUCED_PIXELS)
+        least = max(_REDUCED_SIDES * preprocessing.resized_side, _REDUCED_PIXELS)
         scale = min(size) * preprocessing.crop / least
         part = next((part for part in (8, 4, 2) if scale >= part), 1)
         image = decode_jpeg(data, file.mode, (-(-file.width // part), -(-file.height // part)))
@@ -319,7 +332,7 @@ def _centre_square(
     x0, y0 = (int(side) for side in np.floor(square[:2]))
     x1, y1 = (int(side) for side in np.ceil(square[2:]))
     box = (square - [x0, y0, x0, y0]).tolist()
-    return image.crop((x0, y0, x1, y1)).resize((preprocessing.size,) * 2, preprocessing.resample, box)
+    return image.crop((x0, y0, x1, y1)).resize((preprocessing.resized_side,) * 2, preprocessing.resample, box)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
