@@ -213,6 +213,20 @@ def test_rows_of_texts_equal_those_of_transformers(saved, model_type):
     assert np.array_equal(*encoder.encode_texts(["x", "X"])) == ignores_case
 
 
+def test_a_checkpoint_of_clip_as_transformers_4_saved_it_is_read(folder_of):
+    folder = folder_of("clip")
+    images = by_transformers(folder, projection)
+    texts = load_text_encoder(resolve("clip", folder)).encode_texts(WORDS)
+    positions = {"vision_model": torch.arange(17)[None], "text_model": torch.arange(77)[None]}
+    change_weights(folder, **{f"{name}.embeddings.position_ids": ids for name, ids in positions.items()})
+    old = {"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor"}
+    change_json(folder / "preprocessor_config.json", size=64, crop_size=64, **old)
+    save_old_tokenizer(folder)
+    provenance = resolve("clip", folder)
+    assert_same(rows_of(load_encoder(provenance)), images)
+    assert_same(load_text_encoder(provenance).encode_texts(WORDS), texts)
+
+
 @pytest.mark.parametrize("model_type", [*TOWERS, *NETWORKS])
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=[needs("openvino"), pytest.mark.slow])])
 def test_a_row_is_the_same_at_every_position_with_any_neighbours_and_threads(saved, model_type, runtime):
@@ -297,7 +311,7 @@ def test_pooling_is_set_where_it_has_an_effect(saved, folder_of):
     assert "pooling: the backend clip has no choice of pooling" in refused("clip", saved / "clip", pooling="cls")
     # As before this key existed, so that no photo is embedded again.
     assert "pooling" not in EncoderSettings(backend="siglip").model_dump()
-    assert EncoderSettings(backend="dino", pooling="cls").model_dump()["pooling"] == "cls"
+    assert EncoderSettings(backend="dino", model="x", pooling="cls").model_dump()["pooling"] == "cls"
 
 
 def test_weights_that_only_the_pooler_needs_may_be_missing(saved, folder_of):
@@ -362,6 +376,18 @@ def test_the_pixels_of_a_photo_are_those_of_transformers(kind, values):
         assert np.abs(found - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
+def test_the_pixels_of_a_photo_for_dinov3_are_those_of_transformers_rounded():
+    """Its image processor, which needs torchvision, resizes numbers, and rounds none."""
+    preprocessing = image_processor.read_preprocessing("x", {"size": SQUARE}, ("DINOv3ViTImageProcessor",))
+    for photo in photos():
+        file = io.BytesIO()
+        photo.save(file, "PNG")
+        numbers = torch.tensor(np.asarray(photo), dtype=torch.float32).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(numbers, (64, 64), mode="bilinear", antialias=True)[0]
+        difference = load_image(file.getvalue(), preprocessing).pixels - resized.permute(1, 2, 0).numpy()
+        assert 0 < np.abs(difference).max() < 1
+
+
 def test_a_middle_of_a_turned_photo_is_that_of_the_upright_one():
     photo = next(photos())
     preprocessing = Preprocessing(size=32, resample=3, mean=(0.5,) * 3, std=(0.5,) * 3, resize=41)
@@ -383,13 +409,6 @@ def test_a_preprocessing_without_margin_is_recorded_as_before():
     margin = Preprocessing(size=32, resample=3, mean=(0.5,), std=(0.5,), resize=40)
     assert margin.to_json()["resize"] == 40
     assert Preprocessing.from_json(margin.to_json()) == margin
-
-
-def test_an_image_processor_of_transformers_4_is_read(folder_of):
-    folder = folder_of("clip")
-    values = {"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor"}
-    change_json(folder / "preprocessor_config.json", size=64, crop_size=64, **values)
-    assert_same(rows_of(load_encoder(resolve("clip", folder))), by_transformers(folder, projection))
 
 
 @pytest.mark.parametrize(
@@ -508,10 +527,12 @@ def test_damaged_checkpoints_are_one_line(folder_of, model_type):
     assert "holds no checkpoint (config.json is missing)" in refused(model_type, folder)
 
 
-def test_layers_that_the_configuration_leaves_out_are_named(folder_of):
-    folder = folder_of("vit")
-    change_json(folder / "config.json", num_hidden_layers=1)
-    assert "holds 16 weights that config.json does not describe, the first " in refused("vit", folder)
+@pytest.mark.parametrize("model_type", ["dinov2", "dinov3_vit", "vit"])
+def test_layers_that_the_configuration_leaves_out_are_named(folder_of, model_type):
+    folder = folder_of(model_type)
+    change_json(folder / "config.json", num_hidden_layers=1, out_features=None, out_indices=None, stage_names=None)
+    line = refused(model_type, folder)
+    assert re.search(r"holds 1\d weights that config\.json does not describe, the first .*layers?\.1\.", line)
 
 
 def test_layers_of_a_tower_that_the_configuration_leaves_out_are_named(folder_of):
@@ -532,17 +553,6 @@ def test_weights_that_change_after_they_were_resolved_are_noticed(folder_of):
         load_encoder(provenance)
 
 
-def test_the_names_of_dinov3_on_the_hub_are_read(folder_of):
-    """Its weights there have the names of transformers 4."""
-    folder = folder_of("dinov3_vit")
-    expected = by_transformers(folder, pooler)
-    weights = load_file(folder / "model.safetensors")
-    old = {name.removeprefix("model."): weight for name, weight in weights.items()}
-    assert any(name.startswith("layer.0.") for name in old)
-    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
-    assert_same(rows_of(load_encoder(resolve("dinov3_vit", folder))), expected)
-
-
 def test_a_clip_checkpoint_without_a_tokenizer_embeds_no_texts(folder_of):
     folder = folder_of("clip")
     save_old_tokenizer(folder)
@@ -550,13 +560,6 @@ def test_a_clip_checkpoint_without_a_tokenizer_embeds_no_texts(folder_of):
         (folder / name).unlink()
         with pytest.raises(InputError, match="has no tokenizer, so it cannot embed text"):
             load_text_encoder(resolve("clip", folder))
-
-
-def test_a_tokenizer_of_transformers_4_is_read(folder_of):
-    folder = folder_of("clip")
-    expected = load_text_encoder(resolve("clip", folder)).encode_texts(WORDS)
-    save_old_tokenizer(folder)
-    assert_same(load_text_encoder(resolve("clip", folder)).encode_texts(WORDS), expected)
 
 
 def test_dino_understands_no_text(saved):

@@ -151,6 +151,18 @@ def test_one_folder_and_several_are_a_list():
             'encoders.MINE.backend: "clap" is not allowed; it must be ',
         ),
         (
+            {"encoders": {"MINE": {"backend": "clip"}}},
+            "encoders.MINE: model: missing; the backend clip needs a checkpoint: its name on the Hugging Face Hub, or ",
+        ),
+        (
+            {"encoders": {"MINE": {"backend": "dino", "model": None, "pooling": "mean"}}},
+            "encoders.MINE: model: missing; the backend dino needs a checkpoint",
+        ),
+        (
+            {"encoders": {"MINE": {"backend": "transformers", "model": "x", "pooling": "mena"}}},
+            'encoders.MINE.pooling: "mena" is not allowed; choose cls or mean or pooler; did you mean mean?',
+        ),
+        (
             {"encoders": {"MINE": {"backend": "siglip", "modle": "x"}}},
             'encoders.MINE.modle: unknown key (value "x"); di',
         ),

@@ -8,12 +8,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .encoders.identity import backends
+from .encoders.identity import backends, reads_checkpoints
 from .errors import InputError
 from .photos.names import JPEG_EXTENSIONS, readable_extensions
 from .util.kinds import Choice, Number, Switch, Text, Texts, nearest, refusal, shown
@@ -78,8 +78,9 @@ class EncoderSettings(Section):
         description="Checkpoint: its name on the Hugging Face Hub, or its folder.",
     )
     revision: Line = Field(default="main", description="Branch, tag or commit on the Hugging Face Hub.")
-    pooling: Annotated[Pooling | None, Choice(get_args(Pooling), optional=True)] = Field(
+    pooling: Annotated[Pooling | None, Choice(get_args(Pooling))] = Field(
         default=None,
+        validate_default=False,
         exclude_if=lambda pooling: pooling is None,  # the digests of settings from before it existed must not change
         description="Which output of the network is the embedding (backends transformers, which needs it, and dino).",
     )
@@ -90,6 +91,16 @@ class EncoderSettings(Section):
     runtime: Annotated[Runtime, Choice(get_args(Runtime))] = Field(
         default="torch", description="Library that runs the network. openvino runs on CPUs and is a separate package."
     )
+
+    @model_validator(mode="after")
+    def _needs_model(self) -> Self:
+        # The default is a checkpoint of SigLIP 2, which only one backend loads.
+        if "model" not in self.model_fields_set and self.backend != "siglip" and reads_checkpoints(self.backend):
+            raise refusal(
+                f"model: missing; the backend {self.backend} needs a checkpoint: its name on the Hugging Face Hub, or "
+                "its folder (docs/encoders.md lists some)"
+            )
+        return self
 
 
 class UmapSettings(Section):

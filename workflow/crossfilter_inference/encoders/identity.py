@@ -52,6 +52,11 @@ def backends() -> tuple[str, ...]:
     return tuple(path.stem for path in modules if {"resolve", "load"} <= _definitions(path).keys())
 
 
+def reads_checkpoints(backend: str) -> bool:
+    """Return whether a backend loads checkpoints, those of the MODEL_TYPES that it defines."""
+    return "MODEL_TYPES" in _definitions(_source(backend))
+
+
 def backends_for(model_type: object) -> list[str]:
     """List the built-in backends whose MODEL_TYPES include a model type of transformers."""
     return [name for name in backends() if model_type in _definitions(_source(name)).get("MODEL_TYPES", ())]

@@ -12,7 +12,7 @@ It may define more. The planning of a run reads these names from the source file
 
     load_text(provenance) -> TextEncoder
                                     load the encoder of texts
-    MODEL_TYPES = ("clip",)         the model types of transformers that it loads, to name it in the errors of others
+    MODEL_TYPES = ("clip",)         loads checkpoints of these model types of transformers, so it needs a `model`
     POOLINGS = ("cls", "mean")      allows the setting `pooling`
     CPU_COST = (4.5, 0.035, 1000)   forecast for a CPU: seconds to start a job, core seconds per photo, MB of memory
     WORDS_COST = 60.0               forecast: seconds to embed the words for a map

@@ -29,16 +29,17 @@ from .pretrained import network_dtype, read_copies, read_network_config
 from .torch_encoder import TorchEncoder
 
 CPU_COST = (8.0, 0.46, 1500)  # of ViT-B/16: the network of siglip's base model
+MODEL_TYPES = ()  # any of a vision model
 
 
-def resolve(settings: Mapping[str, Any], model_types: tuple[str, ...] = ()) -> dict[str, Any]:
+def resolve(settings: Mapping[str, Any], model_types: tuple[str, ...] = MODEL_TYPES) -> dict[str, Any]:
     """Find the checkpoint, download it if necessary, read its preprocessing, and try the network.
 
     Parameters
     ----------
     settings : dict
     model_types : tuple of str
-        Those that the backend can load; if empty, any.
+        Those that the backend can load; if empty, any of a vision model.
     """
     if "pooling" not in settings:
         raise InputError(f"pooling: missing; set it to {' or '.join(POOLINGS)} (docs/encoders.md)")
@@ -79,7 +80,11 @@ def _load(files: list[Path], values: Mapping[str, Any], settings: Mapping[str, A
         )
     own = {name for name, _ in model.named_children()}
     base = f"{model.base_model_prefix}."  # before the names in a checkpoint with a head, which has other names
-    unknown = {name for name in loaded["unexpected_keys"] if name.removeprefix(base).partition(".")[0] in own}
+    unknown = {
+        name
+        for name in loaded["unexpected_keys"]
+        if own & {name.partition(".")[0], name.removeprefix(base).partition(".")[0]}
+    }
     unused = () if settings["pooling"] == "pooler" else ("pooler.",)
     check_names(folder, {name for name in loaded["missing_keys"] if not name.startswith(unused)}, unknown)
     for name, found, expected in loaded["mismatched_keys"]:

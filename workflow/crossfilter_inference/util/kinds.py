@@ -162,19 +162,14 @@ class Choice(Kind):
     Parameters
     ----------
     words : tuple of str
-    optional : bool
-        Whether it may be left out, as None.
     """
 
     words: tuple[str, ...]
-    optional: bool = False
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.words)}
 
-    def check(self, value: object) -> str | None:
-        if value is None and self.optional:
-            return None
+    def check(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
             fix = f"choose {' or '.join(self.words)}{nearest(value, self.words)}"
             raise refusal(f"{shown(value)} is not allowed; {fix}")
