@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import needs
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_checkpoint import change_json, change_weights, in_cache
@@ -227,6 +228,15 @@ def test_a_checkpoint_of_clip_as_transformers_4_saved_it_is_read(folder_of):
     assert_same(load_text_encoder(provenance).encode_texts(WORDS), texts)
 
 
+def test_a_checkpoint_of_vit_whose_image_processor_has_no_name_is_read(folder_of):
+    """Those of Google have none."""
+    folder = folder_of("vit")
+    half = [0.5, 0.5, 0.5]
+    values = {"do_normalize": True, "do_resize": True, "image_mean": half, "image_std": half, "size": 64}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    assert_same(rows_of(load_encoder(resolve("vit", folder))), by_transformers(folder, pooler))
+
+
 @pytest.mark.parametrize("model_type", [*TOWERS, *NETWORKS])
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=[needs("openvino"), pytest.mark.slow])])
 def test_a_row_is_the_same_at_every_position_with_any_neighbours_and_threads(saved, model_type, runtime):
@@ -435,6 +445,21 @@ def test_a_preprocessing_that_cannot_be_honoured_is_one_line(folder_of, model_ty
     folder = folder_of(model_type)
     change_json(folder / "preprocessor_config.json", **changes)
     assert re.search(message, refused(model_type, folder))
+
+
+# The hub
+
+
+def test_only_the_files_that_are_read_are_downloaded(tmp_path, monkeypatch):
+    read = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors", "preprocessor_config.json"]
+    tokenizer = ["merges.txt", "spiece.model", "tokenizer.json", "vocab.json"]
+    others = ["README.md", "flax_model.msgpack", "open_clip_pytorch_model.safetensors", "pytorch_model.bin"]
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *names, **how: asked.update(how) or tmp_path)
+    hub.fetch_checkpoint("someone/tiny", "main")
+    patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}
+    files = [*read, *tokenizer, *others, "onnx/config.json", "16bit/model.safetensors"]
+    assert [*filter_repo_objects(files, **patterns)] == [*read, *tokenizer]
 
 
 # Wrong checkpoints

@@ -104,6 +104,7 @@ def read_preprocessing(
     values: Mapping[str, Any],
     kinds: Collection[str],
     *,
+    unnamed: str = "",
     image_size: int | None = None,
     patch_size: int | None = None,
 ) -> Preprocessing:
@@ -118,6 +119,8 @@ def read_preprocessing(
     kinds : collection of str
         The types of image processors, of `DEFAULTS`, that fit the model. If there is only one, the file need not name
         it.
+    unnamed : str
+        The type if the file names none.
     image_size, patch_size : int, optional
         Side in pixels that the network takes; of the image, or of a patch if it takes patches.
 
@@ -126,7 +129,7 @@ def read_preprocessing(
     InputError
         If a key has a value that cannot be honoured. The message names it.
     """
-    kind = _kind(path, values, kinds)
+    kind = _kind(path, values, kinds, unnamed)
     keys = _Keys(path, values, DEFAULTS[kind])
     if "auto_map" in values:
         raise keys.refuse("auto_map", "names code of the checkpoint, which is never run")
@@ -148,12 +151,12 @@ def read_preprocessing(
     )
 
 
-def _kind(path: str, values: Mapping[str, Any], kinds: Collection[str]) -> str:
+def _kind(path: str, values: Mapping[str, Any], kinds: Collection[str], unnamed: str) -> str:
     """Return the type of an image processor; transformers 4 called it a feature extractor."""
     key = "image_processor_type" if values.get("image_processor_type") is not None else "feature_extractor_type"
     given = values.get(key)
-    if given is None and len(kinds) == 1:
-        return next(iter(kinds))
+    if given is None and (unnamed or len(kinds) == 1):
+        return unnamed or next(iter(kinds))
     name = given.removesuffix("Fast").removesuffix("Pil") if isinstance(given, str) else ""
     name = name.replace("FeatureExtractor", "ImageProcessor")
     if name not in kinds:

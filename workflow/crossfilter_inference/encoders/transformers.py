@@ -30,6 +30,7 @@ from .torch_encoder import TorchEncoder
 
 CPU_COST = (8.0, 0.46, 1500)  # of ViT-B/16: the network of siglip's base model
 MODEL_TYPES = ()  # any of a vision model
+_UNNAMED = {"vit": "ViTImageProcessor"}  # Google's checkpoints of ViT name no image processor
 
 
 def resolve(settings: Mapping[str, Any], model_types: tuple[str, ...] = MODEL_TYPES) -> dict[str, Any]:
@@ -46,7 +47,8 @@ def resolve(settings: Mapping[str, Any], model_types: tuple[str, ...] = MODEL_TY
     folder = fetch_checkpoint(settings["model"], settings["revision"])
     files = weight_files(folder)
     values = read_config(folder, settings, model_types)
-    preprocessing = read_preprocessing(*read_processor(folder), DEFAULTS)
+    unnamed = _UNNAMED.get(values["model_type"], "")
+    preprocessing = read_preprocessing(*read_processor(folder), DEFAULTS, unnamed=unnamed)
     network = _load(files, values, settings, "float32")
     dimension = _try(network, settings["model"], preprocessing.size)
     described = describe_checkpoint(settings["model"], folder, preprocessing, dimension)
