@@ -232,6 +232,13 @@ def test_a_pooling_is_honoured(saved, model_type, pooling, features):
     assert_same(rows_of(load_encoder(provenance)), by_transformers(saved / model_type, features))
 
 
+def test_the_mean_of_patches_leaves_out_the_class_token_however_the_patch_size_is_written(folder_of):
+    folder = folder_of("vit")
+    before = rows_of(load_encoder(resolve("vit", folder, pooling="mean")))
+    change_json(folder / "config.json", patch_size=[16, 16])
+    assert np.array_equal(rows_of(load_encoder(resolve("vit", folder, pooling="mean"))), before)
+
+
 def test_dino_has_the_pooling_of_transformers_unless_another_is_set(saved):
     assert resolve("dinov2", saved / "dinov2")["pooling"] == "pooler"
     digests = {

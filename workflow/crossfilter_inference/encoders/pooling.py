@@ -53,4 +53,5 @@ class PooledNetwork(nn.Module):
     def _n_before_patches(self, states: torch.Tensor, images: torch.Tensor) -> int:
         """Count the class and register tokens. Networks that merge patches have none, and fewer tokens than patches."""
         side = getattr(self.model.config, "patch_size", None)
+        side = side[0] if isinstance(side, list | tuple) else side
         return max(0, states.shape[1] - (images.shape[-1] // side) ** 2) if isinstance(side, int) else 0
