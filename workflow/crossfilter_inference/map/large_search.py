@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..util.jit import compiled
+from ..util.progress import Progress
 from .principal import principal_directions
 
 # All of these: recall .99 and more on real collections, for the least time (benchmarks/SPHERE.md).
@@ -119,8 +120,10 @@ class LargeSearch:
             chosen = self._rows[members]
             _join(chosen @ chosen.T, members, members, self._own, *found)  # half the work: the product is symmetric
 
-        for lists, _ in self._partitions:
-            self._in_threads(join, lists)
+        n_lists = sum(len(partition.lists) for partition in self._partitions)
+        with Progress(n_lists, "neighbours", "list") as progress:
+            for lists, _ in self._partitions:
+                self._in_threads(join, lists, progress=progress)
         self._descend_among_all(found, self._partitions[-1].lists)
         return found
 
@@ -243,9 +246,11 @@ class LargeSearch:
         self._in_threads(divide, range(_N_PARTITIONS))
         return made
 
-    def _in_threads(self, work: Callable[..., None], *items: Iterable[Any]) -> None:
+    def _in_threads(self, work: Callable[..., None], *items: Iterable[Any], progress: Progress | None = None) -> None:
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_threads) as threads:
-            list(threads.map(work, *items))
+            for _ in threads.map(work, *items):
+                if progress is not None:
+                    progress.update(1)
 
 
 def _divide(

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..util.jit import compiled
+from ..util.progress import Progress
 from .principal import principal_directions
 
 # Random photos per connection. umap-learn uses 5. More of them keep more neighbours together.
@@ -160,7 +161,7 @@ def lay_out(
     order = _random_order(len(positions), random_state)
     n_parts = min(n_threads, 1 + len(positions) // _MIN_PART)
     bounds = np.linspace(0, len(positions), n_parts + 1).astype(int).tolist()
-    with ThreadPoolExecutor(n_parts) as threads:
+    with ThreadPoolExecutor(n_parts) as threads, Progress(n_epochs, "layout", "epoch") as progress:
         for epoch in range(n_epochs):
             step = np.float32(forces.learning_rate * (1 - epoch / n_epochs))
             run = partial(
@@ -169,6 +170,7 @@ def lay_out(
                 *(attraction, repulsion, random_state, epoch, step * factors),
             )
             list(threads.map(run, bounds[:-1], bounds[1:]))
+            progress.update(1)
             positions, moved = moved, positions
     vectors = positions[:, :3].astype(np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

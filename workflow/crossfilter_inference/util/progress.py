@@ -19,18 +19,20 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Count processed images, and show the rate and the time left.
+    """Count what is done, and show the rate and the time left.
 
     Parameters
     ----------
     n_total : int
-        Images to process.
+        Photos to process, or others of `unit`.
     title : str
         Shown in front of the figures.
+    unit : str
+        What is counted, in the singular.
     """
 
-    def __init__(self, n_total: int, title: str):
-        self._n_total, self._title, self._n_done = n_total, title, 0
+    def __init__(self, n_total: int, title: str, unit: str = "photo"):
+        self._n_total, self._title, self._unit, self._n_done = n_total, title, unit, 0
         self._open = ExitStack()
         self._bar: Bar[NoReturn] | None = None
         if sys.stderr.isatty() and BRIEF not in os.environ:
@@ -38,15 +40,15 @@ class Progress:
             from tqdm.contrib.logging import logging_redirect_tqdm
 
             self._open.enter_context(logging_redirect_tqdm())  # prints log lines above the bar
-            self._bar = tqdm(total=n_total, desc=title, unit="photo", dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=n_total, desc=title, unit=unit, dynamic_ncols=True, leave=False)
             self._open.enter_context(self._bar)
         self._start = self._last_line = time.monotonic()
 
-    def update(self, n_images: int) -> None:
-        """Add images that are done."""
-        self._n_done += n_images
+    def update(self, n_done: int) -> None:
+        """Add what is done."""
+        self._n_done += n_done
         if self._bar is not None:
-            self._bar.update(n_images)
+            self._bar.update(n_done)
             return
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
@@ -54,8 +56,8 @@ class Progress:
             rate = self._n_done / (now - self._start)
             left = (self._n_total - self._n_done) / rate if rate else float("inf")
             logger.info(
-                "%s: %d of %d photos, %.1f photos/s, %.0f s left",
-                *(self._title, self._n_done, self._n_total, rate, left),
+                "%s: %d of %d %ss, %.1f %ss/s, %.0f s left",
+                *(self._title, self._n_done, self._n_total, self._unit, rate, self._unit, left),
             )
 
     def __enter__(self) -> "Progress":
