@@ -1,26 +1,7 @@
-"""Crossfilter Inference: a folder of photos becomes one SQLite database with a map."""
-
-from snakemake.utils import min_version
-
-min_version("9.27")
+"""The workflow, which is in workflow/Snakefile: `snakemake` finds this file in a clone, and profiles/default beside it."""
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/Snakefile"
 
 
-rule all:
-    """Bring the database and its map up to date."""
-    input:
-        RUN.final_output(),
-    localrule: True
-    message:
-        "check that all files are there"
-
-
-include: "workflow/rules/manifest.smk"
-include: "workflow/rules/encoder.smk"
-include: "workflow/rules/embed.smk"
-include: "workflow/rules/store.smk"
-include: "workflow/rules/umap.smk"
-include: "workflow/rules/map.smk"
-include: "workflow/rules/report.smk"
+workflow.default_target = rules.all.rule.name  # an included file sets none

@@ -6,7 +6,8 @@ run shows the exact jobs. `onstart`, which a dry run skips, takes the lock and w
 import os
 import sys
 
-sys.path.insert(0, f"{workflow.basedir}/workflow")
+PROJECT = os.path.normpath(f"{workflow.current_basedir}/../..")
+sys.path.insert(0, f"{PROJECT}/workflow")
 # `python` in the rules is the Python that runs Snakemake, unless a conda environment brings its own.
 os.environ.update(PATH=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.getenv('PATH')}")
 
@@ -17,11 +18,11 @@ from crossfilter_inference.errors import InputError
 from crossfilter_inference.run import finish, forecast, prepare, progress, start, terminal
 from crossfilter_inference.util.text import printable
 
-SCRIPTS = f"{workflow.basedir}/scripts"
+SCRIPTS = f"{PROJECT}/scripts"
 terminal.shorten(logger)
 
 
-configfile: f"{workflow.basedir}/config.yaml"
+configfile: f"{PROJECT}/config.yaml"
 
 
 with start.mistakes_in_one_line():

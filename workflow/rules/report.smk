@@ -5,7 +5,7 @@ NEEDS: the outputs of a run
 MAKES: <results>/summary/: the report's first page, and tables of outcomes, failures, quality, times and provenance
 """
 
-INTRODUCTION = f"{workflow.basedir}/workflow/report/workflow.rst"
+INTRODUCTION = f"{PROJECT}/workflow/report/workflow.rst"
 FIRST_PAGE = os.path.abspath(f"{RUN.state}/summary/first_page.rst")
 
 
