@@ -329,6 +329,31 @@ def demo(demo_run: Collection, tmp_path: Path) -> Collection:
 
 
 @pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Git repository of this project's workflow."""
+    folder = tmp_path_factory.mktemp("repository") / "project"
+    for name in ("config", "envs", "profiles", "scripts", "workflow"):
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("config.yaml", "LICENSE", "Snakefile"):
+        shutil.copy(PROJECT / name, folder)
+    git = ("git", "-C", folder, "-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (("init", "--quiet", "--initial-branch=main"), ("add", "."), ("commit", "--quiet", "-m", "all")):
+        subprocess.run([*git, *command], check=True)
+    return folder
+
+
+@pytest.fixture
+def as_on_github(repository: Path, tmp_path: Path) -> dict[str, str]:
+    """Environment in which git finds the repository at https://github.com/owner/project."""
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/owner/project",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+@pytest.fixture(scope="session")
 def as_user() -> dict[str, bool]:
     """Options of a run without root's privilege to read and write everything."""
     return {"as_user": os.getuid() == 0}

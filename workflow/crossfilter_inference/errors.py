@@ -12,6 +12,10 @@ class InputError(Exception):
     exit_code = 1
 
 
+class NoPhotos(InputError):
+    """A folder of photos is missing, cannot be read or holds no photo."""
+
+
 class TooManyFailed(InputError):
     """A complete run, of whose photos more failed than `max_failed_share` allows."""
 

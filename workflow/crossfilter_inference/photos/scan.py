@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from ..errors import InputError
+from ..errors import NoPhotos
 from ..util.text import choosing, printable
 from .names import read_uuid
 from .sidecars import EXTENSIONS as SIDECARS
@@ -109,7 +109,7 @@ class Scan:
 
         Raises
         ------
-        InputError
+        NoPhotos
             If they hold none.
         """
         if self.images:
@@ -119,7 +119,7 @@ class Scan:
         kind, fix = "<uuid>.jpg photos", f", or {choosing('names', 'any')} if the file names are not UUIDs"
         if any_name:
             kind, fix = "photos", ""
-        raise InputError(
+        raise NoPhotos(
             f"input_dir: no {kind} in {where} ({self.summary()}{example}); set it to a folder of photos{fix}"
         )
 
@@ -156,7 +156,7 @@ def scan_folders(
 
     Raises
     ------
-    InputError
+    NoPhotos
         If a folder is missing or cannot be read.
     """
     scan, started = Scan(), time.time_ns()
@@ -365,6 +365,6 @@ def check_folder(path: str) -> None:
     try:
         os.scandir(path).close()
     except OSError as error:
-        raise InputError(
+        raise NoPhotos(
             f"input_dir: cannot read the folder {path!r} ({error.strerror}); name an existing folder that you may read"
         ) from None

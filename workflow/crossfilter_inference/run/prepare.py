@@ -86,9 +86,10 @@ class Resources:
         """Read them from Snakemake's workflow object. Nothing else touches its internals.
 
         Options that run no jobs, such as `--dag`, give no number of cores. A key that a configuration file sets twice,
-        which Snakemake overlooks, is an InputError.
+        which Snakemake overlooks, is an InputError; the files of a workflow that uses this one as a module are its own.
         """
-        for path in workflow.configfiles if workflow.is_main_process else ():
+        is_own = workflow.is_main_process and workflow.modifier.is_main_snakefile()
+        for path in workflow.configfiles if is_own else ():
             read_config_file(path)
         settings = workflow.resource_settings
         return cls(
@@ -172,6 +173,8 @@ class Run:
         Time when the plan was made, in seconds since the epoch.
     notes, warnings : tuple of str
         Lines for the user, in this order.
+    outputs : tuple of str
+        In a job of a workflow that uses this one: the output of the run, as its main process planned it.
     """
 
     config: Config
@@ -190,6 +193,7 @@ class Run:
     started: float = field(default_factory=time.time)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def database(self) -> str:
@@ -218,8 +222,12 @@ class Run:
 
     def final_output(self) -> list[str]:
         """List all output of the run."""
+        if self.outputs:
+            return [*self.outputs]
         files = ["manifest.tsv", "rejected.tsv", "encoder.json", "embeddings.json"]
-        files += [f"shards/{shard}.tsv" for shard in self.plan.new_shards]
+        # Missing shard databases require their lists. Without those, the next run has the same output.
+        known = [shard for shard in self.plan.new_shards if os.path.exists(f"{self.state}/embeddings/{shard}.sqlite")]
+        files += [f"shards/{shard}.tsv" for shard in known]
         files += [f"embeddings/{shard}.sqlite" for shard in self.shards]
         if self.config.reproject_umap_embeddings:
             files += [*_MAP_FILES, *(["words.npz"] if self.with_words else [])]
