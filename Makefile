@@ -29,7 +29,7 @@ test: .venv/dev  ## set up, then run the quick tests
 test-all: .venv/dev .venv/extra node_modules/.package-lock.json  ## set up, then run all tests; fails if one is skipped
 	$(BIN)/pytest --all $(TEST_OPTIONS) $(TESTS)
 
-test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (as root, on Debian) and in new environments
+test-cluster: .venv/dev .venv/extra .venv/slurm  ## set up, then run the tests on a real Slurm (as root, on Debian), on another scheduler and in new environments
 	$(BIN)/pytest --all $(TEST_OPTIONS) tests/cluster
 
 lint: .venv/dev node_modules/.package-lock.json  ## check style, types, structure, the workflow and the page's JavaScript
