@@ -12,23 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import PROJECT
-
-from crossfilter_inference.db.tables import Tables
-
-TABLES = {
-    "EMBEDDINGS": "*",
-    "UMAP_HAVERSINE": "*",
-    "UMAP_MODEL": "*",
-    "FAILURES": "*",
-    "IMAGES": ", ".join(column.name for column in Tables("").images.c if column.name != "PATH"),
-}
-
-
-def tables(collection):
-    return {
-        table: collection.sql(f"SELECT {columns} FROM {{T}}_{table} ORDER BY 1") for table, columns in TABLES.items()
-    }
-
+from rows import tables
 
 N_PHOTOS, BATCH_SIZE, N_DONE = 12, 2, 2  # finished batches at the time of the fault
 
