@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..util.files import digest, read_json, read_tsv, write_bytes, write_json, write_tsv
 from ..util.text import counted
 from .copies import find_copies, with_copies
-from .fit import MIN_PHOTOS, SphereMap, find_rows, fit, fit_parameters, update
+from .fit import MIN_PHOTOS, FitParameters, SphereMap, find_rows, fit, fit_parameters, update
 from .labels import read_labels
 from .neighbours import Neighbours, all_neighbours
 from .pickled import package_versions, to_pickle
@@ -103,7 +103,7 @@ def make_map(
     write_bytes(model, to_pickle(current, parameters))
     latitude, longitude = latitude_longitude(current.unit_vectors)
     write_tsv(map_table, MAP_COLUMNS, zip(photos.uuids, latitude.tolist(), longitude.tolist(), strict=True))
-    figures = _measure(photos, current, settings, labels, n_threads)
+    figures = _measure(photos, current, labels, n_threads, parameters if settings["compare_with_plane"] else None)
     write_json(quality, {**current.record, "measured_with": measured_with, **figures})
     return outcome
 
@@ -242,14 +242,14 @@ def _neighbours_to_show(
 
 
 def _measure(
-    photos: _Photos, sphere_map: SphereMap, settings: MapSettings, labels: str, n_threads: int
+    photos: _Photos, sphere_map: SphereMap, labels: str, n_threads: int, plane: FitParameters | None
 ) -> dict[str, Any]:
-    """Measure the map and, if the settings ask for it, umap-learn's map in a plane."""
+    """Measure the map and, if its parameters are given, umap-learn's map in a plane."""
     label_of = read_labels(labels, photos.uuids) if labels else None
     figures: dict[str, Any] = {**measure(photos.embeddings, sphere_map.unit_vectors, n_threads, label_of)}
-    if settings["compare_with_plane"] and sphere_map.neighbours is not None:
+    if plane is not None and sphere_map.neighbours is not None:
         from .model import lay_out_plane  # umap-learn takes seconds to import
 
-        plane = lay_out_plane(photos.embeddings, sphere_map.neighbours, settings)
-        figures["plane"] = measure(photos.embeddings, plane, n_threads, label_of)
+        positions = lay_out_plane(photos.embeddings, sphere_map.neighbours, plane)
+        figures["plane"] = measure(photos.embeddings, positions, n_threads, label_of)
     return figures

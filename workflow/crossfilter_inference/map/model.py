@@ -15,11 +15,10 @@ from ..db.embeddings import read_embeddings
 from ..db.tables import Tables, read_provenance
 from ..errors import InputError
 from ..util.garbage import without_garbage_collection
-from .fit import place
+from .fit import FitParameters, place
 from .neighbours import Neighbours
 from .pickled import package_versions
 from .rows import row_digests, unit_rows, without_direction
-from .settings import MapSettings
 from .sphere import angles_from_unit_vectors, unit_vectors_from_angles
 
 with without_garbage_collection(), warnings.catch_warnings():
@@ -38,7 +37,7 @@ _MODEL_PARTS = {
 
 
 def lay_out_plane(
-    embeddings: NDArray[np.float32], neighbours: Neighbours, settings: MapSettings
+    embeddings: NDArray[np.float32], neighbours: Neighbours, parameters: FitParameters
 ) -> NDArray[np.float32]:
     """Lay out the same neighbours in a plane with umap-learn's own algorithm, for comparison.
 
@@ -49,8 +48,8 @@ def lay_out_plane(
     model = umap.UMAP(
         metric="cosine",
         n_neighbors=neighbours.indices.shape[1],
-        min_dist=settings["min_dist"],
-        random_state=settings["random_state"],
+        min_dist=parameters.min_dist,
+        random_state=parameters.random_state,
         n_jobs=1,
         precomputed_knn=(neighbours.indices.astype(np.int64), neighbours.distances),
     )
