@@ -56,6 +56,9 @@ use rule write_manifest from crossfilter as crossfilter_write_manifest with:
     input:
         "photos"
 
+use rule embed_shard from crossfilter as crossfilter_embed_shard with:
+    threads: 1
+
 rule make_photos:
     input:
         "wanted.txt"
@@ -128,6 +131,8 @@ def test_a_workflow_makes_photos_and_reads_their_map(outer):
     assert "embedded: 12 photos in this run, 12 in total, in results/photos.sqlite" in lines[at[1] :]
     assert outer.sql("SELECT count(*) FROM COLOUR_UMAP_HAVERSINE") == [(12,)]
     assert outer.run("--dry-run") == {}
+    outer.add_photos(1)
+    assert outer.run("--dry-run") == {rule: 1 for rule in done if rule != "resolve_encoder"}
     wanted.write_text("\n".join(map(str, DEMO_PHOTOS[:15])))
     outer.run()
     assert outer.n_photos == 15

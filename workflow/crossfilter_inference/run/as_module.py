@@ -153,7 +153,7 @@ def add_hooks(workflow: Any, module: Module, onstart: Hook, onsuccess: Hook, one
         return lambda log: hook(log=log) if module.is_at_work else None
 
     def execute_with_hooks(**settings: Any) -> None:
-        if module.problem or not workflow.dryrun:
+        if module.problem or not settings["executor_plugin"].common_settings.dryrun_exec:
             _make_photos(workflow, module, execute, settings)
         workflow._onstart = _both(start, workflow._onstart)
         workflow._onsuccess = _both(workflow._onsuccess, if_at_work(onsuccess))
@@ -173,8 +173,8 @@ def _both(first: Hook, second: Hook) -> Hook:
 
 def _make_photos(workflow: Any, module: Module, execute: Hook, settings: Mapping[str, Any]) -> None:
     """Run the rules that make the photos, if the outer workflow names their outputs; then start Snakemake again."""
-    names = {modifier.modify_rulename("write_manifest") for modifier in module.modifiers}
-    rules = [workflow.get_rule(name) for name in names if workflow.is_rule(name)]
+    name, used = "write_manifest", module.modifiers
+    rules = [workflow.get_rule(modifier.modify_rulename(name)) for modifier in used if modifier.avail_rulename(name)]
     photos = frozenset(str(file) for rule in rules for file in rule.expand_input({})[0])
     if not photos or os.environ.get(_PHOTOS_MADE) == str(os.getpid()):
         return
