@@ -137,7 +137,8 @@ def test_a_workflow_makes_photos_and_reads_their_map(outer):
     outer.run()
     assert outer.n_photos == 15
     assert "embedded: 3 photos in this run and 12 copied, 15 in total" in outer.output
-    assert outer.run("--dry-run") == {}
+    # A shard that is no longer needed has left the inputs, which only our own profile ignores.
+    assert outer.run("--dry-run", "--rerun-triggers", "mtime") == {}
 
 
 @pytest.mark.slow
