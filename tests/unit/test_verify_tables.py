@@ -240,7 +240,8 @@ def test_changed_and_missing_files_of_the_map_are_recreated(collection, file):
     model, positions = collection.folder / "umap_model.pkl", collection.folder / "map.tsv"
     before = positions.read_text()
     if file == "map.tsv":
-        positions.write_text(before.replace("0\t", "0\t1", 1))
+        digit = before.splitlines()[1][-1]  # the last one of the first longitude
+        positions.write_text(before.replace(f"{digit}\n", f"{(int(digit) + 1) % 10}\n", 1))
     elif file == "none":
         positions.unlink()
     else:

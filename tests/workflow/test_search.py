@@ -371,4 +371,6 @@ def test_without_a_map_only_the_array_can_be_exported(demo, tmp_path):
     assert not (tmp_path / "x.parquet").exists()
     done = demo.script("export.py")
     assert done.returncode == 1
-    assert "nothing to export: give at least one of --parquet, --npy and --atlas" in done.stderr
+    assert (
+        "nothing to export: give at least one of --parquet, --npy, --atlas, --crossfilter and --previews" in done.stderr
+    )
