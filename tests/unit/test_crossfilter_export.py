@@ -204,7 +204,7 @@ def test_a_preview_is_an_upright_jpeg_file_of_any_format(own, files):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     large.save(own.photos / f"{UUID(1)}.jpg", exif=exif)
-    large.resize((60, 30)).save(own.photos / f"{UUID(2)}.jpg", "PNG")  # the content tells the format
+    large.resize((60, 30)).save(own.photos / f"{UUID(2)}.jpg", "PNG")  # the content determines the format
     assert export(own, **files).endswith(f"7 previews in {files['previews']}")
     for number, size, blue in ((1, (512, 1024), (250, 100)), (2, (60, 30), (10, 15))):
         with Image.open(preview(files, number)) as image:

@@ -157,7 +157,7 @@ def _renumbered(
     old = known >= 0
     indices = np.where(previous.indices >= 0, known[previous.indices], -1)[old].astype(np.int32)
     distances = np.where(indices >= 0, previous.distances[old], np.float32(np.inf))
-    nearest_first = np.argsort(indices < 0, axis=1, kind="stable")  # those that have gone come last
+    nearest_first = np.argsort(indices < 0, axis=1, kind="stable")  # removed rows come last
     found.indices[known[old]] = np.take_along_axis(indices, nearest_first, axis=1)
     found.distances[known[old]] = np.take_along_axis(distances, nearest_first, axis=1)
     return found, np.flatnonzero((found.indices < 0).any(axis=1))
